@@ -1,0 +1,1 @@
+//! Where model, dictionary and store meet: activation cache, training driver, harvest.

@@ -1,0 +1,1 @@
+//! Interpretability methods, one file each.

@@ -1,0 +1,1 @@
+//! Language models with their insides open: one forward pass, taps, edits, generation.

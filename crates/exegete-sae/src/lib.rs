@@ -1,0 +1,1 @@
+//! Sparse dictionaries: kinds, formats, losses, the training step, metrics over arrays.

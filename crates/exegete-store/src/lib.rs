@@ -1,0 +1,1 @@
+//! The run directory: corpora, Parquet parts, SQLite notes, accumulators, manifest, lock.

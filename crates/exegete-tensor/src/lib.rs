@@ -1,0 +1,1 @@
+//! Array engine: ops with forward and backward, one gradient tape, CPU kernels.

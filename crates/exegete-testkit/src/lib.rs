@@ -1,0 +1,1 @@
+//! Golden loader, tolerances, temporary run directories for tests.

@@ -1,0 +1,1 @@
+//! The dashboards: a router over a finished run, without a model.
