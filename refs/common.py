@@ -1,0 +1,40 @@
+"""What every golden generator shares: saving tensors, and the versions that made them."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+PACKAGES = ["gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xxhash", "sae-lens"]
+
+
+def array(value):
+    """A contiguous f32 or i32 numpy array from a tensor, an array, or a list."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    value = np.asarray(value)
+    return np.ascontiguousarray(value, dtype=np.float32 if value.dtype.kind == "f" else np.int32)
+
+
+def save(case_file, name, tensors):
+    """Writes `name` and versions.json beside the generator `case_file`."""
+    folder = Path(case_file).resolve().parent
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: array(value) for key, value in sorted(tensors.items())}, path)
+    write_versions(folder)
+    print(f"{path.relative_to(folder.parent)}: {len(tensors)} tensors, {path.stat().st_size} bytes")
+
+
+def write_versions(folder):
+    """Records the Python and package versions of this environment in versions.json."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    (Path(folder) / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
