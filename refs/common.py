@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-PACKAGES = ["gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xxhash", "sae-lens"]
+PACKAGES = ["accelerate", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xxhash", "sae-lens"]
 
 
 def array(value):
@@ -25,6 +25,7 @@ def save(case_file, name, tensors):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: array(value) for key, value in sorted(tensors.items())}, path)
+    path.chmod(0o644)
     write_versions(folder)
     print(f"{path.relative_to(folder.parent)}: {len(tensors)} tensors, {path.stat().st_size} bytes")
 
