@@ -1,0 +1,139 @@
+//! Sparse products for dictionaries: rows of codes with k active entries each.
+//!
+//! A code is `(values [N, K], idx [N, K])`. The transposed view (by latent) is a counting sort of the entries,
+//! so each latent's gradient is summed by one task in the order of the tokens.
+
+use rayon::prelude::*;
+
+use super::for_rows;
+use super::simd::{axpy_body, dot_body, simd_fn};
+
+/// Entries of a sparse code grouped by latent.
+#[derive(Debug, Default)]
+pub struct ByLatent {
+    /// Entries of latent f are `entries[starts[f]..starts[f + 1]]`.
+    pub starts: Vec<u32>,
+    /// Flat entry numbers `n * k + j`, ascending within a latent.
+    pub entries: Vec<u32>,
+}
+
+impl ByLatent {
+    /// Groups the entries of `idx_NK` whose value is not 0.
+    pub fn build(&mut self, n_latents: usize, values_NK: &[f32], idx_NK: &[u32]) {
+        self.starts.clear();
+        self.starts.resize(n_latents + 2, 0);
+        for (v, f) in values_NK.iter().zip(idx_NK) {
+            if *v != 0.0 {
+                self.starts[*f as usize + 2] += 1;
+            }
+        }
+        for f in 2..n_latents + 2 {
+            self.starts[f] += self.starts[f - 1];
+        }
+        self.entries.clear();
+        self.entries.resize(self.starts[n_latents + 1] as usize, 0);
+        for (e, (v, f)) in values_NK.iter().zip(idx_NK).enumerate() {
+            if *v != 0.0 {
+                let at = &mut self.starts[*f as usize + 1];
+                self.entries[*at as usize] = e as u32;
+                *at += 1;
+            }
+        }
+        self.starts.pop();
+    }
+
+    /// Entries of one latent.
+    pub fn of(&self, latent: usize) -> &[u32] {
+        &self.entries[self.starts[latent] as usize..self.starts[latent + 1] as usize]
+    }
+}
+
+#[inline(always)]
+fn decode_row_body<const FMA: bool>(values: &[f32], idx: &[u32], w_dec_FD: &[f32], out: &mut [f32]) {
+    let d = out.len();
+    for (v, f) in values.iter().zip(idx) {
+        if *v != 0.0 {
+            axpy_body::<FMA>(*v, &w_dec_FD[*f as usize * d..][..d], out);
+        }
+    }
+}
+simd_fn!(fn decode_row(values: &[f32], idx: &[u32], w_dec_FD: &[f32], out: &mut [f32]) = decode_row_body);
+
+/// `out[n] = bias + sum_j values[n, j] * w_dec[idx[n, j]]`.
+pub fn decode(values_NK: &[f32], idx_NK: &[u32], k: usize, w_dec_FD: &[f32], bias_D: &[f32], out_ND: &mut [f32]) {
+    for_rows(out_ND, bias_D.len(), |n, row| {
+        row.copy_from_slice(bias_D);
+        decode_row(&values_NK[n * k..(n + 1) * k], &idx_NK[n * k..(n + 1) * k], w_dec_FD, row);
+    });
+}
+
+#[inline(always)]
+fn rows_dot_body<const FMA: bool>(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mut [f32]) {
+    let d = x.len();
+    for (o, f) in out.iter_mut().zip(idx) {
+        *o = dot_body::<FMA>(x, &w_FD[*f as usize * d..][..d]);
+    }
+}
+simd_fn!(fn rows_dot(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mut [f32]) = rows_dot_body);
+
+/// `out[n, j] = x[n] . w[idx[n, j]]`: the gradient of the codes, given that of the reconstruction.
+pub fn gather_dots(x_ND: &[f32], d: usize, idx_NK: &[u32], k: usize, w_FD: &[f32], out_NK: &mut [f32]) {
+    let rows_each = (super::PARALLEL_FROM / (d * k)).max(1);
+    out_NK.par_chunks_mut(k * rows_each).enumerate().for_each(|(c, rows)| {
+        for (i, out) in rows.chunks_exact_mut(k).enumerate() {
+            let n = c * rows_each + i;
+            rows_dot(&x_ND[n * d..(n + 1) * d], &idx_NK[n * k..(n + 1) * k], w_FD, out);
+        }
+    });
+}
+
+#[inline(always)]
+fn sum_rows_body<const FMA: bool>(entries: &[u32], k: usize, weights_NK: &[f32], x_ND: &[f32], out: &mut [f32]) {
+    let d = out.len();
+    for e in entries {
+        let n = *e as usize / k;
+        axpy_body::<FMA>(weights_NK[*e as usize], &x_ND[n * d..][..d], out);
+    }
+}
+simd_fn!(
+    /// `out += sum over a latent's entries of weight * x[token]`: one row of a weight gradient.
+    pub fn sum_rows(entries: &[u32], k: usize, weights_NK: &[f32], x_ND: &[f32], out: &mut [f32]) = sum_rows_body
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sparse_products_agree_with_dense_ones() {
+        let (n, k, f, d) = (13, 3, 29, 37);
+        let idx: Vec<u32> = (0..n * k).map(|e| ((e * 7 + e / k) % f) as u32).collect();
+        let values: Vec<f32> = (0..n * k).map(|e| if e % 5 == 0 { 0.0 } else { (e as f32).sin() }).collect();
+        let w: Vec<f32> = (0..f * d).map(|i| (i as f32 * 0.3).cos()).collect();
+        let bias: Vec<f32> = (0..d).map(|i| i as f32 * 0.01).collect();
+        let mut out = vec![0.0; n * d];
+        decode(&values, &idx, k, &w, &bias, &mut out);
+        let mut dots = vec![0.0; n * k];
+        gather_dots(&out, d, &idx, k, &w, &mut dots);
+        let mut by = ByLatent::default();
+        by.build(f, &values, &idx);
+        for row in 0..n {
+            for c in 0..d {
+                let want: f32 = bias[c] + (0..k).map(|j| values[row * k + j] * w[idx[row * k + j] as usize * d + c]).sum::<f32>();
+                assert!((out[row * d + c] - want).abs() < 1e-5);
+            }
+            for j in 0..k {
+                let want: f32 = (0..d).map(|c| out[row * d + c] * w[idx[row * k + j] as usize * d + c]).sum();
+                assert!((dots[row * k + j] - want).abs() < 1e-3);
+            }
+        }
+        for latent in 0..f {
+            let mut got = vec![0.0; d];
+            sum_rows(by.of(latent), k, &values, &out, &mut got);
+            for c in 0..d {
+                let want: f32 = (0..n * k).filter(|e| idx[*e] as usize == latent).map(|e| values[e] * out[e / k * d + c]).sum();
+                assert!((got[c] - want).abs() < 1e-4);
+            }
+        }
+    }
+}
