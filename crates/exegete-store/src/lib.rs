@@ -1,1 +1,36 @@
 //! The run directory: corpora, Parquet parts, SQLite notes, accumulators, manifest, lock.
+//!
+//! A run is a directory written by one process and read by any number. [`Run`] keeps its manifest and its lock;
+//! every file reaches it through [`atomic::write_atomic`], so a run that was killed at any instant holds whole
+//! files only, and [`Run::part_done`] tells a resumed run what it need not do again.
+//!
+//! Text comes in through [`corpus`], tokens are kept in [`tokens`], firings are gathered by [`accumulate`] and end
+//! as [`latents`] and [`examples`]; what people and models say about latents lives in [`notes`].
+//!
+//! This crate knows no tensors and no models: everything crosses its border as plain slices.
+#![deny(missing_docs)]
+
+pub mod accumulate;
+mod accumulate_state;
+pub mod atomic;
+pub mod corpus;
+mod corpus_read;
+pub mod error;
+pub mod examples;
+pub mod killpoint;
+pub mod latents;
+pub mod notes;
+pub mod run;
+mod table;
+pub mod tokens;
+
+pub use accumulate::{AccumulatorSettings, Accumulators, LatentStats};
+pub use atomic::{clean_temporaries, write_atomic};
+pub use corpus::{Corpus, Document, Source, TextOptions, open_corpus};
+pub use error::{Result, StoreError};
+pub use examples::{Example, ExampleKind, ExampleReader, write_examples};
+pub use killpoint::killpoint;
+pub use latents::{LatentRow, read_latents, write_latents};
+pub use notes::{Curves, Explanation, Notes};
+pub use run::{Manifest, Part, Run};
+pub use tokens::{TokenReader, Window, read_vocab, write_vocab, write_windows};

@@ -1,0 +1,289 @@
+//! `run.sqlite`: what is said about latents. Small and mutable, with full-text search.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use exegete_base::LatentId;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Result, StoreError};
+use crate::killpoint::killpoint;
+
+/// Version of the tables, SQLite's `user_version`.
+const NOTES_VERSION: u64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE explanations (
+    id INTEGER PRIMARY KEY, latent INTEGER NOT NULL, method TEXT NOT NULL, rank INTEGER NOT NULL, text TEXT NOT NULL,
+    scale REAL, score REAL, abstained INTEGER NOT NULL, settings TEXT NOT NULL,
+    UNIQUE (latent, method, rank)
+);
+CREATE INDEX explanations_by_method ON explanations (method, latent);
+CREATE TABLE curves (
+    latent INTEGER NOT NULL, method TEXT NOT NULL, scales TEXT NOT NULL, curves TEXT NOT NULL,
+    PRIMARY KEY (latent, method)
+);
+CREATE TABLE notes (
+    id INTEGER PRIMARY KEY, latent INTEGER NOT NULL, text TEXT NOT NULL, created_secs INTEGER NOT NULL
+);
+CREATE TABLE bookmarks (latent INTEGER PRIMARY KEY, created_secs INTEGER NOT NULL);
+CREATE VIRTUAL TABLE explanation_text USING fts5 (text, content = 'explanations', content_rowid = 'id');
+CREATE TRIGGER explanations_added AFTER INSERT ON explanations BEGIN
+    INSERT INTO explanation_text (rowid, text) VALUES (new.id, new.text);
+END;
+CREATE TRIGGER explanations_removed AFTER DELETE ON explanations BEGIN
+    INSERT INTO explanation_text (explanation_text, rowid, text) VALUES ('delete', old.id, old.text);
+END;
+PRAGMA user_version = 1;
+";
+
+/// A text that a method gave for a latent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The method's name.
+    pub method: String,
+    /// Place among the method's texts for this latent, the best first, from 0.
+    pub rank: u32,
+    /// The text. Where the method abstained, what it would have said, or nothing.
+    pub text: String,
+    /// Scale at which the text was made; NaN where the method has none.
+    pub scale: f64,
+    /// The method's own score; NaN where it has none.
+    pub score: f64,
+    /// Whether the method holds that it does not know.
+    pub abstained: bool,
+    /// Settings of the method, for a person to read.
+    pub settings: Value,
+}
+
+/// What a method measured over its scales.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Curves {
+    /// The scales.
+    pub scales: Vec<f64>,
+    /// Named curves over the scales.
+    pub curves: BTreeMap<String, Vec<f64>>,
+}
+
+/// The notes of a run.
+pub struct Notes {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl Notes {
+    /// Opens the database for writing and makes the tables if they are not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`], or [`StoreError::Version`] for tables of another version.
+    pub fn open(path: &Path) -> Result<Notes> {
+        let failed = |source| StoreError::Sqlite { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        if version_of(&connection).map_err(failed)? == 0 {
+            let transaction = connection.transaction().map_err(failed)?;
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+        }
+        Self::checked(path, connection)
+    }
+
+    /// Opens the database for reading, on a read-only medium too.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`], or [`StoreError::Version`] for tables of another version.
+    pub fn open_read_only(path: &Path) -> Result<Notes> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let failed = |source| StoreError::Sqlite { path: path.to_owned(), source };
+        let plain = Connection::open_with_flags(path, flags).map_err(failed)?;
+        plain.busy_timeout(std::time::Duration::from_secs(10)).map_err(failed)?;
+        if version_of(&plain).is_ok() {
+            return Self::checked(path, plain);
+        }
+        // A database in WAL mode wants to make its index file; where it cannot, nobody else can be writing either.
+        let uri = format!("file:{}?immutable=1", uri_path(path));
+        Self::checked(path, Connection::open_with_flags(uri, flags).map_err(failed)?)
+    }
+
+    fn checked(path: &Path, connection: Connection) -> Result<Notes> {
+        let notes = Notes { path: path.to_owned(), connection };
+        let found = notes.sql(version_of)?;
+        if found != NOTES_VERSION {
+            return Err(StoreError::Version { path: notes.path, what: "notes", found, expected: NOTES_VERSION });
+        }
+        Ok(notes)
+    }
+
+    /// Replaces all that a method says about a latent, in one transaction. Ranks follow the order given.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn put_explanations(
+        &mut self,
+        latent: LatentId,
+        method: &str,
+        explanations: &[Explanation],
+        curves: &Curves,
+    ) -> Result<()> {
+        let path = self.path.clone();
+        let mut put = || {
+            let transaction = self.connection.transaction()?;
+            transaction
+                .execute("DELETE FROM explanations WHERE latent = ? AND method = ?", params![latent.0, method])?;
+            for (rank, e) in explanations.iter().enumerate() {
+                transaction.execute(
+                    "INSERT INTO explanations (latent, method, rank, text, scale, score, abstained, settings)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    params![
+                        latent.0,
+                        method,
+                        rank as u32,
+                        e.text,
+                        finite(e.scale),
+                        finite(e.score),
+                        e.abstained,
+                        e.settings.to_string()
+                    ],
+                )?;
+            }
+            transaction.execute(
+                "INSERT OR REPLACE INTO curves (latent, method, scales, curves) VALUES (?, ?, ?, ?)",
+                params![latent.0, method, json_of(&curves.scales).to_string(), json_of_curves(curves)],
+            )?;
+            killpoint("sqlite.commit");
+            transaction.commit()
+        };
+        put().map_err(|source| StoreError::Sqlite { path, source })
+    }
+
+    /// Latents that a method has dealt with, abstentions included, ascending.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn explained_latents(&self, method: &str) -> Result<Vec<LatentId>> {
+        // Curves are written with every result, even with an empty list of texts.
+        self.rows("SELECT latent FROM curves WHERE method = ? ORDER BY latent", params![method], |row| {
+            row.get(0).map(LatentId)
+        })
+    }
+
+    /// All texts about a latent, by method and rank.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn explanations_of(&self, latent: LatentId) -> Result<Vec<Explanation>> {
+        let query = "SELECT method, rank, text, scale, score, abstained, settings FROM explanations
+                     WHERE latent = ? ORDER BY method, rank";
+        self.rows(query, params![latent.0], |row| {
+            Ok(Explanation {
+                method: row.get(0)?,
+                rank: row.get(1)?,
+                text: row.get(2)?,
+                scale: row.get::<_, Option<f64>>(3)?.unwrap_or(f64::NAN),
+                score: row.get::<_, Option<f64>>(4)?.unwrap_or(f64::NAN),
+                abstained: row.get(5)?,
+                settings: serde_json::from_str(&row.get::<_, String>(6)?).unwrap_or_default(),
+            })
+        })
+    }
+
+    /// The curves of a latent by method.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`], or [`StoreError::Damaged`] if they are not what we write.
+    pub fn curves_of(&self, latent: LatentId) -> Result<BTreeMap<String, Curves>> {
+        let query = "SELECT method, scales, curves FROM curves WHERE latent = ?";
+        let rows: Vec<(String, String, String)> =
+            self.rows(query, params![latent.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let mut by_method = BTreeMap::new();
+        for (method, scales, curves) in rows {
+            let damaged = |e| StoreError::damaged(&self.path, format!("the curves of latent {}: {e}", latent.0));
+            let scales: Vec<Option<f64>> = serde_json::from_str(&scales).map_err(damaged)?;
+            let curves: BTreeMap<String, Vec<Option<f64>>> = serde_json::from_str(&curves).map_err(damaged)?;
+            let curves = curves.into_iter().map(|(name, values)| (name, numbers_of(values))).collect();
+            by_method.insert(method, Curves { scales: numbers_of(scales), curves });
+        }
+        Ok(by_method)
+    }
+
+    /// The best text of each latent that has one, abstentions left out. Of several methods the first by name counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn first_texts(&self) -> Result<BTreeMap<LatentId, String>> {
+        let query = "SELECT latent, text FROM explanations WHERE abstained = 0 AND text <> ''
+                     ORDER BY method DESC, rank DESC";
+        // Later rows replace earlier ones, so the first by (method, rank) stays.
+        let rows = self.rows(query, [], |row| Ok((LatentId(row.get(0)?), row.get(1)?)))?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// Latents with a text that holds every word of `text` (the last one as a beginning), best match first.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn search(&self, text: &str) -> Result<Vec<(LatentId, String)>> {
+        let Some(query) = fts_query(text) else { return Ok(Vec::new()) };
+        let sql = "SELECT latent, explanations.text FROM explanation_text
+                   JOIN explanations ON explanations.id = explanation_text.rowid
+                   WHERE explanation_text MATCH ? ORDER BY explanation_text.rank, latent";
+        self.rows(sql, params![query], |row| Ok((LatentId(row.get(0)?), row.get(1)?)))
+    }
+
+    fn rows<R>(
+        &self,
+        query: &str,
+        arguments: impl rusqlite::Params,
+        row_of: impl FnMut(&rusqlite::Row) -> rusqlite::Result<R>,
+    ) -> Result<Vec<R>> {
+        self.sql(|connection| connection.prepare_cached(query)?.query_map(arguments, row_of)?.collect())
+    }
+
+    fn sql<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        ask(&self.connection).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
+    }
+}
+
+fn version_of(connection: &Connection) -> rusqlite::Result<u64> {
+    let version: Option<i64> = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).optional()?;
+    Ok(version.unwrap_or(0).unsigned_abs())
+}
+
+/// What a user typed, as a query: each word a quoted phrase, so that no sign of it means anything to FTS5.
+fn fts_query(text: &str) -> Option<String> {
+    // A word without a letter or digit has no token, and would match nothing at all.
+    let words: Vec<String> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| word.chars().any(char::is_alphanumeric))
+        .map(|word| format!("\"{}\"", word.replace('"', "\"\"")))
+        .collect();
+    (!words.is_empty()).then(|| words.join(" ") + "*")
+}
+
+/// SQLite and JSON know no NaN: it is stored as null.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+fn json_of(values: &[f64]) -> Value {
+    values.iter().map(|&v| finite(v)).collect::<Vec<_>>().into()
+}
+
+fn json_of_curves(curves: &Curves) -> String {
+    let by_name: serde_json::Map<String, Value> =
+        curves.curves.iter().map(|(name, values)| (name.clone(), json_of(values))).collect();
+    Value::Object(by_name).to_string()
+}
+
+fn numbers_of(values: Vec<Option<f64>>) -> Vec<f64> {
+    values.into_iter().map(|v| v.unwrap_or(f64::NAN)).collect()
+}
+
+fn uri_path(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}

@@ -1,0 +1,183 @@
+//! Parquet, once: how our tables are written (the same rows give the same bytes) and how any is read (a bad file is
+//! an error, whatever it holds).
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::builder::{ListBuilder, PrimitiveBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::ArrowPrimitiveType;
+use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch};
+use arrow_schema::ArrowError;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use crate::error::{Result, StoreError};
+
+/// Key of the file's metadata that holds kind and version, for example `examples 1`.
+const FORMAT_KEY: &str = "exegete.format";
+/// Version of every table kind so far.
+const TABLE_VERSION: u64 = 1;
+
+/// Writes rows as a table of `kind`, a row group for every `group_rows` rows.
+pub(crate) fn write_rows<R>(
+    writer: &mut (impl Write + Send),
+    kind: &str,
+    metadata: &[(&str, String)],
+    rows: &[R],
+    group_rows: usize,
+    batch_of: impl Fn(&[R]) -> Result<RecordBatch, ArrowError>,
+) -> io::Result<()> {
+    let format = KeyValue::new(FORMAT_KEY.into(), format!("{kind} {TABLE_VERSION}"));
+    let own = metadata.iter().map(|(key, value)| KeyValue::new((*key).into(), value.clone()));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(group_rows))
+        .set_key_value_metadata(Some(std::iter::once(format).chain(own).collect()))
+        .build();
+    let schema = batch_of(&[]).map_err(io::Error::other)?.schema();
+    let mut table = ArrowWriter::try_new(writer, schema, Some(properties)).map_err(io::Error::other)?;
+    for group in rows.chunks(group_rows) {
+        table.write(&batch_of(group).map_err(io::Error::other)?).map_err(io::Error::other)?;
+    }
+    table.close().map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// Opens any Parquet file.
+pub(crate) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    guarded(path, || ParquetRecordBatchReaderBuilder::try_new(file))
+}
+
+/// Opens one of our tables after checking its kind and version.
+pub(crate) fn open_kind(path: &Path, kind: &str) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let builder = open(path)?;
+    let format = metadata_of(&builder, FORMAT_KEY).unwrap_or_default();
+    let (found_kind, version) = format.split_once(' ').unwrap_or((&format, ""));
+    if found_kind != kind {
+        let found = if found_kind.is_empty() { "of another program" } else { found_kind };
+        return Err(StoreError::damaged(path, format!("expected a table of {kind}, found one {found}")));
+    }
+    match version.parse() {
+        Ok(TABLE_VERSION) => Ok(builder),
+        other => {
+            let found = other.unwrap_or(0);
+            Err(StoreError::Version { path: path.to_owned(), what: "table", found, expected: TABLE_VERSION })
+        }
+    }
+}
+
+/// A value of the file's own metadata.
+pub(crate) fn metadata_of(builder: &ParquetRecordBatchReaderBuilder<File>, key: &str) -> Option<String> {
+    let pairs = builder.metadata().file_metadata().key_value_metadata()?;
+    pairs.iter().find(|pair| pair.key == key)?.value.clone()
+}
+
+/// Reads all (or the chosen) rows of an opened table.
+pub(crate) fn read_rows<R>(
+    path: &Path,
+    builder: ParquetRecordBatchReaderBuilder<File>,
+    mut rows_of: impl FnMut(&Columns, &mut Vec<R>) -> Result<()>,
+) -> Result<Vec<R>> {
+    let mut batches = guarded(path, || builder.with_batch_size(4096).build())?;
+    let mut rows = Vec::new();
+    while let Some(batch) = guarded(path, || batches.next().transpose())? {
+        rows_of(&Columns { path, batch }, &mut rows)?;
+    }
+    Ok(rows)
+}
+
+/// Runs a decoder and turns its errors into ours.
+///
+/// The Parquet reader panics on some damaged files (an index past an end, a length that does not fit); such a panic
+/// is a statement about the file and ends here.
+pub(crate) fn guarded<T, E: Display>(path: &Path, decode: impl FnOnce() -> Result<T, E>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(outcome) => outcome.map_err(|e| StoreError::damaged(path, e)),
+        Err(_) => Err(StoreError::damaged(path, "the decoder gave up")),
+    }
+}
+
+/// The columns of a batch by name, each checked for its type.
+pub(crate) struct Columns<'a> {
+    path: &'a Path,
+    batch: RecordBatch,
+}
+
+impl Columns<'_> {
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// The values of a column of numbers.
+    pub(crate) fn numbers<T: ArrowPrimitiveType>(&self, name: &str) -> Result<&[T::Native]> {
+        let array = self.column(name)?.as_primitive_opt::<T>().ok_or_else(|| self.wrong(name))?;
+        Ok(array.values())
+    }
+
+    /// The rows of a column of lists of numbers.
+    pub(crate) fn lists<T: ArrowPrimitiveType>(&self, name: &str) -> Result<Lists<'_, T::Native>> {
+        let list = self.column(name)?.as_list_opt::<i32>().ok_or_else(|| self.wrong(name))?;
+        let values = list.values().as_primitive_opt::<T>().ok_or_else(|| self.wrong(name))?.values();
+        Ok(Lists { offsets: list.value_offsets(), values })
+    }
+
+    /// The rows of a column of bytes.
+    pub(crate) fn bytes(&self, name: &str) -> Result<Vec<&[u8]>> {
+        let array = self.column(name)?.as_binary_opt::<i32>().ok_or_else(|| self.wrong(name))?;
+        Ok(array.iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// A complaint about this file.
+    pub(crate) fn damaged(&self, reason: impl ToString) -> StoreError {
+        StoreError::damaged(self.path, reason)
+    }
+
+    fn column(&self, name: &str) -> Result<&ArrayRef> {
+        self.batch.column_by_name(name).ok_or_else(|| self.damaged(format!("column {name:?} is missing")))
+    }
+
+    fn wrong(&self, name: &str) -> StoreError {
+        self.damaged(format!("column {name:?} has another type"))
+    }
+}
+
+/// A column of lists: the rows share one array of values.
+pub(crate) struct Lists<'a, N> {
+    offsets: &'a [i32],
+    values: &'a [N],
+}
+
+impl<N> Lists<'_, N> {
+    /// One row; empty where the offsets make no sense.
+    pub(crate) fn row(&self, idx: usize) -> &[N] {
+        match self.offsets.get(idx..idx + 2) {
+            Some(&[from, to]) => self.values.get(from.max(0) as usize..to.max(0) as usize).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+/// A column of numbers.
+pub(crate) fn numbers<T: ArrowPrimitiveType>(values: impl Iterator<Item = T::Native>) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::from_iter_values(values))
+}
+
+/// A column of lists of numbers.
+pub(crate) fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>) -> ArrayRef {
+    let mut builder = ListBuilder::new(PrimitiveBuilder::<T>::new());
+    for row in rows {
+        builder.values().append_slice(row);
+        builder.append(true);
+    }
+    Arc::new(builder.finish())
+}
