@@ -1,1 +1,53 @@
-fn main() {}
+//! All automation of the repository: `cargo xtask COMMAND`, one file per command.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers has no printer")]
+
+mod bench;
+mod doc_commands;
+mod gate;
+mod golden;
+mod models;
+mod python;
+mod shell;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Automation of the exegete repository")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything a change must pass: fmt, clippy, tests, API docs, documents, tidy.
+    Gate,
+    /// Put the test model into the cache, unless it is there.
+    Models,
+    /// Run the Python generators of the goldens in refs/.
+    Golden {
+        /// The folder in refs/; all of them without it.
+        case: Option<String>,
+    },
+    /// Run a benchmark against its Python peer and append the rows to bench/history.jsonl.
+    Bench {
+        /// Which benchmark.
+        name: String,
+        /// Print the rows as JSON lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks of the tree that no compiler makes: file sizes, ignored tests, machine paths.
+    Tidy,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Gate => gate::run(),
+        Command::Models => models::run(),
+        Command::Golden { case } => golden::run(case.as_deref()),
+        Command::Bench { name, json } => bench::run(&name, json),
+        Command::Tidy => tidy::run(),
+    }
+}
