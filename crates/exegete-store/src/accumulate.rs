@@ -186,7 +186,7 @@ impl Accumulators {
     /// Takes in all firings of one latent in one window.
     ///
     /// `positions` are offsets in the window, ascending, with the latent's `values` there; values that are not
-    /// positive are passed over. `base_position` is the document position that offset 0 stands for: with the
+    /// positive are passed over, an infinite one counts as `f32::MAX`. `base_position` is the document position that offset 0 stands for: with the
     /// offset it names the token in the hash. All firings of a latent in a window must come in one call, since they
     /// are each other's surroundings.
     pub fn push_group(
@@ -207,6 +207,8 @@ impl Accumulators {
             if value.is_nan() || value <= 0.0 {
                 continue;
             }
+            // An overflow upstream must not make sums and files hold what is no number.
+            let value = value.min(f32::MAX);
             let cell = self.latents[latent.0 as usize].get_or_insert_default();
             cell.stats.add(value);
             let hash = firing_hash(settings.seed, doc, base_position + u64::from(position), latent);
@@ -313,5 +315,7 @@ fn surroundings(i: usize, positions: &[u32], values: &[f32], context: usize) -> 
     let from = positions.partition_point(|&p| i64::from(p) < here - context as i64);
     let to = positions.partition_point(|&p| i64::from(p) <= here + context as i64);
     let near = positions[from..to].iter().zip(&values[from..to]);
-    near.filter(|&(_, &value)| value > 0.0).map(|(&p, &value)| ((i64::from(p) - here) as i32, value)).collect()
+    near.filter(|&(_, &value)| value > 0.0)
+        .map(|(&p, &value)| ((i64::from(p) - here) as i32, value.min(f32::MAX)))
+        .collect()
 }

@@ -163,13 +163,14 @@ fn kept_in(columns: &Columns, row: usize, context: usize) -> Result<Vec<Kept>> {
     let lengths = columns.lists::<UInt32Type>("around_len")?;
     let (offsets, around) =
         (columns.lists::<Int32Type>("around_offset")?, columns.lists::<Float32Type>("around_value")?);
-    let incomplete = || columns.damaged("the lists of an example have different lengths");
+    let incomplete = || columns.damaged("an example is incomplete or has no positive value");
     let mut from = 0usize;
     let mut kept = Vec::with_capacity(values.row(row).len());
     for (i, &value) in values.row(row).iter().enumerate() {
         let part = || {
             let to = from.checked_add(*lengths.row(row).get(i)? as usize)?;
             let (offsets, around) = (offsets.row(row).get(from..to)?, around.row(row).get(from..to)?);
+            (value.is_finite() && value > 0.0).then_some(())?;
             offsets.iter().all(|o| o.unsigned_abs() as usize <= context).then_some(())?;
             let key = Key {
                 value,

@@ -153,7 +153,7 @@ fn expand(spec: &str) -> Result<Vec<PathBuf>> {
         found.push(path.to_owned());
     } else if let Ok(matches) = glob::glob(spec) {
         for entry in matches {
-            let entry = entry.map_err(|e| StoreError::io("read", &e.path().to_owned())(e.into()))?;
+            let entry = entry.map_err(|e| StoreError::io("read", e.path())(e.into()))?;
             if entry.is_dir() {
                 walk(&entry, &mut found)?;
             } else if kind_of(&entry).is_some() {

@@ -179,7 +179,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Wraps an error of the operating system with the file it concerns.
-    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
         let path = path.to_owned();
         move |source| StoreError::Io { action, path, source }
     }
