@@ -1,1 +1,33 @@
-//! Language models with their insides open: one forward pass, taps, edits, generation.
+//! Language models with their insides open.
+//!
+//! [`Model::open`] reads a checkpoint (a Hugging Face directory, a `.gguf` file, a llama2.c `.bin`) into a
+//! [`ModelSpec`] and weights. [`Model::run`] is the one forward pass: it visits every site of
+//! `exegete_base::sites` with the [`Hooks`] given to it, which read ([`Tap`]) and write ([`Edit`]).
+//! Families differ in their [`ModelSpec`] alone; their files in [`families`] read keys and fill it in.
+#![deny(missing_docs)]
+
+mod chat;
+pub mod edits;
+mod error;
+pub mod families;
+mod forward;
+mod generate;
+mod hooks;
+mod kv;
+mod load;
+mod spec;
+mod tokens;
+pub mod weights;
+
+pub use chat::{ChatTemplate, Message};
+pub use error::ModelError;
+pub use forward::{Batch, Logits};
+pub use generate::{Generation, GenerateOptions};
+pub use hooks::{Edit, Hooks, Positions, Tap};
+pub use kv::KvCache;
+pub use load::Model;
+pub use spec::{Mlp, ModelSpec, Norm, Rope};
+pub use tokens::{Bos, Tokenizer};
+
+/// Result of this crate's operations.
+pub type Result<T> = std::result::Result<T, ModelError>;

@@ -8,7 +8,6 @@
 #![deny(missing_docs)]
 
 pub mod alloc;
-pub mod compare;
 pub mod cpu;
 mod data;
 mod error;
@@ -17,7 +16,6 @@ mod site_fn;
 mod tape;
 
 pub use candle_core::{DType, Device, Shape, Tensor};
-pub use compare::{Mismatch, assert_close, close, relative_l2};
 pub use data::{F32Ref, U32Ref, f32s, scalar, tensor, u32s, zeros};
 pub use error::TensorError;
 pub use ops::attention::KvView;

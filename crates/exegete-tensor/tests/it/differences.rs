@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use exegete_tensor::cpu::attention::AttentionShape;
 use exegete_tensor::cpu::rope::RopeTable;
-use exegete_tensor::{KvView, Result, Tape, Value, f32s, relative_l2, tensor};
+use exegete_tensor::{KvView, Result, Tape, Value, f32s, tensor};
+use exegete_testkit::rel_l2;
 
 fn wave(len: usize, seed: f32) -> Vec<f32> {
     (0..len).map(|i| ((i as f32 + 1.3) * (0.37 + seed)).sin() * 1.5).collect()
@@ -42,7 +43,7 @@ fn check(shapes: &[&[usize]], op: impl Fn(&Tape, &[Value]) -> Result<Value>) {
                 ((up - objective(&moved)) / f64::from(2.0 * step)) as f32
             })
             .collect();
-        let error = relative_l2(&f32s(grad).unwrap(), &numeric);
+        let error = rel_l2(&f32s(grad).unwrap(), &numeric);
         assert!(error < 3e-3, "input {i}: relative error {error:e}");
     }
 }

@@ -1,0 +1,115 @@
+//! Opening a model from whatever its path holds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use exegete_tensor::cpu::rope::RopeTable;
+
+use crate::families::{self, Understood};
+use crate::weights::gguf::Gguf;
+use crate::weights::llama2c::Llama2c;
+use crate::weights::{SafetensorsDir, WeightSource, Weights};
+use crate::{ChatTemplate, ModelError, ModelSpec, Result, Tokenizer};
+
+/// A model, loaded.
+pub struct Model {
+    /// What it is.
+    pub spec: ModelSpec,
+    /// Its weights, in f32.
+    pub weights: Weights,
+    /// Its tokenizer, where the checkpoint has one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Its chat template, where the checkpoint has one.
+    pub chat: Option<ChatTemplate>,
+    /// Where it came from.
+    pub path: PathBuf,
+    pub(crate) rope: Arc<RopeTable>,
+}
+
+impl Model {
+    /// Opens a Hugging Face directory, a `.gguf` file or a llama2.c `.bin` (with `tok*.bin` or `tokenizer.bin`
+    /// beside it).
+    ///
+    /// # Errors
+    /// Anything missing, damaged or not understood; see [`ModelError`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            Self::open_dir(path)
+        } else if !path.exists() {
+            Err(ModelError::io(path, std::io::Error::new(std::io::ErrorKind::NotFound, "no such file or directory")))
+        } else if extension == "gguf" {
+            Self::open_gguf(path)
+        } else if extension == "bin" {
+            Self::open_llama2c(path)
+        } else {
+            let detail = "not a model: expected a directory with config.json, a .gguf file or a llama2.c .bin file";
+            Err(ModelError::format(path, detail))
+        }
+    }
+
+    fn open_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("config.json");
+        let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
+        let config = serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
+        let understood = families::understand_config(&path, &config)?;
+        let source = SafetensorsDir::open(dir)?;
+        let tokenizer = match dir.join("tokenizer.json").exists() {
+            true => Some(Tokenizer::from_dir(dir, understood.spec.bos_id)?),
+            false => None,
+        };
+        Self::assemble(&source, understood, tokenizer, ChatTemplate::from_dir(dir)?, dir)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let source = Gguf::open(path)?;
+        let understood = families::understand_gguf(path, &source.metadata)?;
+        let (m, spec) = (&source.metadata, &understood.spec);
+        let tokenizer = match m.get("tokenizer.ggml.tokens") {
+            Some(_) => Some(Tokenizer::from_gguf(path, m, spec.bos_id)?),
+            None => None,
+        };
+        let spelling = |id: Option<u32>| id.and_then(|id| Some(tokenizer.as_ref()?.token_text(id))).unwrap_or_default();
+        let chat = m.text("tokenizer.chat_template");
+        let chat = chat.map(|text| ChatTemplate::new(text, spelling(spec.bos_id), spelling(spec.eos_ids.first().copied())));
+        Self::assemble(&source, understood, tokenizer, chat, path)
+    }
+
+    fn open_llama2c(path: &Path) -> Result<Self> {
+        let (source, understood) = Llama2c::open(path)?;
+        let vocab_size = understood.spec.vocab_size;
+        let beside = [format!("tok{vocab_size}.bin"), "tokenizer.bin".into()].map(|name| path.with_file_name(name));
+        let tokenizer = match beside.iter().find(|p| p.is_file()) {
+            Some(found) => Some(Tokenizer::from_llama2c(found, vocab_size)?),
+            None => None,
+        };
+        Self::assemble(&source, understood, tokenizer, None, path)
+    }
+
+    fn assemble(
+        source: &dyn WeightSource,
+        understood: Understood,
+        tokenizer: Option<Tokenizer>,
+        chat: Option<ChatTemplate>,
+        path: &Path,
+    ) -> Result<Self> {
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_fits(understood.spec.vocab_size)?;
+        }
+        let weights = Weights::load(source, &understood)?;
+        let spec = understood.spec;
+        // Tables for contexts beyond 2^17 would cost more than they are used; longer inputs are refused by name.
+        let rope = Arc::new(RopeTable::new(&spec.rope.inv_freq, spec.max_positions.min(1 << 17)));
+        Ok(Self { spec, weights, tokenizer, chat, path: path.into(), rope })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The checkpoint has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            ModelError::Tokenizer(format!("{} has none; put its tokenizer.json beside the weights", self.path.display()))
+        })
+    }
+}

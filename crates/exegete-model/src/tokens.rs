@@ -1,0 +1,317 @@
+//! Text to token ids and back: `tokenizer.json`, the vocabulary inside a GGUF file, llama2.c's `tok*.bin`.
+//!
+//! All three become a tokenizer of the `tokenizers` crate; the two that are no `tokenizer.json` are written out
+//! as one first, so there is a single path through it.
+
+use std::path::Path;
+
+use exegete_base::settings::BosPolicy;
+use serde_json::{Value, json};
+
+use crate::weights::gguf::{Meta, Metadata};
+use crate::{ModelError, Result};
+
+/// Whether a text's tokens begin with the beginning-of-sequence token.
+pub use exegete_base::settings::BosPolicy as Bos;
+
+/// How the pieces of the vocabulary spell bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Spelling {
+    /// GPT-2's table of printable characters, one a byte.
+    ByteLevel,
+    /// SentencePiece: a lower one-eighth block for a space, `<0xNN>` for a byte.
+    SentencePiece,
+}
+
+/// A model's tokenizer.
+#[derive(Clone)]
+pub struct Tokenizer {
+    /// Finds special tokens in what it reads (prompts, chats).
+    with_specials: tokenizers::Tokenizer,
+    /// Takes special tokens' spellings for ordinary text (corpora are not to be trusted).
+    plain: tokenizers::Tokenizer,
+    spelling: Spelling,
+    bos_id: Option<u32>,
+    adds_bos: bool,
+    n_ids: usize,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` in a directory.
+    ///
+    /// # Errors
+    /// It is missing or malformed.
+    pub fn from_dir(dir: &Path, bos_id: Option<u32>) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
+        let json: Value = serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
+        Self::from_json(&path, &json, bos_id, None)
+    }
+
+    /// Builds the tokenizer that a GGUF file describes.
+    ///
+    /// # Errors
+    /// The description is incomplete or of a kind that is not handled.
+    pub fn from_gguf(path: &Path, m: &Metadata, bos_id: Option<u32>) -> Result<Self> {
+        let fail = |detail: &str| ModelError::Tokenizer(format!("{}: {detail}", path.display()));
+        let texts = |key: &str| -> Option<Vec<&str>> {
+            m.list(key)?.iter().map(|v| if let Meta::Text(t) = v { Some(t.as_str()) } else { None }).collect()
+        };
+        let numbers = |key: &str| -> Option<Vec<f64>> {
+            let number = |v: &Meta| match v {
+                Meta::Int(i) => Some(*i as f64),
+                Meta::Float(f) => Some(*f),
+                _ => None,
+            };
+            m.list(key)?.iter().map(number).collect()
+        };
+        let pieces = texts("tokenizer.ggml.tokens").ok_or_else(|| fail("tokenizer.ggml.tokens is missing or no list of texts"))?;
+        let kinds = numbers("tokenizer.ggml.token_type").unwrap_or_else(|| vec![1.0; pieces.len()]);
+        if kinds.len() != pieces.len() {
+            return Err(fail("tokenizer.ggml.token_type and tokenizer.ggml.tokens differ in length"));
+        }
+        // llama.cpp's token types: 3 control, 4 user-defined.
+        let added: Vec<(u32, &str, bool)> = (0u32..)
+            .zip(pieces.iter().zip(&kinds))
+            .filter(|(_, (_, kind))| **kind == 3.0 || **kind == 4.0)
+            .map(|(id, (piece, kind))| (id, *piece, *kind == 3.0))
+            .collect();
+        let (json, default_bos) = match m.text("tokenizer.ggml.model") {
+            Some("gpt2") => {
+                let merges = texts("tokenizer.ggml.merges").ok_or_else(|| fail("tokenizer.ggml.merges is missing"))?;
+                let pre = m.text("tokenizer.ggml.pre").unwrap_or("gpt-2");
+                let splitter = pre_tokenizer(pre).ok_or_else(|| {
+                    fail(&format!("tokenizer.ggml.pre {pre:?} is not handled; handled are gpt-2, default, smollm"))
+                })?;
+                (byte_level_json(&pieces, &merges, &added, &splitter), false)
+            }
+            Some("llama") => {
+                let scores = numbers("tokenizer.ggml.scores").filter(|s| s.len() == pieces.len());
+                let scores = scores.ok_or_else(|| fail("tokenizer.ggml.scores is missing or of another length"))?;
+                let prefix = m.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
+                (sentencepiece_json(&pieces, &scores, &added, prefix), true)
+            }
+            other => return Err(fail(&format!("tokenizer.ggml.model {other:?} is not handled; handled are gpt2, llama"))),
+        };
+        let adds_bos = m.flag("tokenizer.ggml.add_bos_token").unwrap_or(default_bos);
+        Self::from_json(path, &json, bos_id, Some(adds_bos))
+    }
+
+    /// Reads llama2.c's tokenizer: a 32-bit length, then (f32 score, i32 length, bytes) a piece.
+    ///
+    /// # Errors
+    /// A file that is not of this layout.
+    pub fn from_llama2c(path: &Path, vocab_size: usize) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| ModelError::io(path, e))?;
+        let (mut at, mut pieces, mut scores) = (4, Vec::new(), Vec::new());
+        while pieces.len() < vocab_size {
+            let piece = bytes.get(at..at + 8).and_then(|head| {
+                let score = f32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+                let len = i32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+                let len = usize::try_from(len).ok()?;
+                let text = std::str::from_utf8(bytes.get(at + 8..at.checked_add(8)?.checked_add(len)?)?).ok()?;
+                at += 8 + len;
+                Some((score, text.replace(' ', "\u{2581}")))
+            });
+            let Some((score, text)) = piece else {
+                let detail = format!("byte {at}: piece {} of {vocab_size} is cut off or no UTF-8", pieces.len());
+                return Err(ModelError::format(path, detail));
+            };
+            pieces.push(text);
+            scores.push(f64::from(score));
+        }
+        for (id, name) in ["<unk>", "<s>", "</s>"].iter().enumerate().take(pieces.len()) {
+            pieces[id] = (*name).into();
+        }
+        let texts: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        let json = sentencepiece_json(&texts, &scores, &[(1, "<s>", true), (2, "</s>", true)], true);
+        Self::from_json(path, &json, Some(1), Some(true))
+    }
+
+    fn from_json(path: &Path, json: &Value, bos_id: Option<u32>, adds_bos: Option<bool>) -> Result<Self> {
+        let fail = |e: tokenizers::Error| ModelError::Tokenizer(format!("{}: {e}", path.display()));
+        let bytes = serde_json::to_vec(json).map_err(|e| ModelError::format(path, e.to_string()))?;
+        let with_specials = tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail)?;
+        let mut plain = with_specials.clone();
+        plain.set_encode_special_tokens(true);
+        let spelling = match json["decoder"].to_string().contains("ByteLevel") {
+            true => Spelling::ByteLevel,
+            false => Spelling::SentencePiece,
+        };
+        let adds_bos = match (adds_bos, bos_id) {
+            (Some(adds), _) => adds,
+            (None, Some(bos)) => with_specials.encode("a", true).map_err(fail)?.get_ids().first() == Some(&bos),
+            (None, None) => false,
+        };
+        let n_ids = with_specials.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        Ok(Self { with_specials, plain, spelling, bos_id, adds_bos, n_ids })
+    }
+
+    /// Checks that every id has a row in the embedding.
+    ///
+    /// # Errors
+    /// Ids beyond the vocabulary.
+    pub fn check_fits(&self, vocab_size: usize) -> Result<()> {
+        if self.n_ids > vocab_size {
+            let detail = format!(
+                "it has ids up to {}, the model's vocabulary has {vocab_size} rows: it belongs to another model",
+                self.n_ids - 1
+            );
+            return Err(ModelError::Tokenizer(detail));
+        }
+        Ok(())
+    }
+
+    /// Ids of a text taken as it is: spellings of special tokens in it are ordinary text.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_by(&self.plain, text)
+    }
+
+    /// Ids of a prompt: spellings of special tokens become those tokens. No token is added.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_by(&self.with_specials, text)
+    }
+
+    fn encode_by(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+        let encoding = inner.encode_fast(text, false).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The token to put before a text under a policy.
+    ///
+    /// # Errors
+    /// The policy is `Always` and the model has no such token.
+    pub fn bos(&self, policy: BosPolicy) -> Result<Option<u32>> {
+        match policy {
+            BosPolicy::Never => Ok(None),
+            BosPolicy::Auto => Ok(self.bos_id.filter(|_| self.adds_bos)),
+            BosPolicy::Always => self.bos_id.map(Some).ok_or_else(|| {
+                ModelError::Tokenizer("--bos always was given, but the model names no BOS token; use --bos never".into())
+            }),
+        }
+    }
+
+    /// Text of ids; special tokens are left out.
+    ///
+    /// # Errors
+    /// The tokenizer's.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.with_specials.decode(ids, true).map_err(|e| ModelError::Tokenizer(e.to_string()))
+    }
+
+    /// The bytes that a token stands for; special tokens give their spelling, unknown ids nothing.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(piece) = self.with_specials.id_to_token(id) else { return Vec::new() };
+        match self.spelling {
+            Spelling::ByteLevel => {
+                let bytes: Option<Vec<u8>> = piece.chars().map(byte_of_char).collect();
+                bytes.unwrap_or_else(|| piece.into_bytes())
+            }
+            Spelling::SentencePiece => {
+                let byte = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+                match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    Some(byte) => vec![byte],
+                    None => piece.replace('\u{2581}', " ").into_bytes(),
+                }
+            }
+        }
+    }
+
+    /// A token as text, for people.
+    pub fn token_text(&self, id: u32) -> String {
+        String::from_utf8_lossy(&self.token_bytes(id)).into_owned()
+    }
+
+    /// One more than the largest id.
+    pub fn n_ids(&self) -> usize {
+        self.n_ids
+    }
+}
+
+/// The byte behind a character of GPT-2's table: printable bytes stand for themselves, the others for
+/// characters from U+0100 on, in order.
+fn byte_of_char(c: char) -> Option<u8> {
+    let printable = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    let code = u32::from(c);
+    match u8::try_from(code) {
+        Ok(byte) => printable(byte).then_some(byte),
+        Err(_) => (0..=255u8).filter(|b| !printable(*b)).nth(code.checked_sub(256)? as usize),
+    }
+}
+
+fn pre_tokenizer(name: &str) -> Option<Value> {
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    match name {
+        "gpt-2" | "default" => Some(byte_level),
+        "smollm" => {
+            let digits = json!({"type": "Digits", "individual_digits": true});
+            Some(json!({"type": "Sequence", "pretokenizers": [digits, byte_level]}))
+        }
+        _ => None,
+    }
+}
+
+fn added_json(added: &[(u32, &str, bool)]) -> Vec<Value> {
+    let token = |(id, content, special): &(u32, &str, bool)| {
+        json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
+               "rstrip": false, "normalized": false})
+    };
+    added.iter().map(token).collect()
+}
+
+fn vocab_json(pieces: &[&str]) -> Value {
+    pieces.iter().enumerate().map(|(id, piece)| ((*piece).to_owned(), json!(id))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn byte_level_json(pieces: &[&str], merges: &[&str], added: &[(u32, &str, bool)], pre_tokenizer: &Value) -> Value {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json(added),
+        "normalizer": null, "pre_tokenizer": pre_tokenizer, "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                  "vocab": vocab_json(pieces), "merges": merges}
+    })
+}
+
+/// SentencePiece BPE: the pair whose joined piece scores best is merged first, so every way to split a piece into
+/// two others is a merge of its rank.
+fn sentencepiece_json(pieces: &[&str], scores: &[f64], added: &[(u32, &str, bool)], prefix_space: bool) -> Value {
+    let known: std::collections::HashMap<&str, usize> = pieces.iter().enumerate().map(|(i, p)| (*p, i)).collect();
+    let mut merges = Vec::new();
+    for (whole, piece) in pieces.iter().enumerate() {
+        for (cut, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(cut);
+            if let (Some(l), Some(r)) = (known.get(left), known.get(right)) {
+                merges.push((whole, *l, *r));
+            }
+        }
+    }
+    merges.sort_by(|a, b| scores[b.0].total_cmp(&scores[a.0]).then(a.cmp(b)));
+    let merges: Vec<Value> = merges.iter().map(|(_, l, r)| json!([pieces[*l], pieces[*r]])).collect();
+    let space = "\u{2581}";
+    let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": space})];
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": space}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix_space {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": space}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json(added),
+        "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": null, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
+                  "vocab": vocab_json(pieces), "merges": merges}
+    })
+}

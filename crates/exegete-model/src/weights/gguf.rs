@@ -1,0 +1,303 @@
+//! GGUF files (versions 2 and 3): metadata and tensors, read with every length checked against the file.
+//!
+//! Source of the layout: ggml's `docs/gguf.md`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::quant::Encoding;
+use super::{WeightSource, map_file};
+use crate::{ModelError, Result};
+
+/// A metadata value. Numbers keep their kind; lists of numbers are kept as floats only where asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Meta {
+    /// Any whole number.
+    Int(i128),
+    /// Any float.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A text.
+    Text(String),
+    /// A list.
+    List(Vec<Meta>),
+}
+
+/// The key-value section of a file, and the names of its tensors.
+#[derive(Debug, Default)]
+pub struct Metadata {
+    values: BTreeMap<String, Meta>,
+    tensor_names: Vec<String>,
+}
+
+impl Metadata {
+    /// All keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// A value.
+    pub fn get(&self, key: &str) -> Option<&Meta> {
+        self.values.get(key)
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Meta::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub fn size(&self, key: &str) -> Option<usize> {
+        match self.get(key)? {
+            Meta::Int(value) => usize::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        match self.get(key)? {
+            Meta::Int(value) => Some(*value as f64),
+            Meta::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A truth value.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        match self.get(key)? {
+            Meta::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A list.
+    pub fn list(&self, key: &str) -> Option<&[Meta]> {
+        match self.get(key)? {
+            Meta::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The length of a list.
+    pub fn list_len(&self, key: &str) -> Option<usize> {
+        self.list(key).map(<[Meta]>::len)
+    }
+
+    /// Whether the file holds a tensor.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.tensor_names.iter().any(|n| n == name)
+    }
+}
+
+struct TensorInfo {
+    shape: Vec<usize>,
+    encoding: Encoding,
+    from: usize,
+    to: usize,
+}
+
+/// An open GGUF file.
+pub struct Gguf {
+    path: PathBuf,
+    map: memmap2::Mmap,
+    tensors: BTreeMap<String, TensorInfo>,
+    /// The key-value section.
+    pub metadata: Metadata,
+}
+
+impl Gguf {
+    /// Opens a file and reads everything but the tensors' values.
+    ///
+    /// # Errors
+    /// Anything that is not a whole, well-formed file, with the byte offset.
+    pub fn open(path: &Path) -> Result<Self> {
+        let map = map_file(path)?;
+        let mut c = Cursor { path, bytes: &map, at: 0 };
+        if c.take(4)? != b"GGUF" {
+            return Err(ModelError::format(path, "not a GGUF file: it does not start with \"GGUF\""));
+        }
+        let version = c.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(ModelError::format(path, format!("GGUF version {version}; versions 2 and 3 are handled")));
+        }
+        // The smallest tensor entry takes 24 bytes and the smallest pair 13, which bounds both counts.
+        let n_tensors = c.count(24, "tensors")?;
+        let n_pairs = c.count(13, "metadata pairs")?;
+        let mut metadata = Metadata::default();
+        for _ in 0..n_pairs {
+            let key = c.string()?;
+            let kind = c.u32()?;
+            let value = c.value(kind, 0)?;
+            if metadata.values.insert(key.clone(), value).is_some() {
+                return Err(c.error(format!("metadata key {key:?} stands twice")));
+            }
+        }
+        let mut entries = Vec::new();
+        for _ in 0..n_tensors {
+            entries.push(c.tensor_entry()?);
+        }
+        let alignment = metadata.size("general.alignment").unwrap_or(32);
+        if alignment == 0 || !alignment.is_power_of_two() || alignment > 1 << 20 {
+            return Err(c.error(format!("general.alignment is {alignment}, not a power of two up to 2^20")));
+        }
+        let data = c.at.next_multiple_of(alignment);
+        let mut tensors = BTreeMap::new();
+        for (name, shape, encoding, offset) in entries {
+            let (block, size) = encoding.block();
+            let row = shape.last().copied().unwrap_or(1);
+            let n_values = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let range = n_values.filter(|_| row % block == 0).and_then(|n| (n / block).checked_mul(size)).and_then(|len| {
+                let from = data.checked_add(usize::try_from(offset).ok()?)?;
+                Some((from, from.checked_add(len)?))
+            });
+            match range {
+                Some((from, to)) if to <= map.len() => {
+                    metadata.tensor_names.push(name.clone());
+                    let info = TensorInfo { shape, encoding, from, to };
+                    if tensors.insert(name.clone(), info).is_some() {
+                        return Err(ModelError::format(path, format!("tensor {name:?} stands twice")));
+                    }
+                }
+                _ => {
+                    let detail = format!(
+                        "tensor {name:?} of shape {shape:?} at offset {offset} does not fit in a file of {} bytes: \
+                         truncated or damaged, get it again",
+                        map.len()
+                    );
+                    return Err(ModelError::format(path, detail));
+                }
+            }
+        }
+        Ok(Self { path: path.into(), map, tensors, metadata })
+    }
+}
+
+impl WeightSource for Gguf {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        self.tensors.iter().map(|(name, info)| (name.clone(), info.shape.clone())).collect()
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let info =
+            self.tensors.get(name).ok_or_else(|| ModelError::weights(&self.path, format!("no tensor {name:?}")))?;
+        Ok(info.encoding.decode(&self.map[info.from..info.to]))
+    }
+}
+
+type Entry = (String, Vec<usize>, Encoding, u64);
+
+struct Cursor<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn error(&self, detail: impl std::fmt::Display) -> ModelError {
+        ModelError::format(self.path, format!("at byte {}: {detail}", self.at))
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or_else(|| self.error(format!("{len} bytes wanted, the file ends after {}", self.bytes.len())))?;
+        let slice = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A count of things that take at least `least` bytes each.
+    fn count(&mut self, least: usize, what: &str) -> Result<usize> {
+        let count = self.u64()?;
+        let room = (self.bytes.len() - self.at) / least.max(1);
+        usize::try_from(count)
+            .ok()
+            .filter(|n| *n <= room)
+            .ok_or_else(|| self.error(format!("{count} {what} are announced, the rest of the file holds at most {room}")))
+    }
+
+    fn string(&mut self) -> Result<String> {
+        let len = self.count(1, "bytes of text")?;
+        let bytes = self.take(len)?;
+        String::from_utf8(bytes.to_vec()).map_err(|e| self.error(format!("text is not UTF-8: {e}")))
+    }
+
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Meta> {
+        Ok(match kind {
+            0 => Meta::Int(self.array::<1>()?[0].into()),
+            1 => Meta::Int(i8::from_le_bytes(self.array()?).into()),
+            2 => Meta::Int(u16::from_le_bytes(self.array()?).into()),
+            3 => Meta::Int(i16::from_le_bytes(self.array()?).into()),
+            4 => Meta::Int(self.u32()?.into()),
+            5 => Meta::Int(i32::from_le_bytes(self.array()?).into()),
+            6 => Meta::Float(f32::from_le_bytes(self.array()?).into()),
+            7 => Meta::Bool(self.array::<1>()?[0] != 0),
+            8 => Meta::Text(self.string()?),
+            9 if depth < 4 => {
+                let item = self.u32()?;
+                let least = match item {
+                    0 | 1 | 7 => 1,
+                    2 | 3 => 2,
+                    4..=6 => 4,
+                    _ => 8,
+                };
+                let len = self.count(least, "list items")?;
+                // Items are parsed before they are counted on, so a lying length cannot reserve memory.
+                let mut items = Vec::new();
+                for _ in 0..len {
+                    items.push(self.value(item, depth + 1)?);
+                }
+                Meta::List(items)
+            }
+            10 => Meta::Int(self.u64()?.into()),
+            11 => Meta::Int(i64::from_le_bytes(self.array()?).into()),
+            12 => Meta::Float(f64::from_le_bytes(self.array()?)),
+            other => return Err(self.error(format!("metadata type {other} is not known or nested too deep"))),
+        })
+    }
+
+    fn tensor_entry(&mut self) -> Result<Entry> {
+        let name = self.string()?;
+        let n_dims = self.u32()?;
+        if n_dims > 4 {
+            return Err(self.error(format!("tensor {name:?} has {n_dims} axes; at most 4 are possible")));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..n_dims {
+            let dim = self.u64()?;
+            let fits = usize::try_from(dim).ok().filter(|d| *d > 0);
+            shape.push(fits.ok_or_else(|| self.error(format!("tensor {name:?} has an axis of length {dim}")))?);
+        }
+        // The file lists the innermost axis first.
+        shape.reverse();
+        let kind = self.u32()?;
+        let encoding = Encoding::from_ggml(kind).ok_or_else(|| {
+            self.error(format!(
+                "tensor {name:?} has element type {kind}; handled are F32 (0), F16 (1), Q4_0 (2), Q4_1 (3), Q8_0 (8), BF16 (30)"
+            ))
+        })?;
+        Ok((name, shape, encoding, self.u64()?))
+    }
+}
