@@ -6,8 +6,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// The root of the repository.
+///
+/// Asked at run time, since cargo takes a program that another checkout built into a shared target folder for
+/// its own, and that one would know the other checkout's path.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root").to_path_buf()
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&folder).parent().expect("xtask lies in the root").to_path_buf()
 }
 
 /// The folder of what is fetched or built once and kept: `~/.cache/exegete`.
