@@ -1,0 +1,124 @@
+//! Lines over a common axis, with optional vertical markers.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::axis::{drawable, range, short};
+use crate::canvas::{Area, Chart, chart, empty, failed, plain, render, text};
+use crate::{Labels, Result, Size, check_length, theme};
+
+/// Named lines over a common axis.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LineFigure {
+    /// Title and labels.
+    pub labels: Labels,
+    /// Places of the points.
+    pub x: Vec<f64>,
+    /// The lines; a single one needs no legend.
+    pub series: Vec<Series>,
+    /// Vertical lines.
+    pub markers: Vec<Marker>,
+    /// Size of the figure.
+    pub size: Size,
+}
+
+/// One line: a value for each `x`. A value that is no number leaves a gap.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Series {
+    /// Name in the legend.
+    pub name: String,
+    /// Values.
+    pub y: Vec<f64>,
+}
+
+/// A vertical line at a place of note.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Marker {
+    /// The place.
+    pub x: f64,
+    /// What it marks.
+    pub label: String,
+}
+
+/// Draws lines.
+///
+/// # Errors
+/// [`crate::FigureError::Length`] if a series does not fit `x`.
+pub fn line(figure: &LineFigure) -> Result<String> {
+    for series in &figure.series {
+        check_length(&format!("series {:?}", series.name), series.y.len(), figure.x.len())?;
+    }
+    render(&figure.labels, figure.size, |area| draw(area, figure))
+}
+
+fn draw(area: &Area, figure: &LineFigure) -> Result<()> {
+    let points = || {
+        let of = |series: &'_ Series| figure.x.iter().copied().zip(series.y.iter().copied()).collect::<Vec<_>>();
+        figure.series.iter().flat_map(of).filter(|(x, y)| drawable(*x) && drawable(*y))
+    };
+    let marks = figure.markers.iter().map(|m| m.x);
+    let (Some(x), Some(y)) = (range(points().map(|p| p.0).chain(marks), 0.02), range(points().map(|p| p.1), 0.08))
+    else {
+        return empty(area, &figure.labels);
+    };
+    if points().next().is_none() {
+        return empty(area, &figure.labels);
+    }
+    let mut chart = chart(area, &figure.labels, x, y.clone(), &short, &short)?;
+    draw_markers(&mut chart, &figure.markers, y)?;
+    for (idx, series) in figure.series.iter().enumerate() {
+        draw_series(&mut chart, idx, &figure.x, series)?;
+    }
+    if figure.series.len() > 1 {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .label_font(text(theme::LABEL_SIZE))
+            .legend_area_size(18)
+            .draw()
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn draw_series(chart: &mut Chart, idx: usize, x: &[f64], series: &Series) -> Result<()> {
+    let style = theme::colour(idx).stroke_width(theme::LINE_WIDTH);
+    let all: Vec<(f64, f64)> = x.iter().copied().zip(series.y.iter().copied()).collect();
+    let mut is_named = false;
+    for run in all.split(|(x, y)| !drawable(*x) || !drawable(*y)).filter(|run| !run.is_empty()) {
+        let drawn = if run.len() == 1 {
+            // A lone point between gaps has no line to lie on.
+            let dots = run.iter().map(|&p| Circle::new(p, theme::POINT_RADIUS, style.filled()));
+            chart.draw_series(dots).map_err(failed)?
+        } else {
+            chart.draw_series(LineSeries::new(run.iter().copied(), style)).map_err(failed)?
+        };
+        if !std::mem::replace(&mut is_named, true) {
+            let legend = move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], style);
+            drawn.label(plain(&series.name)).legend(legend);
+        }
+    }
+    Ok(())
+}
+
+fn draw_markers(chart: &mut Chart, markers: &[Marker], y: std::ops::Range<f64>) -> Result<()> {
+    let style = theme::AXIS.stroke_width(1);
+    for (idx, marker) in markers.iter().filter(|m| drawable(m.x)).enumerate() {
+        let ends = [(marker.x, y.start), (marker.x, y.end)];
+        chart.draw_series(DashedLineSeries::new(ends.into_iter(), 4, 4, style)).map_err(failed)?;
+        // Labels of near markers stand beneath one another.
+        let (px, py) = chart.backend_coord(&(marker.x, y.end));
+        let (left, top) = chart.plotting_area().get_base_pixel();
+        let width = chart.plotting_area().dim_in_pixel().0 as i32;
+        let near_right = px - left > width * 2 / 3;
+        let (anchor, dx) = if near_right { (HPos::Right, -4) } else { (HPos::Left, 4) };
+        let label_style = text(theme::LABEL_SIZE - 1).pos(Pos::new(anchor, VPos::Top));
+        let place = (px - left + dx, py - top + 2 + 14 * idx as i32);
+        chart
+            .plotting_area()
+            .strip_coord_spec()
+            .draw_text(&plain(&marker.label), &label_style, place)
+            .map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Figures from outside: well-formed, escaped, finite, whatever the data.
+
+use exegete_figure::{
+    FigureError, HeatFigure, HistogramFigure, Labels, LineFigure, Marker, Scale, ScatterFigure, Series, Size, heat_map,
+    histogram, line, scatter,
+};
+use proptest::prelude::*;
+
+/// Parses the SVG and checks what holds for every figure; returns all text in it.
+fn check(svg: &str) -> String {
+    let document = roxmltree::Document::parse(svg).expect("well-formed XML");
+    let root = document.root_element();
+    assert_eq!(root.tag_name().name(), "svg");
+    assert_eq!(root.attribute("width"), Some("100%"));
+    assert!(root.attribute("viewBox").is_some() && root.attribute("role") == Some("img"));
+    for node in document.descendants() {
+        for attribute in node.attributes().filter(|a| a.name() != "aria-label") {
+            let value = attribute.value();
+            assert!(!value.contains("NaN") && !value.contains("inf"), "{}: {value}", attribute.name());
+        }
+        assert!(!node.has_tag_name("script") && node.attributes().all(|a| a.name() != "style"));
+    }
+    document.descendants().filter(|n| n.is_text()).filter_map(|n| n.text()).collect::<Vec<_>>().join("|")
+}
+
+fn labels(title: &str) -> Labels {
+    Labels { title: title.into(), x: "scale".into(), y: "entropy".into() }
+}
+
+fn series(name: &str, y: &[f64]) -> Series {
+    Series { name: name.into(), y: y.to_vec() }
+}
+
+#[test]
+fn lines_carry_title_labels_legend_and_markers() {
+    let figure = LineFigure {
+        labels: labels("Curves"),
+        x: vec![0.0, 1.0, 2.0],
+        series: vec![series("one", &[1.0, 2.0, 3.0]), series("two", &[3.0, f64::NAN, 1.0])],
+        markers: vec![Marker { x: 1.5, label: "chosen".into() }],
+        size: Size::default(),
+    };
+    let text = check(&line(&figure).unwrap());
+    for part in ["Curves", "scale", "entropy", "one", "two", "chosen"] {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn hostile_labels_are_text() {
+    let hostile = "<script>alert(\"1\")</script>&amp;'\u{0}\u{1b}]]>";
+    let figure = LineFigure {
+        labels: Labels { title: hostile.into(), x: hostile.into(), y: hostile.into() },
+        x: vec![0.0, 1.0],
+        series: vec![series(hostile, &[0.0, 1.0]), series("b", &[0.0, 1.0])],
+        markers: vec![Marker { x: 0.5, label: hostile.into() }],
+        size: Size::default(),
+    };
+    assert!(check(&line(&figure).unwrap()).contains("<script>"));
+}
+
+#[test]
+fn a_histogram_of_geometric_levels_has_even_bars() {
+    let edges: Vec<f64> = (-4..=4).map(|i| 2f64.powi(i)).collect();
+    let heights: Vec<f64> = (0..8).map(f64::from).collect();
+    let figure =
+        HistogramFigure { labels: labels("Levels"), edges, heights, x_scale: Scale::Log2, size: Size::default() };
+    let svg = histogram(&figure).unwrap();
+    check(&svg);
+    let document = roxmltree::Document::parse(&svg).unwrap();
+    let widths: Vec<f64> = document
+        .descendants()
+        .filter(|n| n.has_tag_name("rect"))
+        .map(|n| n.attribute("width").unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(widths.len(), 7, "an empty bin has no bar");
+    assert!(widths.iter().all(|w| (w - widths[0]).abs() <= 1.0), "{widths:?}");
+}
+
+#[test]
+fn figures_of_nothing_say_so() {
+    let empty = check(&line(&LineFigure { labels: labels("t"), ..LineFigure::default() }).unwrap());
+    assert!(empty.contains("no data"));
+    let gaps = LineFigure { x: vec![1.0], series: vec![series("a", &[f64::NAN])], ..LineFigure::default() };
+    assert!(check(&line(&gaps).unwrap()).contains("no data"));
+    assert!(check(&scatter(&ScatterFigure::default()).unwrap()).contains("no data"));
+    assert!(check(&heat_map(&HeatFigure::default()).unwrap()).contains("no data"));
+    let zeros = HistogramFigure { edges: vec![0.0, 1.0, 2.0], heights: vec![0.0, 0.0], ..HistogramFigure::default() };
+    assert!(check(&histogram(&zeros).unwrap()).contains("no data"));
+}
+
+#[test]
+fn lists_that_do_not_fit_are_errors() {
+    let figure = LineFigure { x: vec![0.0], series: vec![series("a", &[])], ..LineFigure::default() };
+    assert!(matches!(line(&figure), Err(FigureError::Length { found: 0, expected: 1, .. })));
+    assert!(matches!(histogram(&HistogramFigure::default()), Err(FigureError::Length { .. })));
+    let bins = |edges: &[f64], x_scale| {
+        histogram(&HistogramFigure { edges: edges.to_vec(), heights: vec![1.0], x_scale, ..HistogramFigure::default() })
+    };
+    assert_eq!(bins(&[1.0, 1.0], Scale::Linear), Err(FigureError::Edges));
+    assert_eq!(bins(&[0.0, 1.0], Scale::Log2), Err(FigureError::Edges));
+    assert!(heat_map(&HeatFigure { n_rows: 2, n_columns: 2, values: vec![1.0], ..HeatFigure::default() }).is_err());
+}
+
+fn number() -> impl Strategy<Value = f64> {
+    prop_oneof![any::<f64>(), -10.0f64..10.0, Just(0.0), Just(f64::NAN), Just(1e300), Just(1e30), Just(1e-300)]
+}
+
+proptest! {
+    #[test]
+    fn no_data_bring_a_figure_down(
+        points in prop::collection::vec((number(), number()), 0..20),
+        title in ".{0,20}",
+        width in 0u32..700,
+        height in 0u32..400,
+        log in any::<bool>(),
+    ) {
+        let size = Size { width, height };
+        let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
+        let markers = x.iter().take(2).map(|&x| Marker { x, label: title.clone() }).collect();
+        let lines = LineFigure {
+            labels: labels(&title), x, series: vec![series(&title, &y), series("b", &y)], markers, size,
+        };
+        check(&line(&lines).unwrap());
+        let scale = if log { Scale::Log10 } else { Scale::Linear };
+        check(&scatter(&ScatterFigure { labels: labels(&title), points, x_scale: scale, y_scale: scale, size }).unwrap());
+        check(&heat_map(&HeatFigure { labels: labels(&title), n_rows: 1, n_columns: y.len(), values: y.clone(), size }).unwrap());
+        let edges = (0..=y.len()).map(|i| i as f64).collect();
+        check(&histogram(&HistogramFigure { labels: labels(&title), edges, heights: y, x_scale: Scale::Linear, size }).unwrap());
+    }
+}
