@@ -1,1 +1,19 @@
-//! Sparse dictionaries: kinds, formats, losses, the training step, metrics over arrays.
+//! Sparse dictionaries over activations.
+//!
+//! A [`Dictionary`] turns activations into sparse [`Codes`] and back; [`kinds`] holds one file a kind, [`formats`]
+//! one file a foreign layout. [`train`] is one training step, fed by whoever has activations; [`metrics`] work on
+//! arrays. This crate knows no model and no run directory.
+#![deny(missing_docs)]
+
+mod dictionary;
+mod error;
+pub mod formats;
+pub mod kinds;
+pub mod metrics;
+pub mod train;
+
+pub use dictionary::{Codes, Dictionary, Splice};
+pub use error::SaeError;
+
+/// Result of this crate's operations.
+pub type Result<T> = std::result::Result<T, SaeError>;

@@ -1,0 +1,3 @@
+//! Layouts of dictionaries on disk, one file each.
+
+pub mod saelens;

@@ -1,0 +1,3 @@
+//! Tests of dictionaries.
+mod saelens;
+mod training;
