@@ -85,3 +85,63 @@ impl TrainSettings {
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, text)| Err((*text).into()))
     }
 }
+
+/// Where text comes from and how it is cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct TextSettings {
+    /// Field of a .jsonl record that holds the text
+    #[arg(long, default_value = "text")]
+    pub jsonl_field: String,
+    /// Column of a .parquet file that holds the text
+    #[arg(long, default_value = "text")]
+    pub parquet_column: String,
+    /// A .txt file is cut into documents at the first blank line after this many bytes; 0 keeps it whole
+    #[arg(long, default_value_t = 4096)]
+    pub record_bytes: usize,
+    /// Tokens in a window; windows never cross a document
+    #[arg(long, default_value_t = 128)]
+    pub window: usize,
+    /// Whether windows begin with the beginning-of-sequence token
+    #[arg(long, value_enum, default_value_t = BosPolicy::Auto)]
+    pub bos: BosPolicy,
+    /// Stop reading text after this many tokens; 0 reads all
+    #[arg(long, default_value_t = 400_000)]
+    pub max_tokens: u64,
+}
+
+/// What a harvest keeps of each latent's firings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct KeepSettings {
+    /// Strongest examples kept for each latent
+    #[arg(long, default_value_t = 20)]
+    pub top_examples: usize,
+    /// Random examples kept at each level of activation
+    #[arg(long, default_value_t = 4)]
+    pub samples_per_level: usize,
+    /// Tokens shown on each side of an example
+    #[arg(long, default_value_t = 16)]
+    pub context: usize,
+}
+
+/// How latents explain themselves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct SelfExplainSettings {
+    /// Layer before which the direction replaces the placeholder's residual
+    #[arg(long, default_value_t = 2)]
+    pub insert_layer: usize,
+    /// Scales tried, spread evenly from 0
+    #[arg(long, default_value_t = 32)]
+    pub scales: usize,
+    /// Largest scale
+    #[arg(long, default_value_t = 400.0)]
+    pub max_scale: f64,
+    /// Weight of self-similarity in the choice of scales; the rest is for cross-entropy to the baseline
+    #[arg(long, default_value_t = 0.4)]
+    pub alpha: f64,
+    /// Abstain when self-similarity never rises above this
+    #[arg(long, default_value_t = 0.01)]
+    pub abstain_below: f64,
+    /// Most tokens of an explanation
+    #[arg(long, default_value_t = 16)]
+    pub explanation_tokens: usize,
+}

@@ -1,1 +1,22 @@
-//! Where model, dictionary and store meet: activation cache, training driver, harvest.
+//! Where model, dictionary and store meet.
+//!
+//! The road of a run, one file a stage: [`windows`] cuts text into token windows, [`cache`] runs the model to a site
+//! and keeps the activations, [`training`] fits a dictionary on them, [`firings`] encodes them again and gathers what
+//! makes each latent fire. Each stage writes parts through the run's manifest, passes over what is already there,
+//! and gives the same result however often it was stopped.
+#![deny(missing_docs)]
+
+pub mod cache;
+mod error;
+pub mod firings;
+mod progress;
+pub mod training;
+pub mod vocabulary;
+pub mod windows;
+
+pub use cache::ActivationCache;
+pub use error::HarvestError;
+pub use progress::{Progress, Silent};
+
+/// Result of this crate's operations.
+pub type Result<T> = std::result::Result<T, HarvestError>;

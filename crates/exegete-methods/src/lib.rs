@@ -1,1 +1,28 @@
-//! Interpretability methods, one file each.
+//! Interpretability methods, one file (or folder) each, one line each in [`METHODS`].
+#![deny(missing_docs)]
+
+pub mod direction;
+mod error;
+pub mod self_explain;
+
+pub use error::MethodError;
+
+/// Result of this crate's operations.
+pub type Result<T> = std::result::Result<T, MethodError>;
+
+/// One line of the table of methods.
+pub struct Method {
+    /// Its name on the command line and in the notes of a run.
+    pub name: &'static str,
+    /// What it answers.
+    pub question: &'static str,
+    /// What stands beside its result, so that the result can be believed.
+    pub control: &'static str,
+}
+
+/// Every method.
+pub const METHODS: &[Method] = &[Method {
+    name: self_explain::NAME,
+    question: "what does the model itself say a direction means?",
+    control: "random directions of the same length, put through the same choice",
+}];

@@ -5,6 +5,7 @@
 //! arrays. This crate knows no model and no run directory.
 #![deny(missing_docs)]
 
+mod checkpoint;
 mod dictionary;
 mod error;
 pub mod formats;

@@ -1,0 +1,102 @@
+//! Text to token windows. A window never crosses a document and begins with BOS where the policy says so.
+
+use exegete_base::settings::TextSettings;
+use exegete_model::Model;
+use exegete_store::run::part_name;
+use exegete_store::{Corpus, Run, TextOptions, TokenReader, Window, write_vocab, write_windows};
+use serde_json::json;
+
+use crate::{HarvestError, Progress, Result};
+
+/// Windows in a part.
+const PART: usize = 2048;
+/// The stage's name in the manifest.
+pub const STAGE: &str = "tokens";
+const VOCAB: &str = "tokens/vocab.parquet";
+
+/// How the store is to read text.
+pub fn text_options(settings: &TextSettings) -> TextOptions {
+    TextOptions {
+        jsonl_field: settings.jsonl_field.clone(),
+        parquet_column: settings.parquet_column.clone(),
+        record_bytes: settings.record_bytes,
+    }
+}
+
+/// Cuts a corpus into windows, writes them and the vocabulary, and opens them.
+///
+/// # Errors
+/// Unreadable text, a window too short, a text too short for any window.
+pub fn run(
+    run: &mut Run,
+    model: &Model,
+    corpus: &Corpus,
+    settings: &TextSettings,
+    progress: &dyn Progress,
+) -> Result<TokenReader> {
+    if run.stage(STAGE).is_none() {
+        cut(run, model, corpus, settings, progress)?;
+    }
+    Ok(TokenReader::open(&run.parts_under("tokens/part-"))?)
+}
+
+fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, progress: &dyn Progress) -> Result<()> {
+    let tokenizer = model.tokenizer()?;
+    let bos = tokenizer.bos(settings.bos)?;
+    let room = settings.window.checked_sub(usize::from(bos.is_some())).filter(|room| *room >= 2);
+    let room = room.ok_or_else(|| HarvestError::Request("--window must leave room for at least 2 tokens".into()))?;
+    if settings.window > model.spec.max_positions {
+        let detail = format!("--window {} is longer than the model's context of {}", settings.window, model.spec.max_positions);
+        return Err(HarvestError::Request(detail));
+    }
+    let most = if settings.max_tokens == 0 { u64::MAX } else { settings.max_tokens };
+    let total: u64 = corpus.sources.iter().map(|s| s.bytes).sum();
+    progress.begin(STAGE, total, "bytes", 0);
+    let (mut part, mut n_parts, mut n_windows) = (Vec::new(), 0, 0u64);
+    let (mut n_documents, mut n_tokens, mut n_bytes) = (0u64, 0u64, 0u64);
+    for document in corpus.documents() {
+        progress.check()?;
+        let document = document?;
+        n_bytes += document.text.len() as u64;
+        let ids = tokenizer.encode_text(&document.text)?;
+        for (i, chunk) in ids.chunks(room).enumerate().filter(|(_, chunk)| chunk.len() >= 2) {
+            let token_ids: Vec<u32> = bos.into_iter().chain(chunk.iter().copied()).collect();
+            n_tokens += token_ids.len() as u64;
+            part.push(Window { doc: document.id, window: i as u32, start: (i * room) as u64, token_ids });
+            if part.len() == PART {
+                write_part(run, &mut n_parts, &mut part)?;
+            }
+            n_windows += 1;
+            if n_tokens >= most {
+                break;
+            }
+        }
+        n_documents += 1;
+        progress.at(n_bytes, &format!("{n_tokens} tokens"));
+        if n_tokens >= most {
+            break;
+        }
+    }
+    if n_windows == 0 {
+        return Err(HarvestError::Request("the text holds no document of two tokens or more".into()));
+    }
+    if !part.is_empty() {
+        write_part(run, &mut n_parts, &mut part)?;
+    }
+    let vocab: Vec<Vec<u8>> = (0..tokenizer.n_ids() as u32).map(|id| tokenizer.token_bytes(id)).collect();
+    run.commit_part(VOCAB, vocab.len() as u64, |w| write_vocab(w, &vocab))?;
+    let summary = json!({
+        "documents": n_documents, "windows": n_windows, "tokens": n_tokens, "window_len": settings.window,
+        "bos": bos.map(|id| tokenizer.token_text(id)),
+    });
+    run.finish_stage(STAGE, summary)?;
+    progress.end(&format!("{n_tokens} tokens in {n_windows} windows of {n_documents} documents"));
+    Ok(())
+}
+
+fn write_part(run: &mut Run, n_parts: &mut usize, windows: &mut Vec<Window>) -> Result<()> {
+    run.commit_part(&part_name("tokens", *n_parts), windows.len() as u64, |w| write_windows(w, windows))?;
+    *n_parts += 1;
+    windows.clear();
+    Ok(())
+}

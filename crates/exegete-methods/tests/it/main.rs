@@ -1,0 +1,3 @@
+//! Tests of methods.
+mod self_explain;
+mod words;
