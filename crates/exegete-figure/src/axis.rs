@@ -24,12 +24,13 @@ impl Scale {
         }
     }
 
-    /// Value at a place of the axis.
-    pub(crate) fn value(self, place: f64) -> f64 {
+    /// Label of a place of the axis.
+    pub(crate) fn label(self, place: f64) -> String {
         match self {
-            Scale::Linear => place,
-            Scale::Log2 => place.exp2(),
-            Scale::Log10 => 10f64.powf(place),
+            Scale::Linear => short(place),
+            Scale::Log2 => short(place.exp2()),
+            // Half a decade is 3.16; one digit says as much as a reader wants.
+            Scale::Log10 => short(format!("{:.0e}", 10f64.powf(place)).parse().unwrap_or(0.0)),
         }
     }
 }
@@ -64,7 +65,7 @@ pub(crate) fn short(value: f64) -> String {
         format!("{}{unit}", if text == "-0" { "0" } else { text })
     };
     match magnitude {
-        m if m == 0.0 => "0".into(),
+        0.0 => "0".into(),
         m if m < 1e-3 => {
             let text = format!("{value:.1e}");
             text.replace(".0e", "e")

@@ -63,7 +63,7 @@ pub(crate) fn chart<'a, 'b>(
         .disable_x_mesh()
         .label_style(text(theme::LABEL_SIZE))
         .axis_desc_style(text(theme::LABEL_SIZE))
-        .x_labels((width as usize / 90).clamp(2, 9))
+        .x_labels((width as usize / 55).clamp(3, 10))
         .y_labels((height as usize / 50).clamp(2, 8))
         .x_label_formatter(&|v| x_ticks(*v))
         .y_label_formatter(&|v| y_ticks(*v))

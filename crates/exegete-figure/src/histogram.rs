@@ -43,7 +43,7 @@ fn draw(area: &Area, figure: &HistogramFigure, places: &[f64]) -> Result<()> {
         return empty(area, &figure.labels);
     }
     let y = y.start..y.end + (y.end - y.start) * 0.05;
-    let ticks = |place: f64| short(figure.x_scale.value(place));
+    let ticks = |place: f64| figure.x_scale.label(place);
     let mut chart = chart(area, &figure.labels, x, y, &ticks, &short)?;
     let bars = places.windows(2).zip(heights).filter(|(_, height)| drawable(*height) && *height != 0.0);
     let style = theme::colour(0).mix(theme::FILL_ALPHA).filled();

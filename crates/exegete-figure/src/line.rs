@@ -105,7 +105,7 @@ fn draw_markers(chart: &mut Chart, markers: &[Marker], y: std::ops::Range<f64>) 
     let style = theme::AXIS.stroke_width(1);
     for (idx, marker) in markers.iter().filter(|m| drawable(m.x)).enumerate() {
         let ends = [(marker.x, y.start), (marker.x, y.end)];
-        chart.draw_series(DashedLineSeries::new(ends.into_iter(), 4, 4, style)).map_err(failed)?;
+        chart.draw_series(DashedLineSeries::new(ends, 4, 4, style)).map_err(failed)?;
         // Labels of near markers stand beneath one another.
         let (px, py) = chart.backend_coord(&(marker.x, y.end));
         let (left, top) = chart.plotting_area().get_base_pixel();

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use crate::axis::{Scale, drawable, range, short};
+use crate::axis::{Scale, drawable, range};
 use crate::canvas::{Area, chart, empty, failed, render};
 use crate::{Labels, Result, Size, theme};
 
@@ -35,7 +35,7 @@ fn draw(area: &Area, figure: &ScatterFigure) -> Result<()> {
     let (Some(x), Some(y)) = (range(places.iter().map(|p| p.0), 0.04), range(places.iter().map(|p| p.1), 0.06)) else {
         return empty(area, &figure.labels);
     };
-    let (x_ticks, y_ticks) = (|v| short(figure.x_scale.value(v)), |v| short(figure.y_scale.value(v)));
+    let (x_ticks, y_ticks) = (|v| figure.x_scale.label(v), |v| figure.y_scale.label(v));
     let mut chart = chart(area, &figure.labels, x, y, &x_ticks, &y_ticks)?;
     // Crowded points show their density by lying over one another.
     let alpha = if places.len() > 300 { 0.35 } else { theme::FILL_ALPHA };

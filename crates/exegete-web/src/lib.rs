@@ -1,1 +1,22 @@
 //! The dashboards: a router over a finished run, without a model.
+//!
+//! [`Dashboard`] holds a run opened for reading; [`app`] makes a router of it, [`serve`] puts that on a loopback
+//! address. Pages and the JSON under `/api` are two faces of the same [`wire`] types. All text from models and corpora
+//! is escaped, and a content security policy forbids everything that did not come from here.
+#![deny(missing_docs)]
+
+mod charts;
+mod dashboard;
+mod error;
+mod format;
+mod listing;
+mod pages;
+mod routes;
+mod server;
+mod vocabulary;
+pub mod wire;
+
+pub use dashboard::Dashboard;
+pub use error::{Result, WebError};
+pub use routes::app;
+pub use server::serve;

@@ -1,0 +1,72 @@
+//! The figures of the pages.
+
+use exegete_base::levels::{N_LEVELS, lower_edge};
+use exegete_base::stats::Estimate;
+use exegete_figure::{HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, histogram, line};
+
+use crate::format::significant;
+use crate::wire::{LevelDetail, MethodResult};
+
+/// Bins in a decade of firing rates.
+const BINS_A_DECADE: f64 = 4.0;
+
+fn labels(title: &str, x: &str, y: &str) -> Labels {
+    Labels { title: title.into(), x: x.into(), y: y.into() }
+}
+
+/// How many of the latents that fired do so how often.
+pub(crate) fn firing_rates(rates: &[Estimate]) -> Result<String> {
+    let alive: Vec<f64> = rates.iter().map(|rate| rate.value).filter(|rate| *rate > 0.0).collect();
+    let rarest = alive.iter().copied().fold(1.0, f64::min);
+    let first = (rarest.log10() * BINS_A_DECADE).floor();
+    let edge = |bin: usize| 10f64.powf((first + bin as f64) / BINS_A_DECADE);
+    let busiest = alive.iter().copied().fold(rarest, f64::max);
+    let n_bins = ((busiest.log10() * BINS_A_DECADE).floor() - first + 1.0).max(1.0) as usize;
+    let mut heights = vec![0.0; n_bins];
+    for rate in alive {
+        let bin = (rate.log10() * BINS_A_DECADE - first).floor() as usize;
+        heights[bin.min(n_bins - 1)] += 1.0;
+    }
+    histogram(&HistogramFigure {
+        labels: labels("", "share of tokens on which a latent fires", "latents"),
+        edges: (0..=n_bins).map(edge).collect(),
+        heights,
+        x_scale: Scale::Log10,
+        size: Size { width: 520, height: 220 },
+    })
+}
+
+/// A latent's firings by level, from the lowest level seen to the highest.
+pub(crate) fn levels(levels: &[LevelDetail]) -> Result<String> {
+    let seen = levels.iter().map(|level| level.level);
+    let (first, last) = (seen.clone().min().unwrap_or(0), seen.max().unwrap_or(N_LEVELS - 1));
+    let mut heights = vec![0.0; last - first + 1];
+    for level in levels {
+        heights[level.level - first] = level.count as f64;
+    }
+    histogram(&HistogramFigure {
+        labels: labels("", "activation", "firings"),
+        edges: (first..=last + 1).map(|level| f64::from(lower_edge(level))).collect(),
+        heights,
+        x_scale: Scale::Log2,
+        size: Size { width: 380, height: 200 },
+    })
+}
+
+/// One chart a curve, marked where texts were chosen.
+pub(crate) fn curves(result: &MethodResult) -> Vec<(String, Result<String>)> {
+    let chosen = result.explanations.iter().filter(|e| e.scale.is_finite()).take(3);
+    let markers: Vec<Marker> =
+        chosen.map(|e| Marker { x: e.scale, label: significant(e.scale).trim_end_matches(".00").into() }).collect();
+    let chart = |(name, y): (&String, &Vec<f64>)| {
+        let figure = LineFigure {
+            labels: labels("", "scale", ""),
+            x: result.scales.clone(),
+            series: vec![Series { name: name.clone(), y: y.clone() }],
+            markers: markers.clone(),
+            size: Size { width: 290, height: 176 },
+        };
+        (name.clone(), line(&figure))
+    };
+    result.curves.iter().map(chart).collect()
+}

@@ -1,0 +1,44 @@
+//! Why a run cannot be shown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use exegete_store::StoreError;
+use thiserror::Error;
+
+/// Result of this crate.
+pub type Result<T, E = WebError> = std::result::Result<T, E>;
+
+/// Why a run cannot be shown.
+#[derive(Debug, Error)]
+pub enum WebError {
+    /// The run cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The run holds nothing to show yet.
+    #[error("run {} has no {missing} yet: let the command that makes it finish, then serve it", run.display())]
+    Unfinished {
+        /// The run directory.
+        run: PathBuf,
+        /// The part that is missing.
+        missing: &'static str,
+    },
+    /// An address that others could reach.
+    #[error("{0} can be reached from outside this machine; serve on 127.0.0.1 or [::1]")]
+    NotLoopback(SocketAddr),
+    /// The address cannot be used.
+    #[error("cannot serve on {addr}: {source}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The server failed.
+    #[error("the server stopped: {0}")]
+    Serve(io::Error),
+    /// A figure cannot be drawn.
+    #[error(transparent)]
+    Figure(#[from] exegete_figure::FigureError),
+}

@@ -1,0 +1,138 @@
+//! A small run made by the store's own writers: words as tokens, latents that fire on words, hostile text among them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use exegete_base::sampling::pair_hash;
+use exegete_base::{DocId, LatentId};
+use exegete_store::run::part_name;
+use exegete_store::{
+    AccumulatorSettings, Accumulators, Curves, Explanation, LatentRow, Notes, Run, Window, write_examples,
+    write_latents, write_vocab, write_windows,
+};
+use serde_json::json;
+
+/// Text that must arrive as text.
+pub(crate) const HOSTILE: &str = "<script>alert(\"x\")</script>'&";
+/// Latents of the run; the last one never fires.
+pub(crate) const N_LATENTS: u32 = 180;
+
+const WORDS: &str = " the sea was calm and ships lay in the harbour while a doctor read music to the king \
+    of winter ,\n bread for every seven anger football computer physics mother dog rose out over red hills . In Paris \
+    it rained again ; nobody minded";
+
+fn vocabulary() -> Vec<Vec<u8>> {
+    let mut tokens: Vec<Vec<u8>> = WORDS.split(' ').skip(1).map(|word| format!(" {word}").into_bytes()).collect();
+    tokens.extend([HOSTILE.as_bytes().to_vec(), b"\n".to_vec(), vec![0xe2, 0x80], "\u{202e}abc".as_bytes().to_vec()]);
+    tokens
+}
+
+/// Makes the run in `dir`.
+pub(crate) fn make_run(dir: &Path) {
+    let vocab = vocabulary();
+    let n_vocab = vocab.len() as u64;
+    let settings = json!({ "model": "models/SmolLM2-135M-Instruct.Q4_1.gguf", "text": ["wikitext2"], "site": "blocks.15.hook_resid_post" });
+    let mut run = Run::create_or_resume(dir, "exegete test", settings, &[]).unwrap();
+    let token = |doc: u64, at: u64| (pair_hash(1, doc, at) % n_vocab) as u32;
+    let windows: Vec<Window> = (0..120u64)
+        .flat_map(|doc| (0..2u32).map(move |window| (doc, window)))
+        .map(|(doc, window)| Window {
+            doc: DocId::new(0, doc),
+            window,
+            start: u64::from(window) * 64,
+            token_ids: (0..64).map(|t| token(doc, u64::from(window) * 64 + t)).collect(),
+        })
+        .collect();
+    run.commit_part(&part_name("tokens", 0), windows.len() as u64, |w| write_windows(w, &windows)).unwrap();
+    run.commit_part("tokens/vocab.parquet", n_vocab, |w| write_vocab(w, &vocab)).unwrap();
+
+    let mut state = Accumulators::new(N_LATENTS as usize, AccumulatorSettings::default());
+    for window in &windows {
+        state.add_tokens(64);
+        for latent in 0..N_LATENTS - 1 {
+            push(&mut state, window, latent, n_vocab);
+        }
+    }
+    let rows: Vec<LatentRow> = (0..N_LATENTS).map(|latent| row(&state, latent, n_vocab as u32)).collect();
+    run.commit_part("latents.parquet", rows.len() as u64, |w| write_latents(w, &rows)).unwrap();
+    let examples: Vec<_> = (0..N_LATENTS).flat_map(|latent| state.examples(LatentId(latent))).collect();
+    run.commit_part(&part_name("examples", 0), examples.len() as u64, |w| write_examples(w, &examples)).unwrap();
+    explain(dir);
+    let stages = [
+        ("tokens", json!({"documents": 120, "windows": 240, "tokens": 15360, "window_len": 64, "bos": "none"})),
+        (
+            "cache",
+            json!({"rows": 15360, "d_model": 576, "site": "blocks.15.hook_resid_post", "model": "SmolLM2-135M-Instruct.Q4_1.gguf"}),
+        ),
+        (
+            "train",
+            json!({"n_latents": N_LATENTS, "k": 32, "steps": 4800, "l0": 31.9, "dead": 1, "input_scale": 0.04,
+            "fvu_held_out": {"value": 0.2345, "low": 0.2291, "high": 0.2399, "n": 12}}),
+        ),
+        ("harvest", json!({"tokens": 15360, "alive": N_LATENTS - 1, "n_latents": N_LATENTS})),
+        ("explain", json!({"explained": 60, "abstained": 4, "method": "self"})),
+    ];
+    for (name, summary) in stages {
+        run.finish_stage(name, summary).unwrap();
+    }
+}
+
+fn push(state: &mut Accumulators, window: &Window, latent: u32, n_vocab: u64) {
+    let (mut positions, mut values) = (Vec::new(), Vec::new());
+    // Rare latents and busy ones: each fires on its word, with a strength that varies, and at times elsewhere.
+    let rarity = 1 + u64::from(latent) * u64::from(latent) / 40;
+    for (at, &token) in window.token_ids.iter().enumerate() {
+        let draw = pair_hash(u64::from(latent) + 7, window.doc.0, window.start + at as u64);
+        let is_word = u64::from(token) == u64::from(latent) % n_vocab;
+        if (is_word && draw % rarity < 1 + rarity / 3) || draw % (400 * rarity) == 0 {
+            positions.push(at as u32);
+            let strength = (draw >> 40) as f32 / (1u64 << 24) as f32;
+            values.push(0.05 + 12.0 * strength * strength * if is_word { 1.0 } else { 0.2 });
+        }
+    }
+    state.push_group(window.doc, window.window, window.start, 64, LatentId(latent), &positions, &values);
+}
+
+fn row(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentRow {
+    let tokens =
+        |from: u32, sign: f32| (0..10).map(|i| ((from + i * 5) % n_vocab, sign * (4.2 - i as f32 * 0.31))).collect();
+    LatentRow {
+        top_tokens: tokens(latent, 1.0),
+        bottom_tokens: tokens(latent + 3, -1.0),
+        neighbours: (1..6).map(|i| ((latent + i * 11) % N_LATENTS, 0.71 - i as f32 * 0.06)).collect(),
+        ..LatentRow::new(LatentId(latent), state.stats(LatentId(latent)), state.n_tokens())
+    }
+}
+
+fn explain(dir: &Path) {
+    let mut notes = Notes::open(&dir.join("run.sqlite")).unwrap();
+    let texts = [
+        "the sea and its ships",
+        "harbours and quiet water, in the evening as well as at noon",
+        "royal courts",
+        "music lessons",
+    ];
+    let scales: Vec<f64> = (0..40).map(|i| f64::from(i) * 10.0).collect();
+    for latent in (0..N_LATENTS).step_by(3) {
+        let curve = |f: &dyn Fn(f64) -> f64| scales.iter().map(|&s| f(s / 400.0)).collect::<Vec<f64>>();
+        let mut entropy = curve(&|t| 2.0 + (t * 9.0).sin());
+        entropy[5] = f64::NAN;
+        let curves = BTreeMap::from([
+            ("self_similarity".to_string(), curve(&|t| (-8.0 * (t - 0.4) * (t - 0.4)).exp())),
+            ("entropy".to_string(), entropy),
+            ("cross_entropy".to_string(), curve(&|t| 4.0 * t * t + 0.3)),
+        ]);
+        let explanation = |rank: u32, text: &str| Explanation {
+            method: "self".into(),
+            rank,
+            text: text.into(),
+            scale: 120.0 + 60.0 * f64::from(rank),
+            score: 0.9 - 0.2 * f64::from(rank),
+            abstained: latent % 45 == 0,
+            settings: json!({}),
+        };
+        let first = if latent == 3 { HOSTILE } else { texts[latent as usize / 3 % 4] };
+        let found = [explanation(0, first), explanation(1, "ships"), explanation(2, "being away from land")];
+        notes.put_explanations(LatentId(latent), "self", &found, &Curves { scales: scales.clone(), curves }).unwrap();
+    }
+}

@@ -1,0 +1,221 @@
+//! Every page and answer, with hostile text in tokens, explanations and searches.
+
+use std::sync::OnceLock;
+
+use exegete_web::{Dashboard, WebError, app};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::fixture::{HOSTILE, N_LATENTS, make_run};
+
+struct Answer {
+    status: u16,
+    headers: axum::http::HeaderMap,
+    body: String,
+}
+
+fn dashboard() -> Dashboard {
+    static RUN: OnceLock<(tempfile::TempDir, Dashboard)> = OnceLock::new();
+    let make = || {
+        let dir = tempfile::tempdir().unwrap();
+        make_run(dir.path());
+        let dashboard = Dashboard::open(dir.path()).unwrap();
+        (dir, dashboard)
+    };
+    RUN.get_or_init(make).1.clone()
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn get_from(host: Option<&str>, uri: &str) -> Answer {
+    let mut request = axum::http::Request::builder().uri(uri);
+    if let Some(host) = host {
+        request = request.header("host", host);
+    }
+    let response = app(dashboard()).oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, headers, body: String::from_utf8_lossy(&bytes).into_owned() }
+}
+
+fn get(uri: &str) -> Answer {
+    let answer = get_from(None, uri);
+    assert!(!answer.body.contains("<script>alert"), "{uri} lets hostile text through");
+    answer
+}
+
+fn json(uri: &str) -> Value {
+    serde_json::from_str(&get(uri).body).unwrap()
+}
+
+fn ids(list: &Value) -> Vec<u64> {
+    list["latents"].as_array().unwrap().iter().map(|l| l["latent"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn the_first_page_tells_of_the_run_and_lists_latents() {
+    let page = get("/");
+    assert_eq!(page.status, 200);
+    for part in
+        ["SmolLM2-135M-Instruct.Q4_1.gguf", "blocks.15.hook_resid_post", "0.234", "0.229 to 0.240", "31.9", "<svg"]
+    {
+        assert!(page.body.contains(part), "the page lacks {part:?}");
+    }
+    assert!(!page.body.contains("models/"), "directories of the machine are not told");
+    assert!(page.body.contains("&lt;script&gt;alert"), "hostile explanations are shown as text");
+}
+
+#[test]
+fn every_answer_forbids_foreign_content() {
+    for uri in ["/", "/latent/1", "/latent/none", "/nowhere", "/api/latents", "/static/style.css"] {
+        let answer = get(uri);
+        let policy = answer.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{uri}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        // What the policy forbids must not be used.
+        assert!(!answer.body.contains(" style=\"") && !answer.body.contains("onclick"), "{uri}");
+        assert!(!answer.body.contains("https://") && !answer.body.contains("src=\"http"), "{uri}");
+    }
+}
+
+#[test]
+fn only_local_names_are_answered() {
+    for (host, status) in [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example:80", 403),
+        ("10.0.0.1", 403),
+    ] {
+        assert_eq!(get_from(Some(host), "/").status, status, "{host}");
+    }
+}
+
+#[test]
+fn a_latent_has_its_page() {
+    let page = get("/latent/3");
+    assert_eq!(page.status, 200);
+    for part in [
+        "rel=\"prev\" href=\"/latent/2\"",
+        "rel=\"next\" href=\"/latent/4\"",
+        "95\u{202f}% interval",
+        "Promoted",
+        "Suppressed",
+        "Nearest decoder rows",
+        "Strongest firings",
+        "Random firings at every strength",
+        "self similarity",
+        "scale 120",
+        "⏎",
+        "of firings",
+        " own\"",
+    ] {
+        assert!(page.body.contains(part), "the page lacks {part:?}");
+    }
+    assert!(page.body.matches("<svg").count() == 4, "levels and three curves");
+    assert!(!get("/latent/0").body.contains("rel=\"prev\""));
+}
+
+#[test]
+fn abstentions_and_dead_latents_are_said_plainly() {
+    assert!(get("/latent/45").body.contains("Abstained."));
+    let dead = get(&format!("/latent/{}", N_LATENTS - 1)).body;
+    assert!(dead.contains("Never fired") && !dead.contains("rel=\"next\""));
+}
+
+#[test]
+fn unknown_latents_and_pages_are_not_found() {
+    for uri in
+        ["/latent/180", "/latent/-1", "/latent/%3Cscript%3Ealert", "/latent/99999999999", "/nowhere", "/static/x"]
+    {
+        assert_eq!(get(uri).status, 404, "{uri}");
+    }
+    assert!(get("/latent/180").body.contains("180 latents"));
+    assert_eq!(get("/api/latent/180").status, 404);
+    assert!(json("/api/latent/180")["error"].as_str().unwrap().contains("180"));
+}
+
+#[test]
+fn lists_are_sorted_filtered_and_paged() {
+    assert_eq!(ids(&json("/api/latents?sort=latent"))[..3], [0, 1, 2]);
+    assert_eq!(ids(&json("/api/latents?sort=latent&order=desc"))[0], u64::from(N_LATENTS) - 1);
+    let by_rate = json("/api/latents?sort=rate");
+    let rates: Vec<f64> =
+        by_rate["latents"].as_array().unwrap().iter().map(|l| l["firing_rate"]["value"].as_f64().unwrap()).collect();
+    assert!(rates.is_sorted_by(|a, b| a >= b) && rates[0] > 0.0);
+    assert_eq!(by_rate["total"], N_LATENTS);
+    assert_eq!(json("/api/latents?show=alive")["total"], N_LATENTS - 1);
+    assert_eq!(json("/api/latents?show=explained")["total"], 56);
+    let last = json("/api/latents?sort=latent&page=4");
+    assert_eq!((ids(&last)[0], &last["pages"]), (150, &4.into()));
+    for page in ["0", "-1", "99", "x", ""] {
+        assert_eq!(get(&format!("/?page={page}")).status, 200, "page {page:?}");
+    }
+    assert!(json("/api/latents")["latents"][0]["explanation"].is_string(), "explained latents come first");
+}
+
+#[test]
+fn search_finds_ids_texts_and_tokens() {
+    assert_eq!(ids(&json("/api/latents?q=%237")), [7]);
+    let royal = ids(&json("/api/latents?q=royal&sort=latent"));
+    assert!(royal.len() == 15 && royal.iter().all(|id| id % 12 == 6), "{royal:?}");
+    let harbour = json("/api/latents?q=harbour&sort=latent");
+    assert!(harbour["total"].as_u64().unwrap() > 14, "tokens count as well as texts");
+    assert_eq!(json("/api/latents?q=nosuchword")["total"], 0);
+    assert!(get("/?q=nosuchword").body.contains("No latent matches"));
+}
+
+#[test]
+fn hostile_searches_are_only_text() {
+    for q in [
+        "%3Cscript%3Ealert(1)%3C/script%3E",
+        "%22%20onfocus=alert(1)%20%22",
+        "%22AND%22*",
+        "'%00",
+        "NEAR(",
+        "%23",
+        "%ff",
+    ] {
+        let page = get(&format!("/?q={q}&sort={q}&show={q}&order={q}"));
+        assert_eq!(page.status, 200, "{q}");
+        assert!(!page.body.contains("\" onfocus"), "{q}");
+        assert_eq!(get(&format!("/api/latents?q={q}")).status, 200, "{q}");
+    }
+}
+
+#[test]
+fn the_api_sends_the_whole_latent() {
+    let latent = json("/api/latent/3");
+    assert_eq!(latent["explanation"], HOSTILE);
+    assert_eq!(latent["methods"][0]["explanations"][0]["scale"], 120.0);
+    assert!(latent["methods"][0]["curves"]["entropy"][5].is_null());
+    let levels = latent["levels"].as_array().unwrap();
+    let total: u64 = levels.iter().map(|l| l["count"].as_u64().unwrap()).sum();
+    assert_eq!(total, latent["count"]);
+    assert!(levels.iter().all(|l| !l["examples"].as_array().unwrap().is_empty()), "every level has examples");
+    let top = &latent["top_examples"][0];
+    assert_eq!(top["value"], latent["max"]);
+    let own: Vec<&Value> = top["tokens"].as_array().unwrap().iter().filter(|t| t["is_own"] == true).collect();
+    assert!(own.len() == 1 && own[0]["value"] == top["value"]);
+}
+
+#[test]
+fn a_run_without_latents_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Dashboard::open(dir.path()), Err(WebError::Store(_))));
+    drop(exegete_store::Run::create_or_resume(dir.path(), "t", Value::Null, &[]).unwrap());
+    let error = Dashboard::open(dir.path()).err().unwrap();
+    assert!(error.to_string().contains("latents.parquet"), "{error}");
+}
+
+#[test]
+fn a_bare_run_without_notes_tokens_and_stages_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = exegete_store::Run::create_or_resume(dir.path(), "t", Value::Null, &[]).unwrap();
+    run.commit_part("latents.parquet", 0, |w| exegete_store::write_latents(w, &[])).unwrap();
+    let bare = app(Dashboard::open(dir.path()).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let request = axum::http::Request::builder().uri("/").body(axum::body::Body::empty()).unwrap();
+    assert_eq!(runtime.block_on(bare.oneshot(request)).unwrap().status(), 200);
+}
