@@ -84,7 +84,7 @@ fn push(state: &mut Accumulators, window: &Window, latent: u32, n_vocab: u64) {
     for (at, &token) in window.token_ids.iter().enumerate() {
         let draw = pair_hash(u64::from(latent) + 7, window.doc.0, window.start + at as u64);
         let is_word = u64::from(token) == u64::from(latent) % n_vocab;
-        if (is_word && draw % rarity < 1 + rarity / 3) || draw % (400 * rarity) == 0 {
+        if (is_word && draw % rarity < 1 + rarity / 3) || draw.is_multiple_of(400 * rarity) {
             positions.push(at as u32);
             let strength = (draw >> 40) as f32 / (1u64 << 24) as f32;
             values.push(0.05 + 12.0 * strength * strength * if is_word { 1.0 } else { 0.2 });
