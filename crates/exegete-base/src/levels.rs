@@ -25,8 +25,8 @@ pub fn level_of(value: f32) -> usize {
         return 0;
     }
     // The logarithm gives the neighbourhood, the stored edges decide: rounding must not move an edge.
-    let guess = (f64::from(value).log2() * 2.0).floor() as i64 - i64::from(FIRST);
-    let mut level = guess.clamp(0, N_LEVELS as i64 - 1) as usize;
+    let guess = (f64::from(value).log2() * 2.0).floor() - f64::from(FIRST);
+    let mut level = guess.clamp(0.0, N_LEVELS as f64 - 1.0) as usize;
     if value < lower_edge(level) {
         level -= 1;
     } else if level + 1 < N_LEVELS && value >= upper_edge(level) {

@@ -31,5 +31,5 @@ pub const HELD_OUT_ONE_IN: u64 = 10;
 
 /// Whether a document is held out of dictionary training, so that quality is measured on text not trained on.
 pub fn is_held_out(seed: u64, doc: DocId) -> bool {
-    pair_hash(seed, doc.0, u64::MAX) % HELD_OUT_ONE_IN == 0
+    pair_hash(seed, doc.0, u64::MAX).is_multiple_of(HELD_OUT_ONE_IN)
 }

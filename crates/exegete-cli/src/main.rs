@@ -1,1 +1,44 @@
-fn main() {}
+//! The command `exegete`.
+
+mod args;
+mod commands;
+mod config_file;
+mod interrupt;
+mod printer;
+mod resources;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command, ModelCommand, SaeCommand};
+use crate::printer::Printer;
+
+fn main() -> ExitCode {
+    exegete_tensor::alloc::keep_freed_memory();
+    interrupt::listen();
+    // A pipe that closes (`| head`) ends the program quietly, as it does other command-line tools.
+    interrupt::die_of_broken_pipes();
+    let args = match config_file::expand(std::env::args().collect()) {
+        Ok(words) => Args::parse_from(words),
+        Err(error) => return Printer::new(false).usage_error(&error),
+    };
+    let printer = Printer::new(args.common.json);
+    if let Err(error) = resources::set_up(&args.common) {
+        return printer.usage_error(&error);
+    }
+    let seed = args.common.seed;
+    let result = match &args.command {
+        Command::Tour(settings) => commands::tour::run(settings, seed, &printer),
+        Command::Model(ModelCommand::Info(settings)) => commands::model_info::run(settings, &printer),
+        Command::Model(ModelCommand::Generate(settings)) => commands::model_generate::run(settings, &printer),
+        Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, &printer),
+        Command::Explain(settings) => commands::explain::run(settings, &printer),
+        Command::Show(settings) => commands::show::run(settings, &printer),
+        Command::Serve(settings) => commands::serve::run(settings, &printer),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => printer.failure(&error),
+    }
+}

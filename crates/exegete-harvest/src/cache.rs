@@ -234,6 +234,18 @@ fn open_part(path: &PathBuf) -> Result<(Mmap, usize, Vec<usize>)> {
     Ok((map, data, info.shape.clone()))
 }
 
+/// Removes the cache of a run, once nothing needs it any more. The stage stays finished.
+///
+/// # Errors
+/// The disk's.
+pub fn remove(run: &mut Run) -> Result<()> {
+    let parts: Vec<String> = run.manifest().parts.keys().filter(|rel| rel.starts_with("cache/")).cloned().collect();
+    for rel in parts {
+        run.remove_part(&rel)?;
+    }
+    Ok(())
+}
+
 /// Rows of the windows whose documents are held out of training (or not), in order.
 pub fn rows_by_split(windows: &[WindowRows], seed: u64, held_out: bool) -> Vec<u64> {
     let chosen = windows.iter().filter(|w| sampling::is_held_out(seed, w.window.doc) == held_out);

@@ -181,6 +181,16 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+impl Source {
+    /// Reads a file once for its checksum.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn of(path: PathBuf) -> Result<Source> {
+        checksum(path)
+    }
+}
+
 fn checksum(path: PathBuf) -> Result<Source> {
     let mut file = File::open(&path).map_err(StoreError::io("open", &path))?;
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0u64, vec![0u8; 1 << 18]);

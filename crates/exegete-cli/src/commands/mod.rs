@@ -1,0 +1,10 @@
+//! Commands, one file each: a function from settings and a printer to a result.
+
+pub(crate) mod explain;
+pub(crate) mod model_generate;
+pub(crate) mod model_info;
+pub(crate) mod numbers;
+pub(crate) mod sae_info;
+pub(crate) mod serve;
+pub(crate) mod show;
+pub(crate) mod tour;

@@ -1,0 +1,46 @@
+//! `exegete model info`: what a model is.
+
+use anyhow::Result;
+use exegete_base::Site;
+use exegete_model::Model;
+use serde_json::{Value, json};
+
+use crate::args::ModelInfo;
+use crate::printer::Printer;
+
+pub(crate) fn run(settings: &ModelInfo, printer: &Printer) -> Result<()> {
+    let model = Model::open(&settings.model)?;
+    let s = &model.spec;
+    printer.line(format!("{} ({}, {:.1} M parameters)", model.path.display(), s.family, s.n_parameters() as f64 / 1e6));
+    printer.line(format!("layers     {}", s.n_layers));
+    printer.line(format!("d_model    {}", s.d_model));
+    printer.line(format!("heads      {} of width {}, {} for keys and values", s.n_heads, s.d_head, s.n_kv_heads));
+    printer.line(format!("d_mlp      {} ({:?})", s.d_mlp, s.mlp));
+    printer.line(format!("norm       {:?}", s.norm));
+    printer.line(format!("vocabulary {}, unembedding {}", s.vocab_size, if s.tied { "tied" } else { "its own" }));
+    printer.line(format!("context    {}", s.max_positions));
+    printer.line(format!("tokenizer  {}", if model.tokenizer.is_some() { "yes" } else { "none" }));
+    printer.line(format!("chat       {}", if model.chat.is_some() { "yes" } else { "none" }));
+    let sites: Vec<Value> = Site::all(s.n_layers)
+        .iter()
+        .map(|site| {
+            let row = site.kind.row();
+            let axes: Vec<&str> = row.axes.iter().map(|a| a.letter_and_word().1).collect();
+            json!({"site": site.to_string(), "axes": axes, "formula": row.formula})
+        })
+        .collect();
+    if settings.sites {
+        for site in &sites {
+            let axes: Vec<&str> = site["axes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let (name, formula) = (site["site"].as_str().unwrap_or_default(), site["formula"].as_str().unwrap_or_default());
+            printer.line(format!("{name:<32} [{}]  {formula}", axes.join(", ")));
+        }
+    }
+    let mut spec = serde_json::to_value(s)?;
+    spec["n_parameters"] = json!(s.n_parameters());
+    if settings.sites {
+        spec["sites"] = json!(sites);
+    }
+    printer.json(&spec);
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! `exegete tour`: the main job from end to end.
+//!
+//! Each stage finishes what an earlier call left undone and passes over what it finished, so a tour that was stopped
+//! at any instant goes on when the command is given again.
+
+mod explain;
+mod plan;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use exegete_base::{Site, SiteKind};
+use exegete_harvest::training::{CheckpointEvery, Subject};
+use exegete_harvest::{ActivationCache, cache, firings, training, windows};
+use exegete_model::Model;
+use exegete_store::{Run, Source, open_corpus};
+use serde_json::{Value, json};
+
+use super::serve;
+use crate::args::Tour;
+use crate::printer::Printer;
+
+const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
+
+pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
+    settings.train.check().map_err(anyhow::Error::msg)?;
+    let model = Model::open(&settings.model)?;
+    let site = site(settings, &model)?;
+    let corpus = open_corpus(&settings.text, &windows::text_options(&settings.text_settings))?;
+    if settings.dry_run {
+        return plan::tell(settings, &model, site, &corpus, printer);
+    }
+    let mut inputs = model_files(&settings.model)?;
+    inputs.extend(corpus.sources.iter().cloned());
+    let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded(settings, site, seed)?, &inputs)?;
+
+    let tokens = windows::run(&mut run, &model, &corpus, &settings.text_settings, printer)?;
+    if run.stage(firings::STAGE).is_none() {
+        let windows = cache::window_rows(&tokens)?;
+        cache::run(&mut run, &model, site, &windows, settings.text_settings.window, printer)?;
+        let cached = ActivationCache::open(&run)?;
+        let subject = Subject { model: model_name(&settings.model), site: site.to_string(), windows: &windows, seed };
+        let every = match settings.checkpoint_steps {
+            0 => CheckpointEvery::Time(Duration::from_secs(20)),
+            steps => CheckpointEvery::Steps(steps),
+        };
+        training::run(&mut run, &cached, &subject, &settings.train, every, printer)?;
+        let dictionary = training::dictionary(&run)?;
+        firings::run(&mut run, &model, &dictionary, &cached, &windows, (&settings.keep, seed), printer)?;
+    }
+    if !settings.keep_cache {
+        cache::remove(&mut run)?;
+    }
+    explain::run(&mut run, &model, settings, seed, printer)?;
+    finish(&run, settings, printer)
+}
+
+/// The site asked for, or the residual stream after a third of the layers: late enough for concepts, early enough
+/// that the model is run in a third of its time and can still speak of what is inserted.
+fn site(settings: &Tour, model: &Model) -> Result<Site> {
+    let site = match &settings.site {
+        Some(name) => name.parse::<Site>()?.check(model.spec.n_layers)?,
+        None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 3),
+    };
+    let width: usize = site.kind.row().axes.iter().filter_map(|a| model.spec.axis_len(*a)).product();
+    if width != model.spec.d_model || site.kind == SiteKind::Logits {
+        bail!("--site {site} is no site of the residual stream's width, which self-explanation needs");
+    }
+    Ok(site)
+}
+
+/// What the manifest records, and what must be the same for a run to be resumed.
+fn recorded(settings: &Tour, site: Site, seed: u64) -> Result<Value> {
+    let model = std::fs::canonicalize(&settings.model).unwrap_or_else(|_| settings.model.clone());
+    Ok(json!({
+        "command": "tour", "model": model, "text": settings.text, "site": site.to_string(), "seed": seed,
+        "windows": serde_json::to_value(&settings.text_settings)?, "train": serde_json::to_value(&settings.train)?,
+        "keep": serde_json::to_value(&settings.keep)?,
+    }))
+}
+
+/// The files of a model, with checksums.
+fn model_files(path: &Path) -> Result<Vec<Source>> {
+    let mut files: Vec<PathBuf> = match path.is_dir() {
+        false => vec![path.to_owned()],
+        true => std::fs::read_dir(path)
+            .with_context(|| format!("cannot list {}", path.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|p| matches!(p.extension().and_then(|e| e.to_str()), Some("json" | "safetensors" | "jinja")))
+            .collect(),
+    };
+    files.sort();
+    Ok(files.into_iter().map(Source::of).collect::<Result<_, _>>()?)
+}
+
+fn model_name(path: &Path) -> String {
+    path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Says what came out, in one line that programs can read too, and serves it.
+fn finish(run: &Run, settings: &Tour, printer: &Printer) -> Result<()> {
+    let number = |stage: &str, key: &str| run.stage(stage).map_or(Value::Null, |summary| summary[key].clone());
+    let (tokens, alive) = (number(windows::STAGE, "tokens"), number(firings::STAGE, "alive"));
+    let (latents, explained) = (number(firings::STAGE, "n_latents"), number(explain::STAGE, "explained"));
+    let fvu = number(training::STAGE, "fvu_held_out")["value"].as_f64().unwrap_or(f64::NAN);
+    let dir = run.dir().display();
+    printer.json(&json!({
+        "tokens": tokens, "latents": latents, "alive": alive, "explained": explained, "fvu": fvu,
+        "run": dir.to_string(), "stages": run.manifest().stages,
+    }));
+    let done = format!("tokens={tokens} latents={latents} alive={alive} explained={explained} fvu={fvu:.4} run={dir}");
+    if !settings.no_serve {
+        printer.line(format!("tour: done {done}"));
+        return serve::serve(run.dir(), settings.port, printer);
+    }
+    printer.line(format!("tour: done {done}"));
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Threads and devices.
+
+use anyhow::{Result, bail};
+
+use crate::args::Common;
+
+/// Sets the number of threads and refuses devices and element types that this build does not have.
+pub(crate) fn set_up(common: &Common) -> Result<()> {
+    if common.device != "cpu" {
+        bail!("--device {} is not in this build, which computes on cpu", common.device);
+    }
+    if common.dtype != "f32" {
+        bail!("--dtype {} is not in this build, which computes in f32", common.dtype);
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global()?;
+    Ok(())
+}
