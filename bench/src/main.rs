@@ -1,1 +1,70 @@
-fn main() {}
+//! Benchmarks against peers: `exegete-bench NAME [--json] [--only ROW] [--rounds N]`.
+//!
+//! Both sides of a row are processes of their own that answer the same lines ([`side`]), so that they take turns
+//! within one run and each one's peak memory is its own. Ours is this program again, as `exegete-bench worker`.
+
+mod compare;
+mod machine;
+mod side;
+mod skeleton;
+mod worker;
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+
+/// What was asked for.
+pub(crate) struct Options {
+    json: bool,
+    only: Option<String>,
+    rounds: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = args.as_slice() {
+        if first == "worker" {
+            return worker::serve(rest);
+        }
+    }
+    let mut names = Vec::new();
+    let mut options = Options { json: false, only: None, rounds: None };
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--json" => options.json = true,
+            "--only" => options.only = Some(args.next().context("--only needs a row's name")?),
+            "--rounds" => options.rounds = Some(args.next().context("--rounds needs a number")?.parse()?),
+            _ => names.push(arg),
+        }
+    }
+    match names.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["skeleton"] => skeleton::run(&options),
+        ["allocator"] => skeleton::allocator(&options),
+        other => bail!("expected one benchmark, skeleton or allocator, got {other:?}"),
+    }
+}
+
+/// Writes a finished row on standard output: as JSON, or as aligned cells.
+pub(crate) fn print(row: &Map<String, Value>, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", Value::from(row.clone()))?;
+    } else {
+        let cell = |(key, value): (&String, &Value)| match value {
+            Value::String(text) if key == "row" => format!("{text:<22}"),
+            Value::String(text) => format!("{key} {text}"),
+            Value::Number(n) if n.is_f64() => format!("{key} {:.4}", n.as_f64().unwrap_or(f64::NAN)),
+            other => format!("{key} {other}"),
+        };
+        writeln!(out, "{}", row.iter().map(cell).collect::<Vec<_>>().join("  "))?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Says on standard error how far the run has come.
+pub(crate) fn progress(line: std::fmt::Arguments) {
+    // Losing a progress line is no reason to lose the run.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
