@@ -123,9 +123,34 @@ pub struct KeepSettings {
     pub context: usize,
 }
 
+/// What the model is asked about the placeholder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Template {
+    /// "What is the meaning of the word?"
+    #[default]
+    Meaning,
+    /// "Repeat the word four times", with three repetitions given
+    Repeat,
+}
+
+/// How scales are ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScaleRule {
+    /// Self-similarity less a tenth of the entropy; the smallest scales are passed over
+    #[default]
+    Entropy,
+    /// Self-similarity and cross-entropy to the baseline, each brought to 0..1, weighted by alpha
+    CrossEntropy,
+}
+
 /// How latents explain themselves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct SelfExplainSettings {
+    /// What the model is asked
+    #[arg(long, value_enum, default_value_t = Template::Meaning)]
+    pub template: Template,
     /// Layer before which the direction replaces the placeholder's residual
     #[arg(long, default_value_t = 2)]
     pub insert_layer: usize,
@@ -135,7 +160,10 @@ pub struct SelfExplainSettings {
     /// Largest scale
     #[arg(long, default_value_t = 400.0)]
     pub max_scale: f64,
-    /// Weight of self-similarity in the choice of scales; the rest is for cross-entropy to the baseline
+    /// How scales are ranked
+    #[arg(long, value_enum, default_value_t = ScaleRule::Entropy)]
+    pub rule: ScaleRule,
+    /// Weight of self-similarity under --rule cross-entropy; the rest is for cross-entropy to the baseline
     #[arg(long, default_value_t = 0.4)]
     pub alpha: f64,
     /// Abstain when self-similarity never rises above this
@@ -144,4 +172,37 @@ pub struct SelfExplainSettings {
     /// Most tokens of an explanation
     #[arg(long, default_value_t = 16)]
     pub explanation_tokens: usize,
+}
+
+impl Default for SelfExplainSettings {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            template: Template::Meaning,
+            insert_layer: 2,
+            scales: 32,
+            max_scale: 400.0,
+            rule: ScaleRule::Entropy,
+            alpha: 0.4,
+            abstain_below: 0.01,
+            explanation_tokens: 16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: SelfExplainSettings,
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_command_line() {
+        assert_eq!(Flags::parse_from(["test"]).settings, SelfExplainSettings::default());
+    }
 }

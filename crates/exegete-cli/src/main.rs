@@ -23,10 +23,15 @@ fn main() -> ExitCode {
         Ok(words) => Args::parse_from(words),
         Err(error) => return Printer::new(false).usage_error(&error),
     };
-    let printer = Printer::new(args.common.json);
     if let Err(error) = resources::set_up(&args.common) {
-        return printer.usage_error(&error);
+        return Printer::new(false).usage_error(&error);
     }
+    // Run as one of the pool's own threads: a kernel then starts without waking another thread first.
+    rayon::scope(|_| run(&args))
+}
+
+fn run(args: &Args) -> ExitCode {
+    let printer = Printer::new(args.common.json);
     let seed = args.common.seed;
     let result = match &args.command {
         Command::Tour(settings) => commands::tour::run(settings, seed, &printer),

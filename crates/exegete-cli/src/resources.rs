@@ -12,6 +12,6 @@ pub(crate) fn set_up(common: &Common) -> Result<()> {
     if common.dtype != "f32" {
         bail!("--dtype {} is not in this build, which computes in f32", common.dtype);
     }
-    rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global()?;
+    rayon::ThreadPoolBuilder::new().num_threads(common.threads).stack_size(16 << 20).build_global()?;
     Ok(())
 }

@@ -139,7 +139,8 @@ fn activations(
 }
 
 fn encode_part(acts: &[f32], d: usize) -> Result<Vec<u8>> {
-    let bytes: Vec<u8> = acts.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let mut bytes = vec![0u8; acts.len() * 4];
+    bytes.as_chunks_mut::<4>().0.iter_mut().zip(acts).for_each(|(b, v)| *b = v.to_le_bytes());
     let fail = |e: safetensors::SafeTensorError| HarvestError::Request(format!("cannot lay out activations: {e}"));
     let view = TensorView::new(Dtype::F32, vec![acts.len() / d, d], &bytes).map_err(fail)?;
     safetensors::serialize([("acts", view)], None).map_err(fail)

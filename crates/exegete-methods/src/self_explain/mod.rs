@@ -4,11 +4,11 @@
 //! replaced by `scale * direction`, one batch row a scale. Read at the last prompt token, where the answer starts,
 //! are the self-similarity `cos(resid, d)` near the end of the model and the entropy `H` of the answer's first
 //! token, both less their value at scale 0, and the cross-entropy of that token's distribution to the one under a
-//! neutral insertion (the mean token embedding, at unit length). From these [`choice`] picks three scales, whose
-//! answers are generated greedily.
+//! neutral insertion (the mean token embedding, at unit length). From these [`choice`] ranks the scales; answers are
+//! generated greedily at all of them, in one batch, and the three best different ones are kept.
 //!
 //! Sources: Kharlapenko, neverix, Nanda and Conmy 2024 ("Self-explaining SAE features"), whose code this follows
-//! (placeholder, layer 2, replacement, composite with alpha 0.4 and its threshold); Chen et al. 2024 (SelfIE,
+//! (placeholder, layer 2, replacement, both composites, the threshold of abstention); Chen et al. 2024 (SelfIE,
 //! arXiv 2403.10949); Ghandeharioun et al. 2024 (Patchscopes, arXiv 2401.06102).
 
 pub mod choice;
@@ -26,7 +26,7 @@ use exegete_tensor::cpu::simd::dot;
 use exegete_tensor::{Tape, f32s};
 use serde::Serialize;
 
-use self::choice::{Choice, composite};
+use self::choice::Choice;
 use self::prompt::Prompt;
 use crate::{MethodError, Result};
 
@@ -90,7 +90,7 @@ impl<'m> SelfExplainer<'m> {
     /// A layer or a number of scales out of range, a template without its placeholder.
     pub fn new(model: &'m Model, settings: &SelfExplainSettings) -> Result<Self> {
         check(settings, model)?;
-        let prompt = Prompt::meaning(model)?;
+        let prompt = Prompt::new(model, settings.template)?;
         let first = prompt.placeholders[0];
         let mut prefix = KvCache::new(&model.spec, 1, first.max(1))?;
         if first > 0 {
@@ -115,7 +115,7 @@ impl<'m> SelfExplainer<'m> {
     pub fn explain(&self, direction: &[f32]) -> Result<SelfExplanation> {
         let unit = self.unit(direction)?;
         let curves = self.curves(&unit)?;
-        let choice = composite(&curves, self.settings.alpha, self.settings.abstain_below, N_TEXTS);
+        let choice = choice::rank(&curves, &self.settings);
         let best_similarity = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
         let answers = match &choice {
             Choice::Abstain => Vec::new(),
@@ -199,6 +199,7 @@ impl<'m> SelfExplainer<'m> {
         })
     }
 
+    /// Greedy answers at the scales given, best first, until [`N_TEXTS`] different ones are found.
     fn answers(&self, unit: &[f32], curves: &Curves, picked: &[(usize, f64)]) -> Result<Vec<Answer>> {
         let vectors = picked.iter().map(|(i, _)| unit.iter().map(|x| x * curves.scales[*i] as f32).collect()).collect();
         let room = self.prompt.ids.len() + self.settings.explanation_tokens;
@@ -216,7 +217,16 @@ impl<'m> SelfExplainer<'m> {
             let text = text.split(['"', '\n']).find(|part| !part.trim().is_empty()).unwrap_or_default().trim().to_owned();
             Ok(Answer { scale: curves.scales[*i], merit: *merit, text })
         };
-        picked.iter().zip(&new.ids).map(answer).collect()
+        // Neighbouring scales often say the same thing; three readings of it would be one.
+        let mut different: Vec<Answer> = Vec::new();
+        for found in picked.iter().zip(&new.ids).map(answer) {
+            let found = found?;
+            let same = |a: &Answer| a.text.to_lowercase() == found.text.to_lowercase();
+            if different.len() < N_TEXTS && !found.text.is_empty() && !different.iter().any(same) {
+                different.push(found);
+            }
+        }
+        Ok(different)
     }
 }
 

@@ -1,13 +1,22 @@
 //! The template: a question about a word, with a placeholder for the word.
 
+use exegete_base::settings::Template;
 use exegete_model::{Bos, Message, Model};
 
 use crate::{MethodError, Result};
 
 /// The placeholder: one token of nearly every vocabulary.
 const PLACEHOLDER: &str = "X";
-const QUESTION: &str = "What is the meaning of the word \"X\"?";
-const ANSWER: &str = "The meaning of the word \"X\" is \"";
+
+/// A template's question and the beginning of its answer.
+fn words(template: Template) -> (&'static str, &'static str) {
+    match template {
+        Template::Meaning => ("What is the meaning of the word \"X\"?", "The meaning of the word \"X\" is \""),
+        Template::Repeat => {
+            ("Repeat \"X\" four times exactly as it is written.", "1. \"X\"\n2. \"X\"\n3. \"X\"\n4. \"")
+        }
+    }
+}
 
 /// A template as tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,13 +28,14 @@ pub(crate) struct Prompt {
 }
 
 impl Prompt {
-    /// "What is the meaning of the word?", as a chat with the answer begun where the model has a chat template, as
-    /// plain text where it has none.
-    pub(crate) fn meaning(model: &Model) -> Result<Self> {
+    /// The template as a chat with the answer begun where the model has a chat template, as plain text where it has
+    /// none.
+    pub(crate) fn new(model: &Model, template: Template) -> Result<Self> {
         let tokenizer = model.tokenizer()?;
+        let (question, answer) = words(template);
         let text = match &model.chat {
-            Some(chat) => chat.render(&[Message::user(QUESTION)], true)? + ANSWER,
-            None => format!("{QUESTION}\n{ANSWER}"),
+            Some(chat) => chat.render(&[Message::user(question)], true)? + answer,
+            None => format!("{question}\n{answer}"),
         };
         let mut ids = tokenizer.encode_prompt(&text)?;
         // A chat template writes its own BOS; plain text gets the model's.

@@ -6,14 +6,7 @@ use exegete_model::Model;
 use exegete_testkit::assert_close;
 
 fn settings(scales: usize) -> SelfExplainSettings {
-    SelfExplainSettings {
-        insert_layer: 2,
-        scales,
-        max_scale: 20.0,
-        alpha: 0.4,
-        abstain_below: 0.01,
-        explanation_tokens: 8,
-    }
+    SelfExplainSettings { scales, max_scale: 20.0, explanation_tokens: 8, ..SelfExplainSettings::default() }
 }
 
 macro_rules! stories {

@@ -33,14 +33,7 @@ fn a_word_stands_in_its_own_explanation() {
         spelled.iter().map(|w| at_last_token(&model, &format!(" The {w}"), site).unwrap()).collect();
     let mean: Vec<f32> =
         (0..model.spec.d_model).map(|i| residuals.iter().map(|r| r[i]).sum::<f32>() / residuals.len() as f32).collect();
-    let settings = SelfExplainSettings {
-        insert_layer: 2,
-        scales: 32,
-        max_scale: 400.0,
-        alpha: 0.4,
-        abstain_below: 0.01,
-        explanation_tokens: 16,
-    };
+    let settings = SelfExplainSettings { max_scale: 400.0, ..SelfExplainSettings::default() };
     let explainer = SelfExplainer::new(&model, &settings).unwrap();
     let (mut hits, mut control_hits) = (0, 0);
     for (i, (accepted, resid)) in words().iter().zip(&residuals).enumerate() {
