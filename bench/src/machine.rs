@@ -53,20 +53,23 @@ impl Machine {
 
 const LANES: usize = 16;
 /// Independent chains: enough to hide the latency of the multiply-add, few enough for the registers.
-const CHAINS: usize = 12;
+const CHAINS: usize = 6;
 
-fn multiply_add(steps: usize) -> f32 {
+fn multiply_add(steps: usize) -> [[f32; LANES]; CHAINS] {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f")]
-        fn wide(steps: usize) -> f32 {
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+        fn wide(steps: usize) -> [[f32; LANES]; CHAINS] {
             chains(steps)
         }
         #[target_feature(enable = "avx2,fma")]
-        fn narrow(steps: usize) -> f32 {
+        fn narrow(steps: usize) -> [[f32; LANES]; CHAINS] {
             chains(steps)
         }
-        if is_x86_feature_detected!("avx512f") {
+        if is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+        {
             // SAFETY: the feature was seen.
             return unsafe { wide(steps) };
         }
@@ -79,7 +82,7 @@ fn multiply_add(steps: usize) -> f32 {
 }
 
 #[inline(always)]
-fn chains(steps: usize) -> f32 {
+fn chains(steps: usize) -> [[f32; LANES]; CHAINS] {
     let mut acc = [[1f32; LANES]; CHAINS];
     let (scale, shift) = (std::hint::black_box([0.5f32; LANES]), std::hint::black_box([0.5f32; LANES]));
     for _ in 0..steps {
@@ -89,7 +92,7 @@ fn chains(steps: usize) -> f32 {
             }
         }
     }
-    acc.iter().flatten().sum()
+    acc
 }
 
 /// Wide enough in any instruction set that memory is what it waits for.
