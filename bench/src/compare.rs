@@ -12,6 +12,9 @@ use crate::side::Side;
 /// Rounds before measuring: they warm both sides up and choose among the peer's candidates.
 const WARM_ROUNDS: usize = 3;
 
+/// Largest relative distance between two sides' results that rounding explains.
+const SAME_WORK: f64 = 1e-4;
+
 /// Lets ours and the fastest of the peer's candidates take turns, and makes the row.
 ///
 /// The ratio is the median over the rounds of theirs over ours within a round: on a machine that others use too,
@@ -64,6 +67,11 @@ pub(crate) fn compare(
     let (ours_ms, floor) = (quantile(&our_secs, 0.5) * 1e3, machine.floor_secs(&phases) * 1e3);
     let (our_peak, their_peak) = (ours.peak_mib()?, theirs.peak_mib()?);
     let (worst, rel_l2) = difference(&ours.result(folder)?, &theirs.result(folder)?)?;
+    // A comparison of different work is none. Both sides compute in f32, so their sums differ only by rounding.
+    anyhow::ensure!(
+        rel_l2 < SAME_WORK,
+        "{row}: results differ by {rel_l2:.1e} (relative L2), {SAME_WORK:.0e} is allowed"
+    );
     let value = json!({
         "row": row,
         "peer": theirs.name,

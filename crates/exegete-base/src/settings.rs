@@ -79,7 +79,10 @@ impl TrainSettings {
             (self.k >= 1 && self.k <= self.latents, "--k must be between 1 and --latents"),
             (self.batch >= 1 && self.epochs >= 1, "--batch and --epochs must be at least 1"),
             (self.lr >= 0.0 && self.lr.is_finite(), "--lr must be a number, 0 or more"),
-            ((0.0..=1.0).contains(&self.warmup) && (0.0..=1.0).contains(&self.decay), "--warmup and --decay are shares"),
+            (
+                (0.0..=1.0).contains(&self.warmup) && (0.0..=1.0).contains(&self.decay),
+                "--warmup and --decay are shares",
+            ),
             (self.aux_weight >= 0.0 && self.aux_weight.is_finite(), "--aux-weight must be a number, 0 or more"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, text)| Err((*text).into()))
@@ -121,6 +124,21 @@ pub struct KeepSettings {
     /// Tokens shown on each side of an example
     #[arg(long, default_value_t = 16)]
     pub context: usize,
+}
+
+impl KeepSettings {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// A sentence naming the flag at fault.
+    pub fn check(&self) -> Result<(), String> {
+        let rules = [
+            (self.context <= 1 << 12, "--context must be at most 4096"),
+            (self.top_examples <= 1 << 16, "--top-examples must be at most 65536"),
+            (self.samples_per_level <= 1 << 12, "--samples-per-level must be at most 4096"),
+        ];
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, text)| Err((*text).into()))
+    }
 }
 
 /// What the model is asked about the placeholder.
@@ -167,7 +185,7 @@ pub struct SelfExplainSettings {
     #[arg(long, default_value_t = 0.4)]
     pub alpha: f64,
     /// Abstain when self-similarity never rises above this
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     pub abstain_below: f64,
     /// Most tokens of an explanation
     #[arg(long, default_value_t = 16)]

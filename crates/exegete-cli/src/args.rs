@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use exegete_base::settings::{KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
-use serde::Serialize;
 
 /// An interpretability workbench for language models
 #[derive(Parser)]
@@ -71,7 +70,7 @@ pub(crate) enum SaeCommand {
     Info(SaeInfo),
 }
 
-#[derive(ClapArgs, Serialize)]
+#[derive(ClapArgs)]
 pub(crate) struct Tour {
     /// The model: a Hugging Face directory, a .gguf file or a llama2.c .bin file
     #[arg(long)]
@@ -98,23 +97,18 @@ pub(crate) struct Tour {
     pub(crate) self_explain: SelfExplainSettings,
     /// Say what would be done and what it would take, and stop
     #[arg(long)]
-    #[serde(skip)]
     pub(crate) dry_run: bool,
     /// Keep the cached activations when the harvest is done
     #[arg(long)]
-    #[serde(skip)]
     pub(crate) keep_cache: bool,
     /// End instead of serving the dashboard
     #[arg(long)]
-    #[serde(skip)]
     pub(crate) no_serve: bool,
     /// Port of the dashboard
     #[arg(long, default_value_t = 8617)]
-    #[serde(skip)]
     pub(crate) port: u16,
     /// Steps between checkpoints of the training; 0 saves one every 20 seconds
     #[arg(long, default_value_t = 0)]
-    #[serde(skip)]
     pub(crate) checkpoint_steps: u64,
 }
 

@@ -1,9 +1,12 @@
-//! `--config FILE`: a TOML file's keys become flags, placed before those typed so that the typed ones win.
+//! `--config FILE`: a TOML file's keys become flags, unless they were typed.
 
 use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
 use toml::{Table, Value};
 
-/// The command line with the file's flags put in.
+use crate::args::Args;
+
+/// The command line with the file's flags put in, behind the subcommand.
 ///
 /// # Errors
 /// A file that cannot be read, is no TOML, or holds values that are no flags.
@@ -12,27 +15,48 @@ pub(crate) fn expand(words: Vec<String>) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read --config {path}"))?;
     let table: Table = text.parse().with_context(|| format!("{path} is no TOML"))?;
     let mut flags = Vec::new();
-    for (key, value) in &table {
-        let flag = format!("--{}", key.replace('_', "-"));
-        match value {
-            Value::Boolean(true) => flags.push(flag),
-            Value::Boolean(false) => {}
-            Value::Array(items) => {
-                for item in items {
-                    flags.extend([flag.clone(), word(item).with_context(|| format!("{path}: key {key:?}"))?]);
-                }
-            }
-            single => flags.extend([flag, word(single).with_context(|| format!("{path}: key {key:?}"))?]),
-        }
-    }
-    // Subcommands and their positional words come first; the file's flags stand right behind them.
-    let at = words.iter().skip(1).position(|w| w.starts_with('-')).map_or(words.len(), |i| i + 1);
+    collect(&table, &words, &mut flags).with_context(|| path.clone())?;
+    let at = behind_subcommands(&words);
     Ok([&words[..at], &flags, &words[at..]].concat())
 }
 
 fn config_path(words: &[String]) -> Option<String> {
     let at = words.iter().position(|w| w == "--config" || w.starts_with("--config="))?;
     words[at].strip_prefix("--config=").map(str::to_owned).or_else(|| words.get(at + 1).cloned())
+}
+
+/// Where the last word that names a subcommand ends.
+fn behind_subcommands(words: &[String]) -> usize {
+    let (mut command, mut at) = (Args::command(), 1);
+    for (i, word) in words.iter().enumerate().skip(1) {
+        if let Some(found) = command.find_subcommand(word).cloned() {
+            command = found;
+            at = i + 1;
+        }
+    }
+    at
+}
+
+/// A table's keys as flags; tables in it (as a run's manifest has them) are only groups.
+fn collect(table: &Table, typed: &[String], flags: &mut Vec<String>) -> Result<()> {
+    for (key, value) in table {
+        let flag = format!("--{}", key.replace('_', "-"));
+        if typed.iter().any(|w| *w == flag || w.starts_with(&format!("{flag}="))) {
+            continue;
+        }
+        match value {
+            Value::Table(group) => collect(group, typed, flags)?,
+            Value::Boolean(true) => flags.push(flag),
+            Value::Boolean(false) => {}
+            Value::Array(items) => {
+                for item in items {
+                    flags.push(format!("{flag}={}", word(item).with_context(|| format!("key {key:?}"))?));
+                }
+            }
+            single => flags.push(format!("{flag}={}", word(single).with_context(|| format!("key {key:?}"))?)),
+        }
+    }
+    Ok(())
 }
 
 fn word(value: &Value) -> Result<String> {
@@ -42,4 +66,24 @@ fn word(value: &Value) -> Result<String> {
         Value::Float(number) => number.to_string(),
         other => bail!("{} is no flag's value", other.type_str()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_flags_win_and_the_rest_stands_behind_the_subcommand() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "text = ['a', 'b']\nlatents = 7\nkeep_cache = true\n[train]\nlr = -1.0\n").unwrap();
+        let config = format!("--config={}", file.path().display());
+        let words = |line: &str| -> Vec<String> {
+            line.split_whitespace().map(str::to_owned).chain([config.clone()]).collect()
+        };
+        let expanded = expand(words("exegete --json tour --text c")).unwrap();
+        assert_eq!(expanded[..6], ["exegete", "--json", "tour", "--keep-cache", "--latents=7", "--lr=-1"]);
+        assert_eq!(expanded[6..8], ["--text", "c"]);
+        let expanded = expand(words("exegete --threads 2 tour --latents 9")).unwrap();
+        assert_eq!(expanded[4..8], ["--keep-cache", "--text=a", "--text=b", "--lr=-1"].map(String::from));
+    }
 }

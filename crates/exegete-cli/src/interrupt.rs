@@ -7,7 +7,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 /// Exit status of interrupted work, which the same command resumes.
 pub(crate) const STATUS: u8 = 130;
 
-/// Begins to listen for SIGINT and SIGTERM.
+/// Begins to listen for SIGINT and SIGTERM: for long work that stops between two steps.
 pub(crate) fn listen() {
     #[cfg(unix)]
     // SAFETY: the handler only touches an atomic and calls `_exit`, both allowed in a signal handler.
@@ -15,6 +15,16 @@ pub(crate) fn listen() {
         let handler: extern "C" fn(libc::c_int) = on_signal;
         libc::signal(libc::SIGINT, handler as libc::sighandler_t);
         libc::signal(libc::SIGTERM, handler as libc::sighandler_t);
+    }
+}
+
+/// Gives the signals back their usual effect, for work that need not be resumed.
+pub(crate) fn stop_listening() {
+    #[cfg(unix)]
+    // SAFETY: resets signals to their defaults.
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_DFL);
+        libc::signal(libc::SIGTERM, libc::SIG_DFL);
     }
 }
 

@@ -16,7 +16,6 @@ use crate::printer::Printer;
 
 fn main() -> ExitCode {
     exegete_tensor::alloc::keep_freed_memory();
-    interrupt::listen();
     // A pipe that closes (`| head`) ends the program quietly, as it does other command-line tools.
     interrupt::die_of_broken_pipes();
     let args = match config_file::expand(std::env::args().collect()) {

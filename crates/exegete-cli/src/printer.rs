@@ -61,15 +61,26 @@ impl Printer {
             eprintln!("{error}");
             return ExitCode::from(interrupt::STATUS);
         }
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told(error));
         ExitCode::FAILURE
     }
 
     /// Tells of a command line that makes no sense.
     pub(crate) fn usage_error(&self, error: &anyhow::Error) -> ExitCode {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told(error));
         ExitCode::from(2)
     }
+}
+
+/// An error with its causes; one that its effect already quotes is not told twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 #[allow(clippy::print_stderr)] // This is the place.

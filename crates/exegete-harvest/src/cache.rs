@@ -81,7 +81,7 @@ pub fn run(
         return Ok(());
     }
     let layer = site.check(model.spec.n_layers).map_err(exegete_model::ModelError::from)?.layer;
-    let d: usize = site.kind.row().axes.iter().filter_map(|a| model.spec.axis_len(*a)).product();
+    let d = model.spec.site_width(site);
     let n_rows: u64 = windows.iter().map(|w| w.len() as u64).sum();
     let parts: Vec<&[WindowRows]> = windows.chunks(PART).collect();
     let rows_of = |part: &[WindowRows]| part.iter().map(|w| w.len() as u64).sum::<u64>();
@@ -94,7 +94,13 @@ pub fn run(
         let mut acts: Vec<f32> = Vec::with_capacity(rows_of(part) as usize * d);
         for batch in part.chunks(BATCH) {
             progress.check()?;
+            let before = acts.len();
             activations(model, site, layer, batch, window_len, d, &mut acts)?;
+            if acts[before..].iter().any(|x| !x.is_finite()) {
+                let doc = batch[0].window.doc;
+                let place = format!("in or near document {} of text file {}", doc.record_idx(), doc.source_idx());
+                return Err(HarvestError::Request(format!("activations at {site} are not finite {place}")));
+            }
             done += rows_of(batch);
             progress.at(done, "");
         }
@@ -178,7 +184,9 @@ impl ActivationCache {
             n_rows += shape[0] as u64;
         }
         if parts.is_empty() {
-            return Err(HarvestError::Request("this run holds no activation cache (it was removed after the harvest)".into()));
+            return Err(HarvestError::Request(
+                "this run holds no activation cache (it was removed after the harvest)".into(),
+            ));
         }
         Ok(Self { parts, d, n_rows })
     }
@@ -244,11 +252,40 @@ pub fn remove(run: &mut Run) -> Result<()> {
     for rel in parts {
         run.remove_part(&rel)?;
     }
+    // Empty by now; where it is not, or was never made, there is nothing to do.
+    let _ = std::fs::remove_dir(run.path("cache"));
     Ok(())
 }
 
-/// Rows of the windows whose documents are held out of training (or not), in order.
-pub fn rows_by_split(windows: &[WindowRows], seed: u64, held_out: bool) -> Vec<u64> {
-    let chosen = windows.iter().filter(|w| sampling::is_held_out(seed, w.window.doc) == held_out);
-    chosen.flat_map(|w| w.first..w.first + w.len() as u64).collect()
+/// Windows to train on and windows to measure on. A text too small to have both gives all of it to both.
+pub fn split(windows: &[WindowRows], seed: u64) -> Split<'_> {
+    let (held_out, training): (Vec<&WindowRows>, Vec<&WindowRows>) =
+        windows.iter().partition(|w| sampling::is_held_out(seed, w.window.doc));
+    if held_out.is_empty() || training.is_empty() {
+        let all: Vec<&WindowRows> = windows.iter().collect();
+        return Split { training: all.clone(), measured: all, is_held_out: false };
+    }
+    Split { training, measured: held_out, is_held_out: true }
+}
+
+/// Windows by their use.
+pub struct Split<'a> {
+    /// Trained on.
+    pub training: Vec<&'a WindowRows>,
+    /// Measured on.
+    pub measured: Vec<&'a WindowRows>,
+    /// Whether the measured windows were held out of training.
+    pub is_held_out: bool,
+}
+
+impl Split<'_> {
+    /// Rows of the training windows, in order.
+    pub fn training_rows(&self) -> Vec<u64> {
+        self.training.iter().flat_map(|w| w.first..w.first + w.len() as u64).collect()
+    }
+
+    /// What the measured windows are, in words.
+    pub fn measured_on(&self) -> &'static str {
+        if self.is_held_out { "held-out documents" } else { "the training documents (too few to hold any out)" }
+    }
 }

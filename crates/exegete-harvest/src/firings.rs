@@ -71,8 +71,15 @@ pub fn run(
         firings.merge(Accumulators::read_state(&run.path(&state_name(i)))?)?;
     }
     progress.end(&format!("{} latents fired on {} tokens", firings.n_alive(), firings.n_tokens()));
-    finish(run, model, dictionary, &firings, seed, progress)?;
-    for i in 0..parts.len() {
+    finish(run, model, dictionary, &firings, seed, progress)
+}
+
+/// Removes the parts that the finished table has made needless.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_states(run: &mut Run, windows: &[WindowRows]) -> Result<()> {
+    for i in 0..windows.len().div_ceil(PART) {
         run.remove_part(&state_name(i))?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use exegete_sae::{Dictionary, kinds::TopK};
 use exegete_store::Run;
 use serde_json::{Map, Value, json};
 
-use crate::cache::{ActivationCache, WindowRows, rows_by_split};
+use crate::cache::{ActivationCache, WindowRows, split};
 use crate::{HarvestError, Progress, Result};
 
 /// The stage's name in the manifest.
@@ -57,12 +57,8 @@ pub fn run(
     if run.stage(STAGE).is_some() {
         return Ok(());
     }
-    let rows = rows_by_split(subject.windows, subject.seed, false);
-    let steps_per_epoch = (rows.len() / settings.batch) as u64;
-    if steps_per_epoch == 0 {
-        let detail = format!("{} activations to train on are fewer than one batch; lower --batch", rows.len());
-        return Err(HarvestError::Request(detail));
-    }
+    let rows = split(subject.windows, subject.seed).training_rows();
+    let steps_per_epoch = steps_per_epoch(subject, settings)?;
     let n_steps = steps_per_epoch * settings.epochs as u64;
     let mut trainer = Trainer::new(settings.clone(), n_steps)?;
     let mut state = match run.part_done(CHECKPOINT) {
@@ -95,6 +91,21 @@ pub fn run(
     finish(run, cache, subject, settings, &state, n_steps, progress)
 }
 
+/// Steps in a pass over the training documents.
+///
+/// # Errors
+/// There are fewer activations than a batch.
+pub fn steps_per_epoch(subject: &Subject, settings: &TrainSettings) -> Result<u64> {
+    let n_rows: usize = split(subject.windows, subject.seed).training.iter().map(|w| w.len()).sum();
+    match n_rows / settings.batch {
+        0 => {
+            let detail = format!("{n_rows} activations to train on are fewer than one batch of {}", settings.batch);
+            Err(HarvestError::Request(format!("{detail}; give more text or lower --batch")))
+        }
+        steps => Ok(steps as u64),
+    }
+}
+
 fn finish(
     run: &mut Run,
     cache: &ActivationCache,
@@ -105,7 +116,7 @@ fn finish(
     progress: &dyn Progress,
 ) -> Result<()> {
     let dictionary = state.dictionary(settings.k);
-    let quality = held_out_quality(&dictionary, cache, subject)?;
+    let quality = measure(&dictionary, cache, subject)?;
     let (fvu, l0) = (quality.estimate, quality.l0);
     let n_dead = state.since_fired_F.iter().filter(|since| **since > settings.dead_after_tokens).count();
     let metadata: Map<String, Value> = [
@@ -113,7 +124,8 @@ fn finish(
         ("model_name".into(), json!(subject.model)),
         ("hook_name".into(), json!(subject.site)),
         ("exegete_input_scale".into(), json!(state.scale)),
-        ("exegete_fvu_held_out".into(), json!(fvu)),
+        ("exegete_fvu".into(), json!(fvu)),
+        ("exegete_fvu_measured_on".into(), json!(quality.measured_on)),
         ("exegete_l0".into(), json!(l0)),
         ("exegete_metrics_version".into(), json!(metrics::VERSION)),
     ]
@@ -126,14 +138,25 @@ fn finish(
     }
     let summary = json!({
         "kind": "topk", "n_latents": state.n_latents(), "k": settings.k, "steps": n_steps,
-        "tokens": n_steps * settings.batch as u64, "fvu_held_out": fvu, "fvu_measured_on": quality.measured_on,
+        "tokens": n_steps * settings.batch as u64, "lr": settings.peak_lr(), "aux_k": settings.resolved_aux_k(state.d), "fvu": fvu, "fvu_measured_on": quality.measured_on,
         "l0": l0, "dead": n_dead, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
     });
     run.finish_stage(STAGE, summary)?;
-    run.remove_part(CHECKPOINT)?;
-    let span = format!("{:.4} to {:.4}", fvu.low, fvu.high);
-    progress.end(&format!("FVU {:.4} ({span}, {} documents), L0 {l0:.1}, {n_dead} dead", fvu.value, fvu.n));
+    let span = match fvu.n {
+        0 | 1 => "no interval".into(),
+        n => format!("{:.4} to {:.4}, n = {n}", fvu.low, fvu.high),
+    };
+    let on = quality.measured_on;
+    progress.end(&format!("FVU {:.4} ({span}) on {on}, L0 {l0:.1}, {n_dead} dead", fvu.value));
     Ok(())
+}
+
+/// Removes the checkpoint, which a finished training needs no more.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_checkpoint(run: &mut Run) -> Result<()> {
+    Ok(run.remove_part(CHECKPOINT)?)
 }
 
 /// The dictionary of a run.
@@ -150,23 +173,19 @@ pub struct Quality {
     pub estimate: Estimate,
     /// Mean number of active latents.
     pub l0: f64,
-    /// "held-out documents", or "training documents" where the text is too small to hold any out.
+    /// See [`Split::measured_on`](crate::cache::Split::measured_on).
     pub measured_on: &'static str,
 }
 
-/// Measures a dictionary on the held-out documents of a cache.
+/// Measures a dictionary on the documents of a cache that were held out of training.
 ///
 /// # Errors
 /// Those of the dictionary.
-pub fn held_out_quality(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &Subject) -> Result<Quality> {
-    let held_out: Vec<&WindowRows> = chosen(subject, true);
-    let (windows, measured_on) = match held_out.len() {
-        0 => (chosen(subject, false), "training documents (too few documents to hold any out)"),
-        _ => (held_out, "held-out documents"),
-    };
+pub fn measure(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &Subject) -> Result<Quality> {
+    let split = split(subject.windows, subject.seed);
     let mut sums = Reconstruction::new(cache.d());
     let (mut x, mut last_doc) = (Vec::new(), None);
-    for w in windows {
+    for w in &split.measured {
         cache.range(w.first, w.len(), &mut x);
         let codes = dictionary.encode(&x)?;
         let mut recon = vec![0f32; x.len()];
@@ -174,12 +193,7 @@ pub fn held_out_quality(dictionary: &dyn Dictionary, cache: &ActivationCache, su
         sums.add(&x, &recon, &codes, last_doc == Some(w.window.doc));
         last_doc = Some(w.window.doc);
     }
-    Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), measured_on })
-}
-
-fn chosen<'a>(subject: &Subject<'a>, held_out: bool) -> Vec<&'a WindowRows> {
-    let is = |w: &&WindowRows| exegete_base::sampling::is_held_out(subject.seed, w.window.doc) == held_out;
-    subject.windows.iter().filter(is).collect()
+    Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), measured_on: split.measured_on() })
 }
 
 /// Rows in the order of their hashes: a shuffle that any program can repeat from the seed.

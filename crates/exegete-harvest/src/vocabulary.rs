@@ -24,7 +24,12 @@ const BLOCK: usize = 64;
 ///
 /// # Errors
 /// Those of arrays.
-pub fn describe(model: &Model, dictionary: &dyn Dictionary, rows: &mut [LatentRow], progress: &dyn Progress) -> Result<()> {
+pub fn describe(
+    model: &Model,
+    dictionary: &dyn Dictionary,
+    rows: &mut [LatentRow],
+    progress: &dyn Progress,
+) -> Result<()> {
     let (d, f, v) = (dictionary.d_in(), dictionary.n_latents(), model.spec.vocab_size);
     let unembed = f32s(model.weights.unembed.tensor())?;
     let gain = f32s(model.weights.norm_final.tensor())?;
@@ -44,8 +49,9 @@ pub fn describe(model: &Model, dictionary: &dyn Dictionary, rows: &mut [LatentRo
         progress.check()?;
         let (from, n) = (block * BLOCK, rows.len());
         if on_residual {
-            let scaled: Vec<f32> =
-                (from..from + n).flat_map(|l| dictionary.decoder_row(l).iter().zip(gain.iter()).map(|(x, g)| x * g)).collect();
+            let scaled: Vec<f32> = (from..from + n)
+                .flat_map(|l| dictionary.decoder_row(l).iter().zip(gain.iter()).map(|(x, g)| x * g))
+                .collect();
             let logits = &mut logits[..n * v];
             gemm((n, v, d), logits, v, Into::Overwrite, 1.0, Mat::rows(&scaled, d), Mat::rows(&unembed, d).t(), true);
             let top = ends(logits, v, n_tokens);

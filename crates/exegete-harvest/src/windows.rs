@@ -40,18 +40,29 @@ pub fn run(
     Ok(TokenReader::open(&run.parts_under("tokens/part-"))?)
 }
 
-fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, progress: &dyn Progress) -> Result<()> {
-    let tokenizer = model.tokenizer()?;
-    let bos = tokenizer.bos(settings.bos)?;
+/// The token that begins a window, if any, and how many tokens of text a window holds.
+///
+/// # Errors
+/// A window that is too short, or longer than the model's context.
+pub fn bos_and_room(model: &Model, settings: &TextSettings) -> Result<(Option<u32>, usize)> {
+    let bos = model.tokenizer()?.bos(settings.bos)?;
     let room = settings.window.checked_sub(usize::from(bos.is_some())).filter(|room| *room >= 2);
     let room = room.ok_or_else(|| HarvestError::Request("--window must leave room for at least 2 tokens".into()))?;
     if settings.window > model.spec.max_positions {
-        let detail = format!("--window {} is longer than the model's context of {}", settings.window, model.spec.max_positions);
+        let detail =
+            format!("--window {} is longer than the model's context of {}", settings.window, model.spec.max_positions);
         return Err(HarvestError::Request(detail));
     }
+    Ok((bos, room))
+}
+
+fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, progress: &dyn Progress) -> Result<()> {
+    let (bos, room) = bos_and_room(model, settings)?;
+    let tokenizer = model.tokenizer()?;
     let most = if settings.max_tokens == 0 { u64::MAX } else { settings.max_tokens };
     let total: u64 = corpus.sources.iter().map(|s| s.bytes).sum();
-    progress.begin(STAGE, total, "bytes", 0);
+    // Reading stops at --max-tokens; about four bytes a token tell how far that is.
+    progress.begin(STAGE, total.min(most.saturating_mul(4)), "bytes", 0);
     let (mut part, mut n_parts, mut n_windows) = (Vec::new(), 0, 0u64);
     let (mut n_documents, mut n_tokens, mut n_bytes) = (0u64, 0u64, 0u64);
     for document in corpus.documents() {

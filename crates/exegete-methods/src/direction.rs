@@ -31,7 +31,7 @@ pub fn resolve(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
         }
         from_file(Path::new(file), tensor)?
     };
-    let width: usize = site.kind.row().axes.iter().filter_map(|a| model.spec.axis_len(*a)).product();
+    let width = model.spec.site_width(site);
     if vector.len() != width {
         let detail = format!("direction {name:?} has {} values, but {site} has width {width}", vector.len());
         return Err(MethodError::Request(detail));

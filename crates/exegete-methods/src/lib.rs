@@ -20,6 +20,11 @@ pub struct Method {
     pub control: &'static str,
 }
 
+/// The line of a method.
+pub fn method(name: &str) -> Option<&'static Method> {
+    METHODS.iter().find(|m| m.name == name)
+}
+
 /// Every method.
 pub const METHODS: &[Method] = &[Method {
     name: self_explain::NAME,

@@ -46,7 +46,9 @@ impl ChatTemplate {
     pub fn from_dir(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("tokenizer_config.json");
         let config: Value = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?
+            }
             Err(_) => Value::Null,
         };
         let token = |key: &str| match &config[key] {
@@ -79,7 +81,8 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         env.add_template("chat", &self.source).map_err(fail)?;
-        let turn = |m: &Message| minijinja::Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
+        let turn =
+            |m: &Message| minijinja::Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
         let turns: Vec<minijinja::Value> = messages.iter().map(turn).collect();
         let template = env.get_template("chat").map_err(fail)?;
         template

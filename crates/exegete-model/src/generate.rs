@@ -2,7 +2,7 @@
 
 use exegete_tensor::{Tape, f32s};
 
-use crate::{Batch, Hooks, KvCache, Logits, Model, Result};
+use crate::{Batch, Hooks, KvCache, Logits, Model, ModelError, Result};
 
 /// How to generate.
 #[derive(Debug, Clone)]
@@ -28,6 +28,11 @@ impl Model {
     /// Those of [`Model::run`].
     pub fn generate(&self, prompts: &[Vec<u32>], options: &GenerateOptions, hooks: &mut Hooks) -> Result<Generation> {
         let batch = Batch::padded(prompts)?;
+        let (wanted, most) = (batch.len + options.max_new_tokens.saturating_sub(1), self.rope.n_positions());
+        if wanted > most {
+            let detail = format!("{} prompt tokens and {} new ones", batch.len, options.max_new_tokens);
+            return Err(ModelError::Request(format!("{detail} are more than the model's context of {most}")));
+        }
         let mut cache = KvCache::new(&self.spec, batch.n_rows, batch.len + options.max_new_tokens)?;
         self.generate_behind(&mut cache, batch, options, hooks)
     }

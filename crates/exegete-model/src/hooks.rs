@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use exegete_base::axes::Axis;
 use exegete_base::Site;
+use exegete_base::axes::Axis;
 use exegete_tensor::{Place, SiteFn, Tape, TensorError, Value};
 
 use crate::{Batch, ModelSpec, Result};
@@ -106,9 +106,14 @@ impl Hooks {
 
     /// Passes a value through a site. `x` is `[B, T, width]`, the site's inner axes joined.
     pub(crate) fn visit(&mut self, at: &mut Visit, site: Site, x: Value) -> Result<Value> {
-        let width = site.kind.row().axes.iter().filter_map(|a| at.spec.axis_len(*a)).product::<usize>();
+        let width = at.spec.site_width(site);
         if x.tensor().dims() != [at.batch.n_rows, at.batch.len, width] {
-            let detail = format!("{:?}, the site table says [{}, {}, {width}]", x.tensor().dims(), at.batch.n_rows, at.batch.len);
+            let detail = format!(
+                "{:?}, the site table says [{}, {}, {width}]",
+                x.tensor().dims(),
+                at.batch.n_rows,
+                at.batch.len
+            );
             return Err(TensorError::shape("visit", format!("{site} is {detail}")).into());
         }
         if self.edits.is_empty() && self.taps.is_empty() {

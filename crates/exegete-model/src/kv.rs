@@ -81,7 +81,9 @@ impl KvCache {
     pub(crate) fn check(&self, n_rows: usize, more: usize) -> Result<()> {
         if n_rows != self.n_rows || self.len + more > self.capacity {
             let held = format!("{} rows, {} of {} positions", self.n_rows, self.len, self.capacity);
-            return Err(ModelError::Request(format!("a cache of {held} cannot take {n_rows} rows of {more} positions")));
+            return Err(ModelError::Request(format!(
+                "a cache of {held} cannot take {n_rows} rows of {more} positions"
+            )));
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ pub mod weights;
 pub use chat::{ChatTemplate, Message};
 pub use error::ModelError;
 pub use forward::{Batch, Logits};
-pub use generate::{Generation, GenerateOptions};
+pub use generate::{GenerateOptions, Generation};
 pub use hooks::{Edit, Hooks, Positions, Tap};
 pub use kv::KvCache;
 pub use load::Model;

@@ -71,7 +71,8 @@ impl Model {
         };
         let spelling = |id: Option<u32>| id.and_then(|id| Some(tokenizer.as_ref()?.token_text(id))).unwrap_or_default();
         let chat = m.text("tokenizer.chat_template");
-        let chat = chat.map(|text| ChatTemplate::new(text, spelling(spec.bos_id), spelling(spec.eos_ids.first().copied())));
+        let chat =
+            chat.map(|text| ChatTemplate::new(text, spelling(spec.bos_id), spelling(spec.eos_ids.first().copied())));
         Self::assemble(&source, understood, tokenizer, chat, path)
     }
 
@@ -109,7 +110,10 @@ impl Model {
     /// The checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
-            ModelError::Tokenizer(format!("{} has none; put its tokenizer.json beside the weights", self.path.display()))
+            ModelError::Tokenizer(format!(
+                "{} has none; put its tokenizer.json beside the weights",
+                self.path.display()
+            ))
         })
     }
 }

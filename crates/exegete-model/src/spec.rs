@@ -1,5 +1,6 @@
 //! What a model is: everything in which families differ, as data.
 
+use exegete_base::Site;
 use exegete_base::axes::Axis;
 use serde::Serialize;
 
@@ -82,6 +83,11 @@ impl ModelSpec {
             Axis::Vocab => self.vocab_size,
             Axis::Batch | Axis::Position | Axis::Latents | Axis::Active | Axis::Tokens => return None,
         })
+    }
+
+    /// Values that a site has at each position: the product of its inner axes.
+    pub fn site_width(&self, site: Site) -> usize {
+        site.kind.row().axes.iter().filter_map(|axis| self.axis_len(*axis)).product()
     }
 
     /// Numbers in the weights.

@@ -44,7 +44,8 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path, bos_id: Option<u32>) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
-        let json: Value = serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
+        let json: Value =
+            serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
         Self::from_json(&path, &json, bos_id, None)
     }
 
@@ -65,7 +66,8 @@ impl Tokenizer {
             };
             m.list(key)?.iter().map(number).collect()
         };
-        let pieces = texts("tokenizer.ggml.tokens").ok_or_else(|| fail("tokenizer.ggml.tokens is missing or no list of texts"))?;
+        let pieces = texts("tokenizer.ggml.tokens")
+            .ok_or_else(|| fail("tokenizer.ggml.tokens is missing or no list of texts"))?;
         let kinds = numbers("tokenizer.ggml.token_type").unwrap_or_else(|| vec![1.0; pieces.len()]);
         if kinds.len() != pieces.len() {
             return Err(fail("tokenizer.ggml.token_type and tokenizer.ggml.tokens differ in length"));
@@ -91,7 +93,9 @@ impl Tokenizer {
                 let prefix = m.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
                 (sentencepiece_json(&pieces, &scores, &added, prefix), true)
             }
-            other => return Err(fail(&format!("tokenizer.ggml.model {other:?} is not handled; handled are gpt2, llama"))),
+            other => {
+                return Err(fail(&format!("tokenizer.ggml.model {other:?} is not handled; handled are gpt2, llama")));
+            }
         };
         let adds_bos = m.flag("tokenizer.ggml.add_bos_token").unwrap_or(default_bos);
         Self::from_json(path, &json, bos_id, Some(adds_bos))
@@ -192,7 +196,9 @@ impl Tokenizer {
             BosPolicy::Never => Ok(None),
             BosPolicy::Auto => Ok(self.bos_id.filter(|_| self.adds_bos)),
             BosPolicy::Always => self.bos_id.map(Some).ok_or_else(|| {
-                ModelError::Tokenizer("--bos always was given, but the model names no BOS token; use --bos never".into())
+                ModelError::Tokenizer(
+                    "--bos always was given, but the model names no BOS token; use --bos never".into(),
+                )
             }),
         }
     }
@@ -266,7 +272,12 @@ fn added_json(added: &[(u32, &str, bool)]) -> Vec<Value> {
 }
 
 fn vocab_json(pieces: &[&str]) -> Value {
-    pieces.iter().enumerate().map(|(id, piece)| ((*piece).to_owned(), json!(id))).collect::<serde_json::Map<_, _>>().into()
+    pieces
+        .iter()
+        .enumerate()
+        .map(|(id, piece)| ((*piece).to_owned(), json!(id)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn byte_level_json(pieces: &[&str], merges: &[&str], added: &[(u32, &str, bool)], pre_tokenizer: &Value) -> Value {

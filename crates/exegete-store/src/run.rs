@@ -100,6 +100,17 @@ impl Run {
         Ok(Run { dir: dir.to_owned(), manifest: read_manifest(dir)?, lock: None })
     }
 
+    /// Opens a run to add to it, whatever its settings.
+    ///
+    /// # Errors
+    /// Those of [`Run::open`], and [`StoreError::Locked`] if another process writes here.
+    pub fn open_to_write(dir: &Path) -> Result<Run> {
+        read_manifest(dir)?;
+        let lock = Some(take_lock(dir)?);
+        clean_temporaries(dir)?;
+        Ok(Run { dir: dir.to_owned(), manifest: read_manifest(dir)?, lock })
+    }
+
     /// The run's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -143,21 +154,41 @@ impl Run {
         self.commit()
     }
 
-    /// Forgets a part and then removes its file, for example shard states once they are merged.
+    /// Removes a part's file and then forgets it, so that a crash between the two leaves nothing on the disk that no
+    /// one knows of. A part that was never recorded is removed too.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the manifest cannot be written or the file not removed.
+    /// [`StoreError::Io`] if the file cannot be removed or the manifest not written.
     pub fn remove_part(&mut self, rel: &str) -> Result<()> {
         self.check_writable()?;
         check_name(rel)?;
-        if self.manifest.parts.remove(rel).is_some() {
-            self.commit()?;
-        }
         let path = self.path(rel);
         match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(e)),
-            _ => Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("remove", &path)(e)),
+            _ => {}
         }
+        match self.manifest.parts.remove(rel) {
+            Some(_) => self.commit(),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back a run that came to nothing: its parts, its manifest and its directory, as far as it is empty then.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a file cannot be removed.
+    pub fn discard(mut self) -> Result<()> {
+        for rel in self.manifest.parts.keys().cloned().collect::<Vec<_>>() {
+            self.remove_part(&rel)?;
+            // Fails while other parts are in it, which is as it should be.
+            let _ = self.path(&rel).parent().map(fs::remove_dir);
+        }
+        for name in [MANIFEST, LOCK] {
+            let path = self.path(name);
+            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+        }
+        let _ = fs::remove_dir(&self.dir);
+        Ok(())
     }
 
     /// Records that a stage is finished, with what there is to say about it.

@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 
 use super::numbers;
 use crate::args::Explain;
+use crate::interrupt;
 use crate::printer::Printer;
 
 /// Where a run keeps explanations.
 pub(crate) const NOTES: &str = "run.sqlite";
 
 pub(crate) fn run(settings: &Explain, printer: &Printer) -> Result<()> {
-    // Opened as a writer: the notes have one writer at a time, and the lock tells others who it is.
-    let run = Run::open(&settings.run)?;
+    interrupt::listen();
+    let run = Run::open_to_write(&settings.run)?;
     let recorded = run.manifest().settings["model"].as_str().map(PathBuf::from);
     let path = settings.model.clone().or(recorded).context("the run names no model; give --model")?;
     let latents = numbers::parse(&settings.latents)?;

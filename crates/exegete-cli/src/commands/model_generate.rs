@@ -27,8 +27,7 @@ pub(crate) fn run(settings: &Generate, printer: &Printer) -> Result<()> {
         ids
     };
     let mut hooks = edits(settings, &model)?.into_iter().fold(Hooks::none(), Hooks::edit);
-    let options =
-        GenerateOptions { max_new_tokens: settings.max_new_tokens, stop_ids: model.spec.eos_ids.clone() };
+    let options = GenerateOptions { max_new_tokens: settings.max_new_tokens, stop_ids: model.spec.eos_ids.clone() };
     let new = model.generate(std::slice::from_ref(&ids), &options, &mut hooks)?.ids.remove(0);
     let text = tokenizer.decode(&new)?;
     printer.line(&text);
@@ -38,7 +37,11 @@ pub(crate) fn run(settings: &Generate, printer: &Printer) -> Result<()> {
         let logits = f32s(logits.context("no logits")?.tensor())?.to_vec();
         let checksum = logits.iter().fold(0, |sum, x| pair_hash(sum, u64::from(x.to_bits()), 0));
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
-        printer.line(format!("logits: largest {} ({:?}), checksum {checksum:016x}", logits[best], tokenizer.token_text(best as u32)));
+        printer.line(format!(
+            "logits: largest {} ({:?}), checksum {checksum:016x}",
+            logits[best],
+            tokenizer.token_text(best as u32)
+        ));
         result["logits_checksum"] = json!(format!("{checksum:016x}"));
     }
     printer.json(&result);
@@ -52,7 +55,8 @@ fn edits(settings: &Generate, model: &Model) -> Result<Vec<Edit>> {
         Some(list) => Positions::At(numbers::parse(list)?.into_iter().map(|p| p as usize).collect()),
     };
     let mut edits = Vec::new();
-    let mut push = |site: Site, f: Arc<dyn SiteFn>| edits.push(Edit { site, rows: None, positions: positions.clone(), f });
+    let mut push =
+        |site: Site, f: Arc<dyn SiteFn>| edits.push(Edit { site, rows: None, positions: positions.clone(), f });
     for text in &settings.add {
         let (site, vector, scale) = scaled(text, model)?;
         push(site, Arc::new(Add { vectors: Vectors::One(vector), scale }));

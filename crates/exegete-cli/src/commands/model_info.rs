@@ -32,7 +32,8 @@ pub(crate) fn run(settings: &ModelInfo, printer: &Printer) -> Result<()> {
     if settings.sites {
         for site in &sites {
             let axes: Vec<&str> = site["axes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let (name, formula) = (site["site"].as_str().unwrap_or_default(), site["formula"].as_str().unwrap_or_default());
+            let (name, formula) =
+                (site["site"].as_str().unwrap_or_default(), site["formula"].as_str().unwrap_or_default());
             printer.line(format!("{name:<32} [{}]  {formula}", axes.join(", ")));
         }
     }

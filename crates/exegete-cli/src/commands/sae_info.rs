@@ -19,7 +19,10 @@ pub(crate) fn run(settings: &SaeInfo, printer: &Printer) -> Result<()> {
     printer.line(format!("kind      {} (k = {})", sae.kind(), sae.k));
     printer.line(format!("input     {} wide, decoder bias taken off: {}", sae.d_in, sae.centres_input));
     printer.line(format!("latents   {}", sae.n_latents()));
-    printer.line(format!("norms     encoder rows {:.3} to {:.3}, decoder rows {:.3} to {:.3}", encoder.0, encoder.1, decoder.0, decoder.1));
+    printer.line(format!(
+        "norms     encoder rows {:.3} to {:.3}, decoder rows {:.3} to {:.3}",
+        encoder.0, encoder.1, decoder.0, decoder.1
+    ));
     for (key, value) in &saved.metadata {
         printer.line(format!("          {key}: {value}"));
     }

@@ -33,13 +33,19 @@ pub(crate) fn run(settings: &Show, printer: &Printer) -> Result<()> {
     printer.line(format!("latent {}", settings.latent));
     printer.line(format!(
         "fires on {:.4} % of {} tokens (95 %: {:.4} to {:.4}), mean {:.3}, max {:.3}",
-        100.0 * rate.value, rate.n, 100.0 * rate.low, 100.0 * rate.high, row.stats.mean(), row.stats.max
+        100.0 * rate.value,
+        rate.n,
+        100.0 * rate.low,
+        100.0 * rate.high,
+        row.stats.mean(),
+        row.stats.max
     ));
     for text in &texts {
         let text = if text.abstained { "(abstained)" } else { &text.text };
         printer.line(format!("  says: {text}"));
     }
-    let words = |list: &[(u32, f32)]| list.iter().map(|(id, _)| format!("{:?}", token(*id))).collect::<Vec<_>>().join(" ");
+    let words =
+        |list: &[(u32, f32)]| list.iter().map(|(id, _)| format!("{:?}", token(*id))).collect::<Vec<_>>().join(" ");
     printer.line(format!("promotes   {}", words(&row.top_tokens)));
     printer.line(format!("suppresses {}", words(&row.bottom_tokens)));
     let line = |e: &Example| -> Result<String> {
@@ -59,7 +65,11 @@ pub(crate) fn run(settings: &Show, printer: &Printer) -> Result<()> {
     }
     for (level, count) in row.stats.histogram.iter().enumerate().rev().filter(|(_, count)| **count > 0) {
         let share = 100.0 * *count as f64 / row.stats.count as f64;
-        printer.line(format!("level {:.3} to {:.3}: {count} firings ({share:.1} %)", lower_edge(level), upper_edge(level)));
+        printer.line(format!(
+            "level {:.3} to {:.3}: {count} firings ({share:.1} %)",
+            lower_edge(level),
+            upper_edge(level)
+        ));
         for e in examples.iter().filter(|e| e.kind == ExampleKind::Sample && e.level as usize == level) {
             printer.line(line(e)?);
         }

@@ -36,10 +36,15 @@ fn tours_of_bad_text_leave_nothing_behind() {
     refused(typo.args(["--site", "blocks.2.hook_resid_pots"]), 1, &["blocks.2.hook_resid_post"]);
     let mut layer = tour(&good);
     refused(layer.args(["--site", "blocks.9.hook_resid_post"]), 1, &["layers 0..=4"]);
+    refused(tour(&good).args(["--site", "blocks.1.attn.hook_q"]), 1, &["hook_q", "residual stream"]);
     refused(tour(&good).args(["--k", "300"]), 1, &["--k"]);
+    refused(tour(&good).args(["--insert-layer", "4"]), 1, &["--insert-layer"]);
+    refused(tour(&good).args(["--window", "100000"]), 1, &["--window", "512"]);
+    refused(tour(&good).args(["--context", "5000000"]), 1, &["--context"]);
     refused(tour(&good).args(["--latents", "many"]), 2, &["--latents"]);
     refused(tour(&good).args(["--device", "cuda"]), 2, &["--device cuda"]);
     refused(&mut small_tour(&dir.path().join("no.gguf"), &good, &out), 1, &["no.gguf"]);
+    assert!(!out.exists(), "something was left behind");
 }
 
 #[test]

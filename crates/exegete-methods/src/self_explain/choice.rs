@@ -28,6 +28,7 @@ pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
         ScaleRule::CrossEntropy => (1, by_cross_entropy(curves, settings.alpha)),
     };
     let mut ranked: Vec<(usize, f64)> = merits.into_iter().enumerate().skip(from).collect();
+    ranked.retain(|(_, merit)| merit.is_finite());
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     Choice::Scales(ranked)
 }

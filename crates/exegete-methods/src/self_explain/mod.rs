@@ -97,10 +97,8 @@ impl<'m> SelfExplainer<'m> {
             let batch = Batch::one(&prompt.ids[..first]);
             model.run(&Tape::new(), &batch, Some(&mut prefix), &mut Hooks::none(), Logits::None)?;
         }
-        // Two layers before the end: where the method's authors read self-similarity.
-        let probe = Site::at(SiteKind::ResidPost, model.spec.n_layers.saturating_sub(3));
-        let mut this =
-            Self { model, settings: settings.clone(), prompt, prefix, probe, neutral_logp: Vec::new() };
+        let probe = Site::at(SiteKind::ResidPost, probe_layer(model));
+        let mut this = Self { model, settings: settings.clone(), prompt, prefix, probe, neutral_logp: Vec::new() };
         let mean = mean_embedding(model)?;
         let (logits, _) = this.run_prompt(vec![mean])?;
         let lse = log_sum_exp(&logits);
@@ -115,13 +113,13 @@ impl<'m> SelfExplainer<'m> {
     pub fn explain(&self, direction: &[f32]) -> Result<SelfExplanation> {
         let unit = self.unit(direction)?;
         let curves = self.curves(&unit)?;
-        let choice = choice::rank(&curves, &self.settings);
         let best_similarity = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
-        let answers = match &choice {
+        let answers = match choice::rank(&curves, &self.settings) {
             Choice::Abstain => Vec::new(),
-            Choice::Scales(picked) => self.answers(&unit, &curves, picked)?,
+            Choice::Scales(ranked) => self.answers(&unit, &curves, &ranked)?,
         };
-        Ok(SelfExplanation { curves, answers, abstained: choice == Choice::Abstain, best_similarity })
+        // No text at any scale is as good as an abstention.
+        Ok(SelfExplanation { curves, abstained: answers.is_empty(), answers, best_similarity })
     }
 
     /// The control: a direction drawn at random (by hash, from the seed and a number).
@@ -158,7 +156,8 @@ impl<'m> SelfExplainer<'m> {
         for row in logits.chunks_exact(v) {
             let lse = log_sum_exp(row);
             softmax_scaled(row, lse, 1.0, &mut p);
-            let expected = |f: &dyn Fn(usize) -> f32| -> f64 { (0..v).map(|i| f64::from(p[i]) * f64::from(f(i))).sum() };
+            let expected =
+                |f: &dyn Fn(usize) -> f32| -> f64 { (0..v).map(|i| f64::from(p[i]) * f64::from(f(i))).sum() };
             entropy.push(expected(&|i| lse - row[i]));
             cross_entropy.push(expected(&|i| -self.neutral_logp[i]));
         }
@@ -214,7 +213,8 @@ impl<'m> SelfExplainer<'m> {
         let answer = |((i, merit), ids): (&(usize, f64), &Vec<u32>)| -> Result<Answer> {
             let text = tokenizer.decode(ids)?;
             // The template opened a quotation; what follows its end is talk about the answer.
-            let text = text.split(['"', '\n']).find(|part| !part.trim().is_empty()).unwrap_or_default().trim().to_owned();
+            let text =
+                text.split(['"', '\n']).find(|part| !part.trim().is_empty()).unwrap_or_default().trim().to_owned();
             Ok(Answer { scale: curves.scales[*i], merit: *merit, text })
         };
         // Neighbouring scales often say the same thing; three readings of it would be one.
@@ -230,9 +230,25 @@ impl<'m> SelfExplainer<'m> {
     }
 }
 
-fn check(s: &SelfExplainSettings, model: &Model) -> Result<()> {
+/// The layer after which self-similarity is read: what enters the last layer but one, as the method's authors do.
+fn probe_layer(model: &Model) -> usize {
+    model.spec.n_layers.saturating_sub(3)
+}
+
+/// Checks settings and template against a model, without running it.
+///
+/// # Errors
+/// A sentence naming the flag at fault, or that the template does not fit the vocabulary.
+pub fn check(s: &SelfExplainSettings, model: &Model) -> Result<()> {
+    let last = probe_layer(model);
+    if s.insert_layer > last {
+        let detail = format!(
+            "--insert-layer {} is not at or before layer {last}, where self-similarity is read",
+            s.insert_layer
+        );
+        return Err(MethodError::Request(detail));
+    }
     let rules = [
-        (s.insert_layer < model.spec.n_layers, "--insert-layer is no layer of this model"),
         (s.scales >= 2 && s.scales <= 4096, "--scales must be between 2 and 4096"),
         (s.max_scale > 0.0 && s.max_scale.is_finite(), "--max-scale must be a positive number"),
         ((0.0..=1.0).contains(&s.alpha), "--alpha must be between 0 and 1"),
@@ -240,7 +256,7 @@ fn check(s: &SelfExplainSettings, model: &Model) -> Result<()> {
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         Some((_, text)) => Err(MethodError::Request((*text).into())),
-        None => Ok(()),
+        None => Prompt::new(model, s.template).map(|_| ()),
     }
 }
 

@@ -44,7 +44,13 @@ fn a_word_stands_in_its_own_explanation() {
         control_hits += usize::from(control.answers.iter().any(|a| says(&a.text, accepted)));
         hits += usize::from(hit);
         let texts: Vec<String> = explained.answers.iter().map(|a| format!("{:.0}: {}", a.scale, a.text)).collect();
-        eprintln!("{} {:<9} {:.3} | {}", if hit { "+" } else { "-" }, spelled[i], explained.best_similarity, texts.join(" | "));
+        eprintln!(
+            "{} {:<9} {:.3} | {}",
+            if hit { "+" } else { "-" },
+            spelled[i],
+            explained.best_similarity,
+            texts.join(" | ")
+        );
     }
     eprintln!("{hits} of {} words; random directions: {control_hits}", residuals.len());
     assert!(hits >= 8, "only {hits} of {} words", residuals.len());

@@ -68,7 +68,8 @@ impl<'a> Config<'a> {
                 // A null says "not set", which is every key's default.
                 None if value.is_null() => {}
                 None => {
-                    let detail = format!("key {key:?} (value {value}) is not known, and may change what the model computes");
+                    let detail =
+                        format!("key {key:?} (value {value}) is not known, and may change what the model computes");
                     return Err(ModelError::config(path, detail));
                 }
             }

@@ -11,8 +11,7 @@ use crate::spec::{Mlp, ModelSpec, Norm, Rope};
 use crate::weights::gguf::Metadata;
 use crate::{ModelError, Result};
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "llama", gguf_architecture: "llama", from_config, from_gguf };
+pub(super) const FAMILY: Family = Family { model_type: "llama", gguf_architecture: "llama", from_config, from_gguf };
 
 const KEYS: Rules = &[
     ("hidden_size", Rule::Handled),
@@ -137,7 +136,10 @@ fn from_gguf(path: &Path, m: &Metadata) -> Result<Understood> {
     let d_head = m.size("llama.attention.key_length").unwrap_or(d_model / n_heads);
     for key in ["llama.rope.dimension_count", "llama.attention.value_length"] {
         if m.size(key).is_some_and(|n| n != d_head) {
-            return Err(ModelError::config(path, format!("{key} differs from the head width {d_head}, which is not handled")));
+            return Err(ModelError::config(
+                path,
+                format!("{key} differs from the head width {d_head}, which is not handled"),
+            ));
         }
     }
     let vocab_size = m

@@ -151,10 +151,11 @@ impl Gguf {
             let (block, size) = encoding.block();
             let row = shape.last().copied().unwrap_or(1);
             let n_values = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-            let range = n_values.filter(|_| row % block == 0).and_then(|n| (n / block).checked_mul(size)).and_then(|len| {
-                let from = data.checked_add(usize::try_from(offset).ok()?)?;
-                Some((from, from.checked_add(len)?))
-            });
+            let range =
+                n_values.filter(|_| row % block == 0).and_then(|n| (n / block).checked_mul(size)).and_then(|len| {
+                    let from = data.checked_add(usize::try_from(offset).ok()?)?;
+                    Some((from, from.checked_add(len)?))
+                });
             match range {
                 Some((from, to)) if to <= map.len() => {
                     metadata.tensor_names.push(name.clone());
@@ -208,7 +209,8 @@ impl<'a> Cursor<'a> {
 
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or_else(|| self.error(format!("{len} bytes wanted, the file ends after {}", self.bytes.len())))?;
+        let end =
+            end.ok_or_else(|| self.error(format!("{len} bytes wanted, the file ends after {}", self.bytes.len())))?;
         let slice = &self.bytes[self.at..end];
         self.at = end;
         Ok(slice)
@@ -232,10 +234,9 @@ impl<'a> Cursor<'a> {
     fn count(&mut self, least: usize, what: &str) -> Result<usize> {
         let count = self.u64()?;
         let room = (self.bytes.len() - self.at) / least.max(1);
-        usize::try_from(count)
-            .ok()
-            .filter(|n| *n <= room)
-            .ok_or_else(|| self.error(format!("{count} {what} are announced, the rest of the file holds at most {room}")))
+        usize::try_from(count).ok().filter(|n| *n <= room).ok_or_else(|| {
+            self.error(format!("{count} {what} are announced, the rest of the file holds at most {room}"))
+        })
     }
 
     fn string(&mut self) -> Result<String> {

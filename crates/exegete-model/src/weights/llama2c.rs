@@ -84,7 +84,8 @@ impl Llama2c {
             at += 4 * spec.vocab_size as u128 * d as u128;
         }
         if at != map.len() as u128 {
-            let detail = format!("{} bytes, but its header asks for {at}: truncated, or no llama2.c checkpoint", map.len());
+            let detail =
+                format!("{} bytes, but its header asks for {at}: truncated, or no llama2.c checkpoint", map.len());
             return Err(ModelError::format(path, detail));
         }
         Ok((Self { path: path.into(), map, tensors }, understood))

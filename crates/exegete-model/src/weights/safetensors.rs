@@ -78,7 +78,8 @@ impl WeightSource for SafetensorsDir {
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let (file, _) = self.tensors.get(name).ok_or_else(|| ModelError::weights(&self.dir, format!("no tensor {name:?}")))?;
+        let (file, _) =
+            self.tensors.get(name).ok_or_else(|| ModelError::weights(&self.dir, format!("no tensor {name:?}")))?;
         let (path, map) = &self.files[*file];
         let fail = |e: safetensors::SafeTensorError| ModelError::format(path, format!("tensor {name:?}: {e}"));
         let parsed = SafeTensors::deserialize(map).map_err(fail)?;

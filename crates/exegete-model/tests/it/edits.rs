@@ -49,7 +49,11 @@ fn patching_with_ones_own_activation_and_scale_0_change_no_bit() {
             assert!(same, "{what} at {site} changed the logits");
         }
         let add = Arc::new(Add { vectors: Vectors::One(wave(d)), scale: 3.0 });
-        assert_ne!(logits(&model, &mut Hooks::none().edit(Edit::everywhere(site, add))), plain, "an edit at {site} did nothing");
+        assert_ne!(
+            logits(&model, &mut Hooks::none().edit(Edit::everywhere(site, add))),
+            plain,
+            "an edit at {site} did nothing"
+        );
     }
 }
 
@@ -93,7 +97,12 @@ fn a_cache_changes_nothing_and_a_fork_shares_its_prefix() {
     for row in split.chunks(model.spec.vocab_size) {
         assert_close("forked", row, &f32s(whole.tensor()).unwrap(), 1e-5);
     }
-    let scaled = Edit { site: Site::at(SiteKind::ResidPre, 1), rows: None, positions: Positions::At(vec![8]), f: Arc::new(Scale(2.0)) };
+    let scaled = Edit {
+        site: Site::at(SiteKind::ResidPre, 1),
+        rows: None,
+        positions: Positions::At(vec![8]),
+        f: Arc::new(Scale(2.0)),
+    };
     let whole = model.run(&Tape::new(), &Batch::one(&ids), None, &mut Hooks::none().edit(scaled.clone()), Logits::Last);
     let mut forked = prefix.fork(1, 16).unwrap();
     let rest = Batch::one(&ids[5..]);

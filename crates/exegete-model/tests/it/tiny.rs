@@ -51,7 +51,8 @@ fn greedy_texts_agree_and_padding_changes_nothing() {
             golden.i32("tokens").chunks(12).map(|r| r[..5].iter().map(|i| *i as u32).collect()).collect();
         let options = GenerateOptions { max_new_tokens: 16, stop_ids: vec![] };
         let both = model.generate(&rows, &options, &mut Hooks::none()).unwrap();
-        let want: Vec<Vec<u32>> = golden.i32("greedy").chunks(16).map(|r| r.iter().map(|i| *i as u32).collect()).collect();
+        let want: Vec<Vec<u32>> =
+            golden.i32("greedy").chunks(16).map(|r| r.iter().map(|i| *i as u32).collect()).collect();
         assert_eq!(both.ids, want, "{case}");
         // Together with a longer prompt, the same row is padded on the left.
         let longer = [rows[0].clone(), rows[1].iter().chain(&rows[0]).copied().collect()];
@@ -80,8 +81,12 @@ fn stories260k_reproduces_its_golden() {
     let dir = data.join("models/stories260K");
     let model = Model::open(&dir.join("stories260K.bin")).unwrap();
     let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let ids_of = |v: &serde_json::Value| -> Vec<u32> { v.as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as u32).collect() };
-    let floats_of = |v: &serde_json::Value| -> Vec<f32> { v.as_array().unwrap().iter().map(|i| i.as_f64().unwrap() as f32).collect() };
+    let ids_of = |v: &serde_json::Value| -> Vec<u32> {
+        v.as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as u32).collect()
+    };
+    let floats_of = |v: &serde_json::Value| -> Vec<f32> {
+        v.as_array().unwrap().iter().map(|i| i.as_f64().unwrap() as f32).collect()
+    };
     let tokenizer = model.tokenizer().unwrap();
     let resid = Site::at(exegete_base::SiteKind::ResidPost, model.spec.n_layers - 1);
     for prompt in golden["prompts"].as_array().unwrap() {
@@ -96,15 +101,19 @@ fn stories260k_reproduces_its_golden() {
         let logits = model.run(&Tape::new(), &Batch::one(&ids), None, &mut hooks, Logits::All).unwrap().unwrap();
         let logits = f32s(logits.tensor()).unwrap();
         assert_close(text, &logits[(ids.len() - 1) * 512..], &floats_of(&prompt["logits_last"]), 1e-4);
-        let argmax: Vec<u32> = logits.chunks(512).map(|row| {
-            (0..512u32).max_by(|a, b| row[*a as usize].total_cmp(&row[*b as usize])).unwrap()
-        }).collect();
+        let argmax: Vec<u32> = logits
+            .chunks(512)
+            .map(|row| (0..512u32).max_by(|a, b| row[*a as usize].total_cmp(&row[*b as usize])).unwrap())
+            .collect();
         assert_eq!(argmax, ids_of(&prompt["argmax"]), "{text:?}");
         let greedy = ids_of(&prompt["greedy_ids"]);
         let options = GenerateOptions { max_new_tokens: greedy.len(), stop_ids: vec![] };
         let new = model.generate(&[ids.clone()], &options, &mut Hooks::none()).unwrap().ids.remove(0);
         let want: Vec<u32> = greedy.iter().copied().skip(greedy.len().saturating_sub(new.len())).collect();
-        assert!(new == want || [ids, new.clone()].concat()[..greedy.len()] == greedy[..], "{text:?}: {new:?}\n{greedy:?}");
+        assert!(
+            new == want || [ids, new.clone()].concat()[..greedy.len()] == greedy[..],
+            "{text:?}: {new:?}\n{greedy:?}"
+        );
     }
     let want = ids_of(&golden["bos_greedy_200"]["ids"]);
     let options = GenerateOptions { max_new_tokens: want.len(), stop_ids: vec![] };

@@ -27,7 +27,12 @@ fn settings() -> TrainSettings {
 }
 
 fn start(golden: &Golden) -> TrainState {
-    TrainState::from_parts(D, golden.f32("scale")[0], golden.f32("W_dec_init").to_vec(), golden.f32("b_dec_init").to_vec())
+    TrainState::from_parts(
+        D,
+        golden.f32("scale")[0],
+        golden.f32("W_dec_init").to_vec(),
+        golden.f32("b_dec_init").to_vec(),
+    )
 }
 
 /// Rows of an epoch in the order of their hashes.
@@ -85,7 +90,8 @@ fn gradients_agree_with_pytorch_with_and_without_dead_latents() {
         }
         let x = golden.f32("x_train");
         let rows = golden.i32(&format!("{case}/rows"));
-        let batch: Vec<f32> = rows.iter().flat_map(|r| x[*r as usize * D..(*r as usize + 1) * D].iter().copied()).collect();
+        let batch: Vec<f32> =
+            rows.iter().flat_map(|r| x[*r as usize * D..(*r as usize + 1) * D].iter().copied()).collect();
         let mut after = state.clone();
         let stats = Trainer::new(settings(), 384).unwrap().step(&mut after, &batch).unwrap();
         assert_close(case, &[stats.loss as f32, stats.fvu as f32, stats.aux as f32], &get("losses"), 1e-5);
@@ -134,7 +140,9 @@ fn a_tokens_code_depends_on_nothing_but_the_token() {
     let dictionary = start(&golden).dictionary(6);
     let x = &golden.f32("x_train")[..1500 * D];
     let all = dictionary.encode(x).unwrap();
-    let one = |codes: &Codes, t: usize| (codes.values_NK[t * 6..(t + 1) * 6].to_vec(), codes.idx_NK[t * 6..(t + 1) * 6].to_vec());
+    let one = |codes: &Codes, t: usize| {
+        (codes.values_NK[t * 6..(t + 1) * 6].to_vec(), codes.idx_NK[t * 6..(t + 1) * 6].to_vec())
+    };
     for t in [0usize, 1, 511, 512, 700, 1499] {
         let alone = dictionary.encode(&x[t * D..(t + 1) * D]).unwrap();
         assert_eq!(one(&all, t), one(&alone, 0), "token {t}");

@@ -135,7 +135,10 @@ fn few_rows(m: usize, n: usize, k: usize, x: &[f32], w: &[f32], out: &mut [f32])
         if n * k < super::PARALLEL_FROM {
             (0..n_tasks).for_each(task);
         } else {
-            (0..n_tasks).into_par_iter().with_min_len(n_tasks.div_ceil(8 * rayon::current_num_threads())).for_each(task);
+            (0..n_tasks)
+                .into_par_iter()
+                .with_min_len(n_tasks.div_ceil(8 * rayon::current_num_threads()))
+                .for_each(task);
         }
     };
     if m == 1 {

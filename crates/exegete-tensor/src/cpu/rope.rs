@@ -17,9 +17,8 @@ impl RopeTable {
     /// A table from the inverse frequencies of the `half` planes; angles are computed as transformers does, in f32.
     pub fn new(inv_freq: &[f32], n_positions: usize) -> Self {
         let angle = |p: usize, f: f32| p as f32 * f;
-        let all = |g: fn(f32) -> f32| {
-            (0..n_positions).flat_map(|p| inv_freq.iter().map(move |f| g(angle(p, *f)))).collect()
-        };
+        let all =
+            |g: fn(f32) -> f32| (0..n_positions).flat_map(|p| inv_freq.iter().map(move |f| g(angle(p, *f)))).collect();
         Self { half: inv_freq.len(), cos: all(f32::cos), sin: all(f32::sin) }
     }
 

@@ -119,7 +119,8 @@ mod tests {
         by.build(f, &values, &idx);
         for row in 0..n {
             for c in 0..d {
-                let want: f32 = bias[c] + (0..k).map(|j| values[row * k + j] * w[idx[row * k + j] as usize * d + c]).sum::<f32>();
+                let want: f32 =
+                    bias[c] + (0..k).map(|j| values[row * k + j] * w[idx[row * k + j] as usize * d + c]).sum::<f32>();
                 assert!((out[row * d + c] - want).abs() < 1e-5);
             }
             for j in 0..k {
@@ -131,7 +132,8 @@ mod tests {
             let mut got = vec![0.0; d];
             sum_rows(by.of(latent), k, &values, &out, &mut got);
             for c in 0..d {
-                let want: f32 = (0..n * k).filter(|e| idx[*e] as usize == latent).map(|e| values[e] * out[e / k * d + c]).sum();
+                let want: f32 =
+                    (0..n * k).filter(|e| idx[*e] as usize == latent).map(|e| values[e] * out[e / k * d + c]).sum();
                 assert!((got[c] - want).abs() < 1e-4);
             }
         }

@@ -42,6 +42,9 @@ impl Selection {
             self.candidates.truncate(k);
         }
         self.candidates.sort_unstable_by(|a, b| b.cmp(a));
+        // A row of NaN may leave fewer than k candidates; what is then not there is the smallest of all.
+        values.fill(f32::NEG_INFINITY);
+        idx.fill(0);
         for (i, packed) in self.candidates.iter().enumerate() {
             idx[i] = !(*packed as u32);
             values[i] = row[idx[i] as usize];
@@ -128,6 +131,13 @@ fn pack(v: f32, i: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nan_leaves_nothing_unwritten() {
+        let (mut values, mut idx) = (vec![7f32; 4], vec![9u32; 4]);
+        row_topk(&[f32::NAN; 8], 8, 4, &mut values, &mut idx);
+        assert!(values.iter().all(|v| v.is_nan() || *v == f32::NEG_INFINITY) && idx.iter().all(|i| *i < 8));
+    }
 
     #[test]
     fn agrees_with_a_full_sort() {

@@ -17,7 +17,8 @@ impl Tape {
     pub fn rope(&self, x: &Value, table: &Arc<RopeTable>, positions_N: &[usize]) -> Result<Value> {
         let row_len = *x.tensor.dims().last().unwrap_or(&0);
         if row_len == 0 || row_len % (2 * table.half) != 0 || x.tensor.elem_count() != row_len * positions_N.len() {
-            let detail = format!("{:?} for {} positions, heads of {}", x.tensor.dims(), positions_N.len(), 2 * table.half);
+            let detail =
+                format!("{:?} for {} positions, heads of {}", x.tensor.dims(), positions_N.len(), 2 * table.half);
             return Err(TensorError::shape("rope", detail));
         }
         if let Some(p) = positions_N.iter().find(|p| **p >= table.n_positions()) {

@@ -73,7 +73,13 @@ fn attention() {
     // Rows before a sequence's start see nothing: the reference leaves them 0, and so does a zero seed here.
     let starts: Vec<usize> = ids("attention_padded", "starts").iter().map(|s| *s as usize).collect();
     let golden = Golden::load("ops/out.safetensors");
-    let load = |name: &str| tensor(golden.f32(&format!("attention_padded/{name}")).to_vec(), golden.shape(&format!("attention_padded/{name}"))).unwrap();
+    let load = |name: &str| {
+        tensor(
+            golden.f32(&format!("attention_padded/{name}")).to_vec(),
+            golden.shape(&format!("attention_padded/{name}")),
+        )
+        .unwrap()
+    };
     let tape = Tape::new();
     let v: Vec<Value> = ["q", "k", "v"].iter().map(|n| tape.watch(&load(n).into())).collect();
     let out = run(&tape, &v, &shape(starts.clone())).unwrap();

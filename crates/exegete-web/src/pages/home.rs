@@ -67,7 +67,9 @@ fn sentence(dashboard: &Dashboard) -> Markup {
 fn facts(dashboard: &Dashboard) -> Markup {
     let rows = dashboard.rows();
     let alive = rows.iter().filter(|row| row.stats.count > 0).count();
-    let fvu = dashboard.stage("train", "fvu_held_out").and_then(estimate_of);
+    let measured_on =
+        dashboard.stage("train", "fvu_measured_on").and_then(Value::as_str).unwrap_or("held-out documents");
+    let fvu = dashboard.stage("train", "fvu").and_then(estimate_of);
     let l0 = dashboard.stage("train", "l0").and_then(estimate_of).map(|e| e.value);
     let (explained, abstained) = (whole(dashboard, "explain", "explained"), whole(dashboard, "explain", "abstained"));
     html! {
@@ -77,7 +79,7 @@ fn facts(dashboard: &Dashboard) -> Markup {
             )))
             @if let Some(fvu) = fvu {
                 (fact("Variance left over", &format::significant(fvu.value), &format!(
-                    "FVU, held out; {}", format::interval(&fvu, format::significant)
+                    "FVU on {}; {}", measured_on, format::interval(&fvu, format::significant)
                 )))
             }
             @if let Some(l0) = l0 { (fact("Active at a token", &format::significant(l0), "latents (L0)")) }

@@ -20,6 +20,8 @@ pub(crate) const STAGE: &str = "explain";
 const LEAST_FIRINGS: u64 = 5;
 /// Random directions asked as a control.
 const N_CONTROLS: u64 = 8;
+/// Latents asked for each text wanted, at most: where nearly all abstain, more asking would only take time.
+const MOST_TRIES: usize = 4;
 
 /// Explains latents until as many as asked for have a text; abstentions are kept and counted, not hidden.
 pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
@@ -33,13 +35,14 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
     let mut notes = Notes::open(&run.path(NOTES))?;
     let same_settings = serde_json::to_value(&settings.self_explain)?;
     let (mut explained, mut abstained) = (0usize, 0usize);
-    printer.begin(STAGE, settings.explain as u64, "latents", 0);
-    for latent in spread(&rows) {
+    printer.begin(STAGE, settings.explain as u64 + N_CONTROLS, "latents", 0);
+    for latent in spread(&rows).into_iter().take(settings.explain * MOST_TRIES) {
         if explained == settings.explain {
             break;
         }
         printer.check()?;
-        let there = notes.explanations_of(latent)?.into_iter().find(|e| e.method == NAME && e.settings == same_settings);
+        let there =
+            notes.explanations_of(latent)?.into_iter().find(|e| e.method == NAME && e.settings == same_settings);
         let has_text = match there {
             Some(earlier) => !earlier.abstained,
             None => {
@@ -58,17 +61,18 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
     let mut control = Vec::new();
     for number in 0..N_CONTROLS {
         printer.check()?;
+        printer.at(explained as u64 + number, "controls");
         control.push(explainer.explain(&explainer.random_direction(seed, number))?);
     }
     let silent = control.iter().filter(|c| c.abstained).count() as u64;
     let summary = json!({
         "method": NAME, "explained": explained, "abstained": abstained, "asked": asked, "seed": seed,
         "abstention_rate": wilson(abstained as u64, (explained + abstained) as u64),
-        "control": {"what": "random directions", "abstention_rate": wilson(silent, N_CONTROLS),
+        "control": {"what": exegete_methods::method(NAME).map(|m| m.control), "abstention_rate": wilson(silent, N_CONTROLS),
                     "texts": control.iter().map(|c| c.answers.first().map(|a| &a.text)).collect::<Vec<_>>()},
     });
     run.finish_stage(STAGE, summary)?;
-    printer.end(&format!("{explained} latents with texts, {abstained} abstained; {silent} of {N_CONTROLS} random directions abstained"));
+    printer.end(&format!("{explained} of {} latents with texts, {abstained} abstained; {silent} of {N_CONTROLS} random directions abstained", settings.explain));
     Ok(())
 }
 

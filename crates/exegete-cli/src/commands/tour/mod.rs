@@ -10,23 +10,30 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use exegete_base::axes::Axis;
 use exegete_base::{Site, SiteKind};
+use exegete_harvest::cache::WindowRows;
 use exegete_harvest::training::{CheckpointEvery, Subject};
 use exegete_harvest::{ActivationCache, cache, firings, training, windows};
+use exegete_methods::self_explain;
 use exegete_model::Model;
-use exegete_store::{Run, Source, open_corpus};
+use exegete_store::{Corpus, Run, Source, open_corpus};
 use serde_json::{Value, json};
 
 use super::serve;
 use crate::args::Tour;
+use crate::interrupt;
 use crate::printer::Printer;
 
 const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
 
 pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
-    settings.train.check().map_err(anyhow::Error::msg)?;
+    settings.train.check().and_then(|()| settings.keep.check()).map_err(anyhow::Error::msg)?;
     let model = Model::open(&settings.model)?;
     let site = site(settings, &model)?;
+    // What the last stage would refuse is refused before the first.
+    windows::bos_and_room(&model, &settings.text_settings)?;
+    self_explain::check(&settings.self_explain, &model)?;
     let corpus = open_corpus(&settings.text, &windows::text_options(&settings.text_settings))?;
     if settings.dry_run {
         return plan::tell(settings, &model, site, &corpus, printer);
@@ -35,12 +42,21 @@ pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
     inputs.extend(corpus.sources.iter().cloned());
     let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded(settings, site, seed)?, &inputs)?;
 
-    let tokens = windows::run(&mut run, &model, &corpus, &settings.text_settings, printer)?;
+    interrupt::listen();
+    let windows = match token_windows(&mut run, &model, &corpus, settings, site, seed, printer) {
+        Ok(windows) => windows,
+        Err(error) => {
+            // Text that cannot be used leaves no run behind; one that was stopped keeps what it has.
+            if run.stage(cache::STAGE).is_none() && !interrupt::asked() {
+                run.discard()?;
+            }
+            return Err(error);
+        }
+    };
     if run.stage(firings::STAGE).is_none() {
-        let windows = cache::window_rows(&tokens)?;
         cache::run(&mut run, &model, site, &windows, settings.text_settings.window, printer)?;
         let cached = ActivationCache::open(&run)?;
-        let subject = Subject { model: model_name(&settings.model), site: site.to_string(), windows: &windows, seed };
+        let subject = subject(settings, site, &windows, seed);
         let every = match settings.checkpoint_steps {
             0 => CheckpointEvery::Time(Duration::from_secs(20)),
             steps => CheckpointEvery::Steps(steps),
@@ -49,11 +65,34 @@ pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
         let dictionary = training::dictionary(&run)?;
         firings::run(&mut run, &model, &dictionary, &cached, &windows, (&settings.keep, seed), printer)?;
     }
+    // Removed here and not by their stages, so that a tour killed just before still tidies up when run again.
+    training::remove_checkpoint(&mut run)?;
+    firings::remove_states(&mut run, &windows)?;
     if !settings.keep_cache {
         cache::remove(&mut run)?;
     }
     explain::run(&mut run, &model, settings, seed, printer)?;
-    finish(&run, settings, printer)
+    finish(run, settings, printer)
+}
+
+/// Cuts the text, and checks that there is enough of it to train on.
+fn token_windows(
+    run: &mut Run,
+    model: &Model,
+    corpus: &Corpus,
+    settings: &Tour,
+    site: Site,
+    seed: u64,
+    printer: &Printer,
+) -> Result<Vec<WindowRows>> {
+    let tokens = windows::run(run, model, corpus, &settings.text_settings, printer)?;
+    let windows = cache::window_rows(&tokens)?;
+    training::steps_per_epoch(&subject(settings, site, &windows, seed), &settings.train)?;
+    Ok(windows)
+}
+
+fn subject<'a>(settings: &Tour, site: Site, windows: &'a [WindowRows], seed: u64) -> Subject<'a> {
+    Subject { model: model_name(&settings.model), site: site.to_string(), windows, seed }
 }
 
 /// The site asked for, or the residual stream after a third of the layers: late enough for concepts, early enough
@@ -63,9 +102,9 @@ fn site(settings: &Tour, model: &Model) -> Result<Site> {
         Some(name) => name.parse::<Site>()?.check(model.spec.n_layers)?,
         None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 3),
     };
-    let width: usize = site.kind.row().axes.iter().filter_map(|a| model.spec.axis_len(*a)).product();
-    if width != model.spec.d_model || site.kind == SiteKind::Logits {
-        bail!("--site {site} is no site of the residual stream's width, which self-explanation needs");
+    // The final norm's output is left out: its directions are not those of the stream that is written to.
+    if site.kind.row().axes.last() != Some(&Axis::Model) || site.kind == SiteKind::FinalResid {
+        bail!("--site {site} does not lie on the residual stream or its writers, which self-explanation needs");
     }
     Ok(site)
 }
@@ -91,6 +130,16 @@ fn model_files(path: &Path) -> Result<Vec<Source>> {
             .collect(),
     };
     files.sort();
+    // llama2.c keeps its tokenizer in a file of its own.
+    let beside = std::fs::read_dir(path.parent().unwrap_or(Path::new(".")));
+    if path.extension().is_some_and(|e| e == "bin") {
+        let is_tokenizer = |p: &PathBuf| {
+            let name = p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            name.starts_with("tok") && name.ends_with(".bin")
+        };
+        files.extend(beside.into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).filter(is_tokenizer));
+        files.sort();
+    }
     Ok(files.into_iter().map(Source::of).collect::<Result<_, _>>()?)
 }
 
@@ -99,21 +148,23 @@ fn model_name(path: &Path) -> String {
 }
 
 /// Says what came out, in one line that programs can read too, and serves it.
-fn finish(run: &Run, settings: &Tour, printer: &Printer) -> Result<()> {
+fn finish(run: Run, settings: &Tour, printer: &Printer) -> Result<()> {
     let number = |stage: &str, key: &str| run.stage(stage).map_or(Value::Null, |summary| summary[key].clone());
     let (tokens, alive) = (number(windows::STAGE, "tokens"), number(firings::STAGE, "alive"));
     let (latents, explained) = (number(firings::STAGE, "n_latents"), number(explain::STAGE, "explained"));
-    let fvu = number(training::STAGE, "fvu_held_out")["value"].as_f64().unwrap_or(f64::NAN);
+    let fvu = number(training::STAGE, "fvu")["value"].as_f64().unwrap_or(f64::NAN);
     let dir = run.dir().display();
     printer.json(&json!({
         "tokens": tokens, "latents": latents, "alive": alive, "explained": explained, "fvu": fvu,
         "run": dir.to_string(), "stages": run.manifest().stages,
     }));
     let done = format!("tokens={tokens} latents={latents} alive={alive} explained={explained} fvu={fvu:.4} run={dir}");
-    if !settings.no_serve {
-        printer.line(format!("tour: done {done}"));
-        return serve::serve(run.dir(), settings.port, printer);
-    }
     printer.line(format!("tour: done {done}"));
-    Ok(())
+    if settings.no_serve {
+        return Ok(());
+    }
+    // The lock goes with the run, so that others can add to what is shown.
+    let dir = run.dir().to_owned();
+    drop(run);
+    serve::serve(&dir, settings.port, printer)
 }

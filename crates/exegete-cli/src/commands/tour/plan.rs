@@ -18,7 +18,8 @@ const BYTES_PER_TOKEN: f64 = 4.0;
 pub(crate) fn tell(settings: &Tour, model: &Model, site: Site, corpus: &Corpus, printer: &Printer) -> Result<()> {
     let (spec, train) = (&model.spec, &settings.train);
     let bytes: u64 = corpus.sources.iter().map(|s| s.bytes).sum();
-    let limit = if settings.text_settings.max_tokens == 0 { f64::MAX } else { settings.text_settings.max_tokens as f64 };
+    let limit =
+        if settings.text_settings.max_tokens == 0 { f64::MAX } else { settings.text_settings.max_tokens as f64 };
     let tokens = (bytes as f64 / BYTES_PER_TOKEN).min(limit);
     let d = spec.d_model as f64;
     let cache_bytes = tokens * d * 4.0;
@@ -30,14 +31,25 @@ pub(crate) fn tell(settings: &Tour, model: &Model, site: Site, corpus: &Corpus, 
         ("cache", 2.0 * per_layer * layers * tokens),
         ("train", encode * tokens * train.epochs as f64 * 2.0),
         ("harvest", encode * tokens + 2.0 * train.latents as f64 * tables),
-        ("explain", settings.explain as f64 * settings.self_explain.scales as f64 * 60.0 * per_layer * spec.n_layers as f64),
+        (
+            "explain",
+            settings.explain as f64 * settings.self_explain.scales as f64 * 60.0 * per_layer * spec.n_layers as f64,
+        ),
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let secs: Vec<(&str, f64)> = stages.iter().map(|(name, flops)| (*name, flops / (FLOPS_PER_CORE * cores))).collect();
     let total: f64 = secs.iter().map(|(_, s)| s).sum();
-    printer.line(format!("text     {:.1} MB in {} files, about {tokens:.0} tokens", bytes as f64 / 1e6, corpus.sources.len()));
+    printer.line(format!(
+        "text     {:.1} MB in {} files, about {tokens:.0} tokens",
+        bytes as f64 / 1e6,
+        corpus.sources.len()
+    ));
     printer.line(format!("site     {site}, {layers} of {} layers are run", spec.n_layers));
-    printer.line(format!("disk     about {:.0} MB while it runs, of which the cache is {:.0} MB", cache_bytes / 1e6 * 1.1 + 60.0, cache_bytes / 1e6));
+    printer.line(format!(
+        "disk     about {:.0} MB while it runs, of which the cache is {:.0} MB",
+        cache_bytes / 1e6 * 1.1 + 60.0,
+        cache_bytes / 1e6
+    ));
     for (name, secs) in &secs {
         printer.line(format!("{name:<8} at least {secs:.0} s"));
     }
