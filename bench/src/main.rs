@@ -23,10 +23,10 @@ pub(crate) struct Options {
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, rest @ ..] = args.as_slice() {
-        if first == "worker" {
-            return worker::serve(rest);
-        }
+    if let [first, rest @ ..] = args.as_slice()
+        && first == "worker"
+    {
+        return worker::serve(rest);
     }
     let mut names = Vec::new();
     let mut options = Options { json: false, only: None, rounds: None };

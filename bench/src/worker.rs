@@ -179,7 +179,8 @@ impl Case for Gradient {
         let mut hooks = Hooks::none().watch(embed);
         let logits = model.run(&tape, batch, None, &mut hooks, Logits::All)?.context("no logits")?;
         let flat = tape.reshape(&logits, &[batch.ids.len(), model.spec.vocab_size])?;
-        let rows: Vec<u32> = (0..batch.ids.len() as u32).filter(|i| (*i as usize + 1) % batch.len != 0).collect();
+        let rows: Vec<u32> =
+            (0..batch.ids.len() as u32).filter(|i| !(*i as usize + 1).is_multiple_of(batch.len)).collect();
         let targets: Vec<u32> = rows.iter().map(|i| batch.ids[*i as usize + 1]).collect();
         let loss_N = tape.cross_entropy(&tape.rows(&flat, &rows)?, &targets)?;
         let n = targets.len();

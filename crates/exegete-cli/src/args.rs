@@ -41,7 +41,7 @@ pub(crate) struct Common {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// The main job from end to end: text, activations, dictionary, firings, explanations, dashboard
-    Tour(Tour),
+    Tour(Box<Tour>),
     /// Look at a model, or let it write
     #[command(subcommand)]
     Model(ModelCommand),

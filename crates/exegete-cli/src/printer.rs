@@ -52,10 +52,10 @@ impl Printer {
 
     /// Tells of a failure and gives the exit status that fits it.
     pub(crate) fn failure(&self, error: &anyhow::Error) -> ExitCode {
-        if let Some(stage) = self.stage.borrow_mut().take() {
-            if let Some(bar) = stage.bar {
-                bar.abandon();
-            }
+        if let Some(stage) = self.stage.borrow_mut().take()
+            && let Some(bar) = stage.bar
+        {
+            bar.abandon();
         }
         if matches!(error.downcast_ref::<HarvestError>(), Some(HarvestError::Interrupted)) {
             eprintln!("{error}");

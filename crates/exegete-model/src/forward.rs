@@ -69,7 +69,7 @@ impl Model {
     /// Runs a batch, visiting every site, behind the positions of `cache` if one is given.
     ///
     /// # Shapes
-    /// -> logits `[B, T or 1, V]`, unless they were not asked for or the run stopped at a layer
+    /// `-> logits [B, T or 1, V], unless they were not asked for or the run stopped at a layer`
     ///
     /// # Errors
     /// Ids outside the vocabulary, contexts too long, sites that do not exist, edits that fail.
@@ -182,7 +182,7 @@ impl Model {
     /// Logits of final-layer residual vectors: final norm, then unembedding.
     ///
     /// # Shapes
-    /// resid [.., D] -> [.., V]
+    /// `resid [.., D] -> [.., V]`
     ///
     /// # Errors
     /// Another width than the model's.

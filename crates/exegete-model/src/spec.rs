@@ -118,10 +118,10 @@ impl ModelSpec {
                 return Err(format!("the {name} is {value}, which is outside 1..={most}"));
             }
         }
-        if self.n_heads % self.n_kv_heads != 0 {
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(format!("{} heads do not divide among {} key-value heads", self.n_heads, self.n_kv_heads));
         }
-        if self.d_head % 2 != 0 {
+        if !self.d_head.is_multiple_of(2) {
             return Err(format!("the head width {} is odd, so heads cannot be rotated", self.d_head));
         }
         Ok(())

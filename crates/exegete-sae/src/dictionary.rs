@@ -48,7 +48,7 @@ pub trait Dictionary: Send + Sync {
     /// its neighbours nor on the number of threads.
     ///
     /// # Shapes
-    /// x_ND -> codes [N, K]
+    /// `x_ND -> codes [N, K]`
     ///
     /// # Errors
     /// `x_ND` is no multiple of the input's width.
@@ -57,7 +57,7 @@ pub trait Dictionary: Send + Sync {
     /// Reconstruction from codes.
     ///
     /// # Shapes
-    /// codes [N, K] -> `out_ND`
+    /// `codes [N, K] -> out_ND`
     ///
     /// # Errors
     /// `out_ND` has another size.

@@ -196,7 +196,7 @@ impl Trainer {
     /// The forward pass and everything of the backward pass that is not summed by latent.
     fn gradients(&mut self, state: &TrainState, x_ND: &[f32]) -> Result<StepStats> {
         let (d, f, k) = (state.d, state.n_latents(), self.settings.k);
-        if x_ND.is_empty() || x_ND.len() % d != 0 {
+        if x_ND.is_empty() || !x_ND.len().is_multiple_of(d) {
             return Err(SaeError::Shape(format!("a batch of {} values for a width of {d}", x_ND.len())));
         }
         let n = x_ND.len() / d;

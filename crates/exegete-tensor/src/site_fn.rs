@@ -18,7 +18,7 @@ pub trait SiteFn {
     /// New values for the selected rows.
     ///
     /// # Shapes
-    /// x_ND -> x'_ND; `places` has N entries.
+    /// `x_ND -> x'_ND; places has N entries.`
     ///
     /// # Errors
     /// Those of the operations it is made of.

@@ -129,13 +129,13 @@ impl Tape {
             let (Some(grad), Some(backward)) = (grad, &nodes[i].backward) else { continue };
             let needs: Vec<bool> = nodes[i].operands.iter().map(|o| o.is_some_and(|o| on_path[o])).collect();
             for (operand, part) in nodes[i].operands.iter().zip(backward(&grad, &needs)?) {
-                if let (Some(operand), Some(part)) = (operand, part) {
-                    if on_path[*operand] {
-                        grads[*operand] = Some(match grads[*operand].take() {
-                            Some(sum) => ops::elementwise::add_tensors(&sum, &part)?,
-                            None => part,
-                        });
-                    }
+                if let (Some(operand), Some(part)) = (operand, part)
+                    && on_path[*operand]
+                {
+                    grads[*operand] = Some(match grads[*operand].take() {
+                        Some(sum) => ops::elementwise::add_tensors(&sum, &part)?,
+                        None => part,
+                    });
                 }
             }
         }

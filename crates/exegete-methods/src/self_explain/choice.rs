@@ -19,8 +19,8 @@ pub enum Choice {
 /// Abstains where self-similarity never rises above `abstain_below`. Scale 0 inserts nothing and is never chosen.
 pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
     let best = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
-    // Written so that a NaN abstains too.
-    if !(best > settings.abstain_below) {
+    // `f64::max` passes over NaN, so a curve of nothing else ends at the smallest number and abstains.
+    if best <= settings.abstain_below {
         return Choice::Abstain;
     }
     let (from, merits) = match settings.rule {

@@ -12,7 +12,7 @@ pub(crate) fn next_token_loss(model: &Model, batch: &Batch) -> (f32, Vec<f32>) {
     let mut hooks = Hooks::none().watch(embed);
     let logits = model.run(&tape, batch, None, &mut hooks, Logits::All).unwrap().unwrap();
     let flat = tape.reshape(&logits, &[batch.n_rows * batch.len, model.spec.vocab_size]).unwrap();
-    let rows: Vec<u32> = (0..batch.ids.len() as u32).filter(|i| (*i as usize + 1) % batch.len != 0).collect();
+    let rows: Vec<u32> = (0..batch.ids.len() as u32).filter(|i| !(*i as usize + 1).is_multiple_of(batch.len)).collect();
     let targets: Vec<u32> = rows.iter().map(|i| batch.ids[*i as usize + 1]).collect();
     let loss_N = tape.cross_entropy(&tape.rows(&flat, &rows).unwrap(), &targets).unwrap();
     let n = targets.len();

@@ -108,7 +108,7 @@ fn stories260k_reproduces_its_golden() {
         assert_eq!(argmax, ids_of(&prompt["argmax"]), "{text:?}");
         let greedy = ids_of(&prompt["greedy_ids"]);
         let options = GenerateOptions { max_new_tokens: greedy.len(), stop_ids: vec![] };
-        let new = model.generate(&[ids.clone()], &options, &mut Hooks::none()).unwrap().ids.remove(0);
+        let new = model.generate(std::slice::from_ref(&ids), &options, &mut Hooks::none()).unwrap().ids.remove(0);
         let want: Vec<u32> = greedy.iter().copied().skip(greedy.len().saturating_sub(new.len())).collect();
         assert!(
             new == want || [ids, new.clone()].concat()[..greedy.len()] == greedy[..],

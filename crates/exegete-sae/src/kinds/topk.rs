@@ -76,7 +76,7 @@ impl Dictionary for TopK {
 
     fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
         let (d, f, k) = (self.d_in, self.n_latents(), self.k);
-        if x_ND.len() % d != 0 {
+        if !x_ND.len().is_multiple_of(d) {
             return Err(SaeError::Shape(format!("{} values are no whole vectors of width {d}", x_ND.len())));
         }
         let n = x_ND.len() / d;

@@ -59,7 +59,7 @@ pub fn gemm(
     unsafe { gemm_at((m, n, k), dst.as_mut_ptr(), dst_row_stride, into, alpha, lhs, rhs, threads) }
 }
 
-/// [`gemm`] into a matrix that lies between others' columns, where a slice would overlap theirs.
+/// [`gemm`](fn@gemm) into a matrix that lies between others' columns, where a slice would overlap theirs.
 ///
 /// # Safety
 /// `dst` points at `m` rows of `n` values, `dst_row_stride` apart, that nothing else touches during the call.

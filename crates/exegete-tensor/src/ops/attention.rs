@@ -9,7 +9,7 @@ use crate::{Result, Tape, TensorError, Value, f32s, tensor};
 /// Keys and values of earlier positions and of this call, in one buffer each.
 ///
 /// # Shapes
-/// keys, values [B, capacity, G * C]
+/// `keys, values [B, capacity, G * C]`
 pub struct KvView<'a> {
     /// Keys, after rotation.
     pub keys: &'a Value,
@@ -21,7 +21,7 @@ impl Tape {
     /// Attention of `shape.n_queries` new positions over `shape.past` earlier ones and themselves.
     ///
     /// # Shapes
-    /// q [B, T, H * C] -> z [B, T, H * C]
+    /// `q [B, T, H * C] -> z [B, T, H * C]`
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -35,7 +35,7 @@ impl Tape {
             || !fits(&kv.values.tensor, kv_len)
             || s.past + s.n_queries > s.capacity
             || s.n_kv_heads == 0
-            || s.n_heads % s.n_kv_heads != 0
+            || !s.n_heads.is_multiple_of(s.n_kv_heads)
         {
             let dims = (q.tensor.dims(), kv.keys.tensor.dims(), kv.values.tensor.dims());
             return Err(TensorError::shape("attention", format!("{dims:?} for {s:?}")));

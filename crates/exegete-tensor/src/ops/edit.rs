@@ -36,7 +36,7 @@ impl Tape {
     /// Applies `f` to the flattened rows `rows` of `x` (whose places are `places`), leaving the others alone.
     ///
     /// # Shapes
-    /// x [.., D] -> the shape of x
+    /// `x [.., D] -> the shape of x`
     ///
     /// # Errors
     /// Those of `f`, or a result of another shape.

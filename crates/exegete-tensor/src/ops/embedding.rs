@@ -8,7 +8,7 @@ impl Tape {
     /// Rows of `table` by id.
     ///
     /// # Shapes
-    /// table [V, D], N ids -> [N, D]
+    /// `table [V, D], N ids -> [N, D]`
     ///
     /// # Errors
     /// An id outside the table.
@@ -33,7 +33,7 @@ impl Tape {
     /// Rows of a value by index, for example the last position of each sequence.
     ///
     /// # Shapes
-    /// x [N, D], M indices -> [M, D]
+    /// `x [N, D], M indices -> [M, D]`
     ///
     /// # Errors
     /// An index outside the rows.

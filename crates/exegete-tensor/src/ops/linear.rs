@@ -10,7 +10,7 @@ impl Tape {
     /// Linear map with weights stored `[out, in]`.
     ///
     /// # Shapes
-    /// x [.., in], w [out, in], bias [out] -> [.., out]
+    /// `x [.., in], w [out, in], bias [out] -> [.., out]`
     ///
     /// # Errors
     /// Shapes that do not fit.

@@ -10,7 +10,7 @@ impl Tape {
     /// Softmax cross-entropy of each row against its target, in nats.
     ///
     /// # Shapes
-    /// logits [.., V] with N rows, N targets -> [N]
+    /// `logits [.., V] with N rows, N targets -> [N]`
     ///
     /// # Errors
     /// Shapes that do not fit, a target outside the vocabulary.

@@ -12,7 +12,7 @@ impl Tape {
     /// `x / sqrt(mean(x^2) + eps) * gain` (Zhang & Sennrich 2019).
     ///
     /// # Shapes
-    /// x [.., D], gain [D] -> [.., D]
+    /// `x [.., D], gain [D] -> [.., D]`
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -46,7 +46,7 @@ impl Tape {
     /// `(x - mean) / sqrt(var + eps) * gain + bias` (Ba et al. 2016).
     ///
     /// # Shapes
-    /// x [.., D], gain [D], bias [D] -> [.., D]
+    /// `x [.., D], gain [D], bias [D] -> [.., D]`
     ///
     /// # Errors
     /// Shapes that do not fit.

@@ -10,13 +10,16 @@ impl Tape {
     /// Rotates each head of each row by its position's angles (Su et al. 2021, "half" convention).
     ///
     /// # Shapes
-    /// x [.., heads * C] with N rows, `positions_N` their positions -> the shape of x
+    /// `x [.., heads * C] with N rows, positions_N their positions -> the shape of x`
     ///
     /// # Errors
     /// Rows, widths or positions that the table does not fit.
     pub fn rope(&self, x: &Value, table: &Arc<RopeTable>, positions_N: &[usize]) -> Result<Value> {
         let row_len = *x.tensor.dims().last().unwrap_or(&0);
-        if row_len == 0 || row_len % (2 * table.half) != 0 || x.tensor.elem_count() != row_len * positions_N.len() {
+        if row_len == 0
+            || !row_len.is_multiple_of(2 * table.half)
+            || x.tensor.elem_count() != row_len * positions_N.len()
+        {
             let detail =
                 format!("{:?} for {} positions, heads of {}", x.tensor.dims(), positions_N.len(), 2 * table.half);
             return Err(TensorError::shape("rope", detail));
