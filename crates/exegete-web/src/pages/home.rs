@@ -72,6 +72,10 @@ fn facts(dashboard: &Dashboard) -> Markup {
     let fvu = dashboard.stage("train", "fvu").and_then(estimate_of);
     let l0 = dashboard.stage("train", "l0").and_then(estimate_of).map(|e| e.value);
     let (explained, abstained) = (whole(dashboard, "explain", "explained"), whole(dashboard, "explain", "abstained"));
+    // The control stands beside the result: how often nothing is said of directions that mean nothing.
+    let control = dashboard.stage("explain", "control").and_then(|c| estimate_of(c.get("abstention_rate")?));
+    let control = control
+        .map_or(String::new(), |e| format!("; of {} random directions, {} abstained", e.n, format::percent(e.value)));
     html! {
         dl.facts {
             (fact("Alive", &format::percent(alive as f64 / rows.len().max(1) as f64), &format!(
@@ -88,7 +92,7 @@ fn facts(dashboard: &Dashboard) -> Markup {
             }
             @if let Some(explained) = explained {
                 (fact("Explained", &format::count(explained), &format!(
-                    "latents; {} abstentions", abstained.map_or("–".into(), format::count)
+                    "latents; {} abstentions{control}", abstained.map_or("–".into(), format::count)
                 )))
             }
         }

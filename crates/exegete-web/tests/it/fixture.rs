@@ -70,7 +70,11 @@ pub(crate) fn make_run(dir: &Path) {
             "fvu": {"value": 0.2345, "low": 0.2291, "high": 0.2399, "n": 12}}),
         ),
         ("harvest", json!({"tokens": 15360, "alive": N_LATENTS - 1, "n_latents": N_LATENTS})),
-        ("explain", json!({"explained": 60, "abstained": 4, "method": "self"})),
+        (
+            "explain",
+            json!({"explained": 60, "abstained": 4, "method": "self",
+            "control": {"abstention_rate": {"value": 0.75, "low": 0.41, "high": 0.93, "n": 8}}}),
+        ),
     ];
     for (name, summary) in stages {
         run.finish_stage(name, summary).unwrap();

@@ -56,9 +56,15 @@ fn ids(list: &Value) -> Vec<u64> {
 fn the_first_page_tells_of_the_run_and_lists_latents() {
     let page = get("/");
     assert_eq!(page.status, 200);
-    for part in
-        ["SmolLM2-135M-Instruct.Q4_1.gguf", "blocks.15.hook_resid_post", "0.234", "0.229 to 0.240", "31.9", "<svg"]
-    {
+    for part in [
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "blocks.15.hook_resid_post",
+        "0.234",
+        "0.229 to 0.240",
+        "31.9",
+        "8 random directions",
+        "<svg",
+    ] {
         assert!(page.body.contains(part), "the page lacks {part:?}");
     }
     assert!(!page.body.contains("models/"), "directories of the machine are not told");
