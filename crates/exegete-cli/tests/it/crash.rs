@@ -10,7 +10,7 @@ use super::{NO_DATA, small_tour, stderr, stories};
 /// Where the program can be killed, and how often it surely comes by there in the small tour: each stage's steps, and
 /// the instants before and after a rename, a commit of the manifest and a commit of the notes.
 const INSTANTS: [(&str, u64); 12] = [
-    ("tokens", 20),
+    ("tokens", 15),
     ("cache", 25),
     ("train", 200),
     ("harvest", 6),
