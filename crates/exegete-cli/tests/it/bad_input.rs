@@ -71,6 +71,24 @@ fn a_run_made_with_other_settings_is_not_touched() {
 }
 
 #[test]
+fn a_resumed_run_that_fails_keeps_what_it_has() {
+    let Some(model) = stories() else { return exegete_testkit::not_run(NO_DATA) };
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("good.txt");
+    std::fs::write(&text, "Once upon a time there was a little dog. She liked the sun.\n\n".repeat(400)).unwrap();
+    let out = dir.path().join("run");
+    let killed = small_tour(&model, &text, &out).env("EXEGETE_KILLPOINT", "train:1").output().unwrap();
+    assert!(!killed.status.success());
+    let kept = out.join("cache/part-00000.safetensors");
+    assert!(kept.exists(), "the cache was written before the kill: {}", stderr(&killed));
+    let tokens = out.join("tokens/part-00000.parquet");
+    let bytes = std::fs::read(&tokens).unwrap();
+    std::fs::write(&tokens, &bytes[..bytes.len() / 2]).unwrap();
+    refused(&mut small_tour(&model, &text, &out), 1, &["part-00000.parquet"]);
+    assert!(kept.exists() && out.join("manifest.json").exists(), "a damaged part took the others with it");
+}
+
+#[test]
 fn a_config_file_gives_flags_and_typed_flags_win() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("exegete.toml");

@@ -42,13 +42,15 @@ pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
     inputs.extend(corpus.sources.iter().cloned());
     let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded(settings, site, seed)?, &inputs)?;
 
+    let is_new = run.manifest().parts.is_empty();
     interrupt::listen();
     let windows = match token_windows(&mut run, &model, &corpus, settings, site, seed, printer) {
         Ok(windows) => windows,
         Err(error) => {
-            // Text that cannot be used leaves no run behind; one that was stopped keeps what it has.
-            if run.stage(cache::STAGE).is_none() && !interrupt::asked() {
-                run.discard()?;
+            // Text that cannot be used leaves no run behind. One that was stopped, or that held anything before this
+            // call, keeps what it has. That a run cannot be taken back must not hide why it failed.
+            if is_new && !interrupt::asked() {
+                let _ = run.discard();
             }
             return Err(error);
         }
@@ -131,7 +133,8 @@ fn model_files(path: &Path) -> Result<Vec<Source>> {
     };
     files.sort();
     // llama2.c keeps its tokenizer in a file of its own.
-    let beside = std::fs::read_dir(path.parent().unwrap_or(Path::new(".")));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = std::fs::read_dir(folder);
     if path.extension().is_some_and(|e| e == "bin") {
         let is_tokenizer = |p: &PathBuf| {
             let name = p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
