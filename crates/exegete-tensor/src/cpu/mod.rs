@@ -9,6 +9,7 @@ pub mod embedding;
 pub mod linear;
 pub mod loss;
 pub mod norm;
+pub mod packed;
 pub mod rope;
 pub mod simd;
 pub mod sparse;

@@ -1,0 +1,299 @@
+//! bf16 panels on the matrix unit (AMX): tiles of 16 rows by 16 columns, 32 values of k in one instruction.
+//!
+//! The rows are rounded and laid out as tiles `[16][32]` once for each task. The instructions are written out,
+//! because the compiler has no types for them.
+
+use std::arch::asm;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::avx512;
+use super::drive::{Job, part, run_tasks};
+use super::memory::Scratch;
+use super::tile::PANEL;
+
+/// Rows of a tile.
+const ROWS: usize = 16;
+/// Values of k in a tile.
+const DEPTH: usize = 32;
+/// Units of an operand's tile.
+const TILE_UNITS: usize = ROWS * DEPTH / 2;
+/// Packed rows that a task holds, in units: half of a second-level cache.
+const MOST_UNITS: usize = 256 * 1024;
+
+/// The configuration of the tile registers, as `ldtilecfg` reads it.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// All eight registers at their full size.
+static CONFIG: Config = Config {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Whether the machine has the unit, the system lends it to us, and it computes a small product rightly.
+pub(super) fn ready() -> bool {
+    static READY: OnceLock<bool> = OnceLock::new();
+    *READY.get_or_init(|| has_instructions() && system_allows() && self_check())
+}
+
+fn has_instructions() -> bool {
+    const BF16: u32 = 1 << 22;
+    const TILE: u32 = 1 << 24;
+    if !super::layout::has_avx512_bf16() {
+        return false;
+    }
+    // SAFETY: a machine with AVX-512 has the instruction `cpuid` and this leaf.
+    let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+    leaf.edx & BF16 != 0 && leaf.edx & TILE != 0
+}
+
+/// Asks for the tile registers: the system does not save them for a process that did not.
+#[cfg(target_os = "linux")]
+fn system_allows() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // SAFETY: the call changes nothing but this permission, and fails where it is unknown.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_allows() -> bool {
+    false
+}
+
+/// An emulator or a hypervisor may announce the unit and not have it right.
+fn self_check() -> bool {
+    let x: Vec<f32> = (0..ROWS * DEPTH).map(|i| (i % 7) as f32 - 3.0).collect();
+    let w = |row: usize, i: usize| ((row * 5 + i * 3) % 11) as f32 - 5.0;
+    let mut panel = vec![0u32; DEPTH / 2 * PANEL];
+    for (i, unit) in panel.iter_mut().enumerate() {
+        let half = |h: usize| u32::from(super::layout::to_bf16(w(i % PANEL, i / PANEL * 2 + h)));
+        *unit = half(0) | half(1) << 16;
+    }
+    let mut packed = vec![0u32; TILE_UNITS];
+    let mut out = vec![0f32; ROWS * PANEL];
+    // SAFETY: the instructions are there and allowed, and the buffers hold one tile and one panel.
+    unsafe {
+        for (row, x) in x.chunks_exact(DEPTH).enumerate() {
+            avx512::round_bf16_steps(x, packed[row * DEPTH / 2..].as_mut_ptr(), TILE_UNITS);
+        }
+        configure();
+        one_by_panel(1, packed.as_ptr(), panel.as_ptr(), out.as_mut_ptr(), PANEL, 0);
+        release();
+    }
+    // Small integers: exact.
+    (0..ROWS * PANEL).all(|o| {
+        let (row, column) = (o / PANEL, o % PANEL);
+        out[o] == (0..DEPTH).map(|i| x[row * DEPTH + i] * w(column, i)).sum::<f32>()
+    })
+}
+
+/// # Safety
+/// The process may use the unit.
+unsafe fn configure() {
+    // SAFETY: the configuration is valid.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly)) }
+}
+
+/// # Safety
+/// The process may use the unit.
+unsafe fn release() {
+    // SAFETY: by the caller's promise.
+    unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
+}
+
+/// Two tiles of rows by one panel: `out[32, 32]`, rows `out_stride` apart.
+///
+/// # Safety
+/// The unit is configured; `x` points at two times `steps` tiles, `w` at `steps` times 16 units of a panel, and
+/// `out` at what is written.
+unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32, out_stride: usize) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm6, [{w} + {s128}*1]",
+            "tileloadd tmm4, [{x} + {s64}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{w} + {s128}*1 + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{y} + {s64}*1]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {x}, 1024",
+            "add {y}, 1024",
+            "add {w}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{out} + {stride}*1], tmm0",
+            "tilestored [{out} + {stride}*1 + 64], tmm1",
+            "tilestored [{low} + {stride}*1], tmm2",
+            "tilestored [{low} + {stride}*1 + 64], tmm3",
+            x = inout(reg) x => _,
+            y = inout(reg) x.add(steps * TILE_UNITS) => _,
+            w = inout(reg) w => _,
+            steps = inout(reg) steps => _,
+            s64 = in(reg) 64usize,
+            s128 = in(reg) 128usize,
+            out = in(reg) out,
+            low = in(reg) out.wrapping_add(ROWS * out_stride),
+            stride = in(reg) out_stride * size_of::<f32>(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// One tile of rows by one panel: `out[16, 32]`. Asks for the weights `ahead` bytes further on.
+///
+/// # Safety
+/// As for [`two_by_panel`], with `steps` tiles in `x`.
+unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32, out_stride: usize, ahead: usize) {
+    // SAFETY: by the caller's promise; a prefetch of any address is harmless.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "2:",
+            "tileloadd tmm4, [{x} + {s64}*1]",
+            "tileloadd tmm6, [{w} + {s128}*1]",
+            "tileloadd tmm7, [{w} + {s128}*1 + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "mov {i:e}, 32",
+            "3:",
+            "prefetcht0 [{w} + {ahead}*1]",
+            "add {w}, 64",
+            "dec {i:e}",
+            "jnz 3b",
+            "add {x}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{out} + {stride}*1], tmm0",
+            "tilestored [{out} + {stride}*1 + 64], tmm1",
+            x = inout(reg) x => _,
+            w = inout(reg) w => _,
+            steps = inout(reg) steps => _,
+            i = out(reg) _,
+            ahead = in(reg) ahead,
+            s64 = in(reg) 64usize,
+            s128 = in(reg) 128usize,
+            out = in(reg) out,
+            stride = in(reg) out_stride * size_of::<f32>(),
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Distance of the prefetch when weights stream.
+const STREAM_AHEAD: usize = 4096;
+
+/// Into how many parts tiles of rows and panels are cut.
+fn cut(tiles: usize, panels: usize, steps: usize, threads: usize) -> (usize, usize) {
+    let most = (MOST_UNITS / (steps * TILE_UNITS)).clamp(2, 8);
+    let mut rows = tiles.div_ceil(most);
+    let want = 4 * threads;
+    if threads == 1 {
+        return (rows, 1);
+    }
+    // Tiles go in pairs. Rounding the rows again is dear, so panels are cut only for want of tasks.
+    rows = rows.max((tiles / 4).min(want)).max(1);
+    let groups = if rows >= want { 1 } else { want.div_ceil(rows).min(panels) };
+    (rows, groups)
+}
+
+/// Computes a product of bf16 panels, `stride` units each.
+pub(super) fn product(job: &Job, units: &[u32], stride: usize) {
+    if job.m == 0 || job.cols == 0 || job.k == 0 {
+        // Nothing to multiply: the other driver knows what that means.
+        return super::drive::product(job, avx512::BF16);
+    }
+    let (tiles, panels, steps) = (job.m.div_ceil(ROWS), job.cols.div_ceil(PANEL), job.k.div_ceil(DEPTH));
+    assert!(panels * stride <= units.len() && stride == steps * TILE_UNITS * 2, "panels end too early");
+    let work = job.m * job.cols * job.k;
+    let threads = if work < super::drive::PARALLEL_FROM * 8 { 1 } else { rayon::current_num_threads() };
+    let parts = cut(tiles, panels, steps, threads);
+    let work = if threads == 1 { 0 } else { work };
+    run_tasks(work, parts, |r, g| {
+        task(job, units, steps, part(tiles, parts.0, r), part(panels, parts.1, g));
+    });
+}
+
+/// One task: some tiles of rows by some panels.
+fn task(job: &Job, units: &[u32], steps: usize, tiles: Range<usize>, panels: Range<usize>) {
+    let tile_units = steps * TILE_UNITS;
+    let mut scratch = Scratch::operand();
+    let packed = scratch.units(tiles.len() * tile_units);
+    for (tile, packed) in tiles.clone().zip(packed.chunks_exact_mut(tile_units)) {
+        for row in 0..ROWS {
+            let to = packed[row * DEPTH / 2..].as_mut_ptr();
+            let x = if tile * ROWS + row < job.m {
+                &job.x[(tile * ROWS + row) * job.x_stride..][..job.k]
+            } else {
+                // A row that does not exist is zero and its output is dropped.
+                &[]
+            };
+            // SAFETY: `ready` saw the instructions; each step of the tile holds this row.
+            unsafe {
+                avx512::round_bf16_steps(x, to, TILE_UNITS);
+                for step in x.len().div_ceil(DEPTH)..steps {
+                    to.add(step * TILE_UNITS).write_bytes(0, DEPTH / 2);
+                }
+            }
+        }
+    }
+    let mut edge = [0f32; 2 * ROWS * PANEL];
+    // SAFETY: `ready` saw that the unit is there and allowed; no other code of this thread uses it meanwhile.
+    unsafe { configure() };
+    for panel in panels {
+        let w = units[panel * 2 * tile_units..][..2 * tile_units].as_ptr();
+        for i in (0..tiles.len()).step_by(2) {
+            let pair = i + 2 <= tiles.len();
+            let first = (tiles.start + i) * ROWS;
+            let rows = (if pair { 2 * ROWS } else { ROWS }).min(job.m - first);
+            let cols = PANEL.min(job.cols - panel * PANEL);
+            let whole = rows % ROWS == 0 && (rows == 2 * ROWS || !pair) && cols == PANEL && job.bias.is_none();
+            // SAFETY: rows times panels of this task alone, inside the output.
+            let out = unsafe { job.out.at(first * job.cols + panel * PANEL) };
+            let (to, to_stride) = if whole { (out, job.cols) } else { (edge.as_mut_ptr(), PANEL) };
+            let x = packed[i * tile_units..].as_ptr();
+            // SAFETY: the unit is configured, the operands hold `steps` tiles, and the destination the whole tiles.
+            unsafe {
+                if pair {
+                    two_by_panel(steps, x, w, to, to_stride);
+                } else {
+                    one_by_panel(steps, x, w, to, to_stride, STREAM_AHEAD);
+                }
+            }
+            if whole {
+                continue;
+            }
+            for (r, sums) in edge.chunks_exact(PANEL).take(rows).enumerate() {
+                // SAFETY: as for `out` above.
+                let out = unsafe { job.out.range((first + r) * job.cols + panel * PANEL, cols) };
+                out.copy_from_slice(&sums[..cols]);
+                if let Some(bias) = job.bias {
+                    out.iter_mut().zip(&bias[panel * PANEL..]).for_each(|(o, b)| *o += b);
+                }
+            }
+        }
+    }
+    // SAFETY: as for `configure`.
+    unsafe { release() };
+}

@@ -1,0 +1,238 @@
+//! From a product to tiles: which task computes what, and in which order a task walks its part.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::layout;
+use super::memory::{Scratch, as_units};
+use super::tile::{Kernel, PANEL, SLICE, Tile};
+use crate::cpu::Shared;
+
+/// Multiply-adds below which a product is not worth waking other threads for.
+pub(super) const PARALLEL_FROM: usize = 256 * 1024;
+
+/// `out[m, cols] = x[m, k] w[cols, k]^T (+ bias)`, or added to `out`.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    /// Rows.
+    pub(super) m: usize,
+    /// Columns of the output.
+    pub(super) cols: usize,
+    /// Values summed for each output.
+    pub(super) k: usize,
+    /// The rows, the first value of the first row in front.
+    pub(super) x: &'a [f32],
+    /// Distance between rows of `x`.
+    pub(super) x_stride: usize,
+    /// The panels.
+    pub(super) weights: Weights<'a>,
+    /// What is added at the end.
+    pub(super) bias: Option<&'a [f32]>,
+    /// The output, row-major, `cols` values in a row.
+    pub(super) out: Shared,
+    /// Whether the sums go on from what the output holds.
+    pub(super) resume: bool,
+}
+
+/// Where the panels of a product are.
+#[derive(Clone, Copy)]
+pub(super) enum Weights<'a> {
+    /// In memory, each `stride` units long.
+    There { units: &'a [u32], stride: usize },
+    /// Made when they are used: `f(panel, out)` writes `[k][PANEL]` floats.
+    Made(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
+}
+
+/// Tiles of rows that a task takes before it is cut along rows.
+const MOST_TILES: usize = 16;
+/// Panels that a task takes at most: their part of the output stays in the second-level cache.
+const MOST_PANELS: usize = 8;
+/// Panels for which packing the rows again costs little.
+const FEW_PANELS: usize = 4;
+/// Tiles for which reading the weights again costs little.
+const FEW_TILES: usize = 4;
+/// Tiles up to which a task streams panel after panel, its rows packed as a whole.
+const STREAM_TILES: usize = 3;
+/// Distance of the prefetch when weights stream, in bytes.
+const STREAM_AHEAD: usize = 4096;
+/// Units of made panels that a task holds: they stay in the second-level cache.
+const MADE_UNITS: usize = 128 * 1024;
+/// Tasks for each thread, so that a thread that is held up does not hold up the product.
+const TASKS_EACH: usize = 8;
+
+/// Part `i` of `n` nearly equal parts of `0..len`.
+pub(super) fn part(len: usize, n: usize, i: usize) -> Range<usize> {
+    len * i / n..len * (i + 1) / n
+}
+
+/// Runs `f(row part, panel part)` over `row_parts` by `panel_parts`, on all threads if there are several and the
+/// work is worth it. Neighbouring tasks share panels.
+pub(super) fn run_tasks(work: usize, (row_parts, panel_parts): (usize, usize), f: impl Fn(usize, usize) + Sync) {
+    let n_tasks = row_parts * panel_parts;
+    let task = |t: usize| f(t % row_parts, t / row_parts);
+    if n_tasks == 1 || work < PARALLEL_FROM {
+        (0..n_tasks).for_each(task);
+    } else {
+        (0..n_tasks).into_par_iter().with_max_len(1).for_each(task);
+    }
+}
+
+/// Into how many parts rows and panels are cut.
+fn cut(tiles: usize, panels: usize, most_panels: usize, threads: usize) -> (usize, usize) {
+    let (mut rows, mut groups) = (tiles.div_ceil(MOST_TILES), panels.div_ceil(most_panels));
+    if threads == 1 {
+        return (rows, groups);
+    }
+    let want = TASKS_EACH * threads;
+    // Where cutting costs little first, then wherever there is something to cut.
+    for (few_panels, few_tiles) in [(FEW_PANELS, FEW_TILES), (1, 1)] {
+        while rows * groups < want {
+            if panels / (groups + 1) >= few_panels
+                && (panels / groups > MOST_PANELS / 2 || tiles / (rows + 1) < few_tiles)
+            {
+                groups += 1;
+            } else if tiles / (rows + 1) >= few_tiles {
+                rows += 1;
+            } else {
+                break;
+            }
+        }
+    }
+    (rows, groups)
+}
+
+/// Computes a product.
+pub(super) fn product(job: &Job, kernel: Kernel) {
+    if job.m == 0 || job.cols == 0 {
+        return;
+    }
+    let (tiles, panels) = (job.m.div_ceil(kernel.rows), job.cols.div_ceil(PANEL));
+    let work = job.m * job.cols * job.k;
+    let threads = if work < PARALLEL_FROM { 1 } else { rayon::current_num_threads() };
+    let (row_parts, groups) = match job.weights {
+        Weights::There { .. } => cut(tiles, panels, MOST_PANELS, threads),
+        // A panel is made once where that leaves work for all threads.
+        Weights::Made(_) => {
+            let most = (MADE_UNITS / (job.k * PANEL).max(1)).clamp(1, MOST_PANELS);
+            let groups = panels.div_ceil(most).max(panels.min(2 * threads));
+            (if threads > 1 { (2 * threads).div_ceil(groups).min(tiles) } else { 1 }, groups)
+        }
+    };
+    run_tasks(work, (row_parts, groups), |r, g| {
+        let (tiles_here, panels_here) = (part(tiles, row_parts, r), part(panels, groups, g));
+        match job.weights {
+            Weights::There { units, stride } => task(job, kernel, tiles_here, panels_here, units, stride, 0),
+            Weights::Made(make) => {
+                let (mut scratch, stride) = (Scratch::panels(), job.k * PANEL);
+                let made = scratch.floats(panels_here.len() * stride);
+                for (i, panel) in panels_here.clone().enumerate() {
+                    make(panel, &mut made[i * stride..(i + 1) * stride]);
+                }
+                let (made, first) = (as_units(made), panels_here.start);
+                for tiles_here in
+                    tiles_here.clone().step_by(MOST_TILES).map(|t| t..(t + MOST_TILES).min(tiles_here.end))
+                {
+                    task(job, kernel, tiles_here, panels_here.clone(), made, stride, first);
+                }
+            }
+        }
+    });
+}
+
+/// One task: some tiles of rows by some panels, of which `units` holds those from `first_panel` on.
+fn task(
+    job: &Job,
+    kernel: Kernel,
+    tiles: Range<usize>,
+    panels: Range<usize>,
+    units: &[u32],
+    stride: usize,
+    first_panel: usize,
+) {
+    let n_tiles = job.m.div_ceil(kernel.rows);
+    let k_units = job.k.div_ceil(kernel.per_unit);
+    let n_slices = k_units.div_ceil(SLICE).max(1);
+    assert!((panels.end - first_panel - 1) * stride + k_units * PANEL <= units.len(), "panels end too early");
+    let stream = tiles.len() <= STREAM_TILES;
+    let tile_units = kernel.rows * SLICE;
+    let slice_units = tiles.len() * tile_units;
+    let mut scratch = Scratch::operand();
+    let packed = scratch.units(slice_units * if stream { n_slices } else { 1 });
+
+    let compute = |slice: usize, packed: &[u32], panel: usize, next: *const u32| {
+        let here = &units[(panel - first_panel) * stride + slice * SLICE * PANEL..];
+        let from = slice * SLICE;
+        let cols = PANEL.min(job.cols - panel * PANEL);
+        let bias = match job.bias {
+            Some(bias) if slice + 1 == n_slices => bias[panel * PANEL..panel * PANEL + cols].as_ptr(),
+            _ => std::ptr::null(),
+        };
+        let len = SLICE.min(k_units - from);
+        for (i, tile) in tiles.clone().enumerate() {
+            let rows = part(job.m, n_tiles, tile);
+            // Streaming: the first tile asks for what comes soon. Else all tiles together ask for the next slice.
+            let (ahead, ahead_step) = match (stream, i) {
+                (true, 0) => (here.as_ptr().wrapping_byte_add(STREAM_AHEAD), 4 * PANEL),
+                (true, _) => (here.as_ptr(), 0),
+                (false, _) => (next.wrapping_add(i * len * PANEL / tiles.len()), 4 * PANEL / tiles.len()),
+            };
+            let tile = Tile {
+                rows: rows.len(),
+                units: len,
+                x: packed[i * tile_units..(i + 1) * tile_units].as_ptr(),
+                w: here[..len * PANEL].as_ptr(),
+                // SAFETY: the tile lies in the output, which this task alone writes.
+                out: unsafe { job.out.at(rows.start * job.cols + panel * PANEL) },
+                out_stride: job.cols,
+                cols,
+                resume: job.resume || slice > 0,
+                bias,
+                ahead,
+                ahead_step,
+            };
+            // SAFETY: the caller chose a kernel of this machine; a tile has at most `kernel.rows` rows, the
+            // operands were sliced to what it reads, and it writes rows and columns of this task alone.
+            unsafe { (kernel.run)(&tile) };
+        }
+    };
+    if stream {
+        for slice in 0..n_slices {
+            pack(job, kernel, &tiles, slice, &mut packed[slice * slice_units..(slice + 1) * slice_units]);
+        }
+        for panel in panels {
+            for slice in 0..n_slices {
+                compute(slice, &packed[slice * slice_units..(slice + 1) * slice_units], panel, std::ptr::null());
+            }
+        }
+    } else {
+        for slice in 0..n_slices {
+            pack(job, kernel, &tiles, slice, packed);
+            for panel in panels.clone() {
+                let (next_panel, next_slice) =
+                    if panel + 1 < panels.end { (panel + 1, slice) } else { (panels.start, slice + 1) };
+                let next =
+                    units.as_ptr().wrapping_add((next_panel - first_panel) * stride + next_slice * SLICE * PANEL);
+                compute(slice, packed, panel, next);
+            }
+        }
+    }
+}
+
+/// Copies one slice of the rows of `tiles`, so that a kernel finds row r of a tile at a fixed distance: rows a
+/// power of two apart would push each other out of the cache.
+fn pack(job: &Job, kernel: Kernel, tiles: &Range<usize>, slice: usize, packed: &mut [u32]) {
+    let n_tiles = job.m.div_ceil(kernel.rows);
+    let from = slice * SLICE * kernel.per_unit;
+    let len = (SLICE * kernel.per_unit).min(job.k - from.min(job.k));
+    for (tile, packed) in tiles.clone().zip(packed.chunks_exact_mut(kernel.rows * SLICE)) {
+        for (row, packed) in part(job.m, n_tiles, tile).zip(packed.chunks_exact_mut(SLICE)) {
+            let src = &job.x[row * job.x_stride + from..][..len];
+            if kernel.per_unit == 1 {
+                packed[..len].copy_from_slice(as_units(src));
+            } else {
+                layout::encode_bf16(src, packed);
+            }
+        }
+    }
+}

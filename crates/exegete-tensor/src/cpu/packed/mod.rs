@@ -1,0 +1,372 @@
+//! Weights of linear layers, kept in panels in the order in which a kernel reads them.
+//!
+//! A panel is 32 rows of the matrix with k outermost: `[k][32]` in `f32`, `[k / 2][32][2]` in bf16. The product
+//! `x W^T` walks it from beginning to end; the product `dy W` of the backward pass turns slices of the same panels
+//! around, so that a weight is in memory once. The layers of a stack lie one after the other in one buffer.
+//!
+//! In `f32`, and in bf16 without instructions of its own, an output is one chain of multiply-adds in the order of
+//! k. So its bits depend neither on the other rows, nor on their number, nor on the threads; and they are the same
+//! on every machine with a fused multiply-add.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod drive;
+mod layout;
+mod memory;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Shared;
+use super::simd::{Isa, isa};
+use drive::{Job, Weights};
+use memory::{Buffer, Scratch, as_floats_mut, as_units};
+use tile::{Kernel, PANEL, SLICE};
+
+/// Where rows come from that are decoded only when needed (a memory-mapped quantised tensor).
+pub trait RowSource: Send + Sync {
+    /// Number of rows (outputs of the layer).
+    fn n(&self) -> usize;
+    /// Values in a row (inputs of the layer).
+    fn k(&self) -> usize;
+    /// Decodes row `i` into `out`, `k` values.
+    fn row(&self, i: usize, out: &mut [f32]);
+    /// Bytes that the source holds.
+    fn resident_bytes(&self) -> usize;
+}
+
+/// How a stack keeps its values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// As they are.
+    F32,
+    /// Rounded to bf16. Products round their other operand too, where the machine multiplies bf16; sums are `f32`.
+    Bf16,
+}
+
+/// What a stack is made of.
+enum Content {
+    /// Panels, `units` long each, of all layers.
+    Panels { keep: Keep, units: usize, data: Buffer },
+    /// A source for each layer.
+    Rows(Vec<Arc<dyn RowSource>>),
+}
+
+/// Matrices `[n, k]` of one kind, one for each layer: panels in one buffer, or row sources.
+pub struct Stack {
+    n_layers: usize,
+    n: usize,
+    k: usize,
+    content: Content,
+}
+
+impl Stack {
+    /// Zero matrices, `n` outputs by `k` inputs, to be filled.
+    pub fn new(keep: Keep, n_layers: usize, n: usize, k: usize) -> Self {
+        // For bf16, whole steps of the matrix unit; the padding is zero and meets zeros.
+        let units = PANEL
+            * match keep {
+                Keep::F32 => k,
+                Keep::Bf16 => k.next_multiple_of(32) / 2,
+            };
+        let data = Buffer::zeroed(n_layers * n.div_ceil(PANEL) * units);
+        Self { n_layers, n, k, content: Content::Panels { keep, units, data } }
+    }
+
+    /// Matrices that stay as they are and are decoded panel by panel at each use. All have one shape.
+    pub fn from_rows(sources: Vec<Arc<dyn RowSource>>) -> Self {
+        let (n, k) = sources.first().map_or((0, 0), |s| (s.n(), s.k()));
+        assert!(sources.iter().all(|s| s.n() == n && s.k() == k), "row sources of different shapes in one stack");
+        Self { n_layers: sources.len(), n, k, content: Content::Rows(sources) }
+    }
+
+    /// Writes `rows` (`[r, k]`, row-major) into a layer, from row `first_row` on.
+    pub fn fill(&mut self, layer: usize, first_row: usize, rows: &[f32]) {
+        let (n, k) = (self.n, self.k);
+        if rows.is_empty() {
+            return;
+        }
+        let count = rows.len() / k;
+        assert!(layer < self.n_layers && rows.len() == count * k && first_row + count <= n, "rows beyond the matrix");
+        let Content::Panels { keep, units, data } = &mut self.content else {
+            unreachable!("a stack of row sources is not filled");
+        };
+        let (keep, units) = (*keep, *units);
+        let layer_units = n.div_ceil(PANEL) * units;
+        let layer = &mut data.units_mut()[layer * layer_units..(layer + 1) * layer_units];
+        let (from, to) = (first_row / PANEL, (first_row + count).div_ceil(PANEL));
+        layer[from * units..to * units].par_chunks_mut(units).enumerate().for_each(|(p, panel)| {
+            let start = (from + p) * PANEL;
+            let here = start.max(first_row)..(start + PANEL).min(first_row + count);
+            let rows = &rows[(here.start - first_row) * k..(here.end - first_row) * k];
+            let panel = &mut panel[here.start - start..];
+            match keep {
+                Keep::F32 => layout::transpose((here.len(), k), as_units(rows), k, panel, PANEL),
+                Keep::Bf16 => {
+                    let (mut scratch, row_units) = (Scratch::rows(), units / PANEL);
+                    let encoded = scratch.units(here.len() * row_units);
+                    for (row, units) in rows.chunks_exact(k).zip(encoded.chunks_exact_mut(row_units)) {
+                        layout::encode_bf16(row, units);
+                    }
+                    layout::transpose((here.len(), row_units), encoded, row_units, panel, PANEL);
+                }
+            }
+        });
+    }
+
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        self.n_layers
+    }
+}
+
+/// One layer of a stack, a matrix `[n, k]`.
+#[derive(Clone)]
+pub struct Matrix {
+    stack: Arc<Stack>,
+    layer: usize,
+}
+
+/// Which kernels compute a product; the best that the machine has, unless a test says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Path {
+    /// The matrix unit for bf16 panels, AVX-512 for the rest.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    /// Pairs of bf16 on vectors, AVX-512 for the rest.
+    #[cfg(target_arch = "x86_64")]
+    Pairs,
+    /// `f32` kernels alone; bf16 panels are widened.
+    Floats(Isa),
+}
+
+impl Path {
+    /// The best path of this machine.
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if amx::ready() {
+                return Self::Amx;
+            }
+            if layout::has_avx512_bf16() {
+                return Self::Pairs;
+            }
+        }
+        Self::Floats(isa())
+    }
+
+    /// The kernel for `f32` panels.
+    fn floats(self) -> Kernel {
+        tile::kernel(match self {
+            Self::Floats(isa) => isa,
+            #[cfg(target_arch = "x86_64")]
+            _ => Isa::Avx512,
+        })
+    }
+}
+
+/// Values of turned panels that the backward pass holds at a time.
+const TURNED: usize = 1 << 20;
+
+impl Matrix {
+    /// Layer `layer` of a stack.
+    pub fn new(stack: Arc<Stack>, layer: usize) -> Self {
+        assert!(layer < stack.n_layers, "layer {layer} of {}", stack.n_layers);
+        Self { stack, layer }
+    }
+
+    /// Rows: outputs of the layer.
+    pub fn n(&self) -> usize {
+        self.stack.n
+    }
+
+    /// Columns: inputs of the layer.
+    pub fn k(&self) -> usize {
+        self.stack.k
+    }
+
+    /// How the values are kept; none for a row source.
+    pub fn keep(&self) -> Option<Keep> {
+        match &self.stack.content {
+            Content::Panels { keep, .. } => Some(*keep),
+            Content::Rows(_) => None,
+        }
+    }
+
+    /// Bytes that this layer holds.
+    pub fn bytes(&self) -> usize {
+        match &self.stack.content {
+            Content::Panels { units, .. } => self.n_panels() * units * size_of::<u32>(),
+            Content::Rows(sources) => sources[self.layer].resident_bytes(),
+        }
+    }
+
+    /// Row `i`, `k` values, as the products see it.
+    pub fn row(&self, i: usize, out: &mut [f32]) {
+        assert!(i < self.n() && out.len() == self.k(), "row {i} of {}x{}", self.n(), self.k());
+        match &self.stack.content {
+            Content::Panels { keep, units, .. } => {
+                let panel = &self.panels()[i / PANEL * units..][..*units];
+                match keep {
+                    Keep::F32 => layout::unpack_f32(panel, i % PANEL, out),
+                    Keep::Bf16 => layout::unpack_bf16(panel, i % PANEL, out),
+                }
+            }
+            Content::Rows(sources) => sources[self.layer].row(i, out),
+        }
+    }
+
+    /// Rows `range`, row-major, `[range.len(), k]`.
+    pub fn rows(&self, range: Range<usize>, out: &mut [f32]) {
+        assert!(out.len() == range.len() * self.k(), "rows {range:?} of {}x{}", self.n(), self.k());
+        for (i, out) in range.zip(out.chunks_exact_mut(self.k().max(1))) {
+            self.row(i, out);
+        }
+    }
+
+    /// `out[m, n] = x[m, k] W^T (+ bias[n])`.
+    pub fn forward(&self, m: usize, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        self.forward_with(Path::best(), m, x, bias, out);
+    }
+
+    /// `dx[m, k] = dy[m, n] W`.
+    pub fn backward(&self, m: usize, dy: &[f32], dx: &mut [f32]) {
+        self.backward_with(Path::best(), m, dy, dx);
+    }
+
+    /// [`forward`](Self::forward) on kernels that the machine must have.
+    pub(crate) fn forward_with(&self, path: Path, m: usize, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        let (n, k) = (self.n(), self.k());
+        assert!(x.len() == m * k && out.len() == m * n, "forward {m}x{k} by {n}x{k}");
+        assert!(bias.is_none_or(|b| b.len() == n), "a bias of another length than {n}");
+        let out = Shared(out.as_mut_ptr());
+        let none = Weights::There { units: &[], stride: 0 };
+        let job = Job { m, cols: n, k, x, x_stride: k, weights: none, bias, out, resume: false };
+        match &self.stack.content {
+            Content::Panels { keep, units: stride, .. } => {
+                let (units, stride) = (self.panels(), *stride);
+                let there = Job { weights: Weights::There { units, stride }, ..job };
+                match (keep, path) {
+                    (Keep::F32, _) => drive::product(&there, path.floats()),
+                    #[cfg(target_arch = "x86_64")]
+                    (Keep::Bf16, Path::Amx) => amx::product(&there, units, stride),
+                    #[cfg(target_arch = "x86_64")]
+                    (Keep::Bf16, Path::Pairs) => drive::product(&there, avx512::BF16),
+                    (Keep::Bf16, Path::Floats(_)) => {
+                        let make = |panel: usize, out: &mut [f32]| {
+                            layout::widen(k, &units[panel * stride..][..stride], out);
+                        };
+                        drive::product(&Job { weights: Weights::Made(&make), ..job }, path.floats());
+                    }
+                }
+            }
+            Content::Rows(sources) => {
+                let make = |panel: usize, out: &mut [f32]| {
+                    let first = panel * PANEL;
+                    let (mut scratch, count) = (Scratch::rows(), PANEL.min(n - first));
+                    let rows = scratch.floats(count * k);
+                    for (i, row) in rows.chunks_exact_mut(k.max(1)).enumerate() {
+                        sources[self.layer].row(first + i, row);
+                    }
+                    layout::transpose((count, k), as_units(rows), k, memory::as_units_mut(out), PANEL);
+                };
+                drive::product(&Job { weights: Weights::Made(&make), ..job }, path.floats());
+            }
+        }
+    }
+
+    /// [`backward`](Self::backward) on kernels that the machine must have.
+    ///
+    /// Some rows of the matrix at a time are turned into panels of its transpose, and the product goes on from the
+    /// sums of the rows before.
+    pub(crate) fn backward_with(&self, path: Path, m: usize, dy: &[f32], dx: &mut [f32]) {
+        let (n, k) = (self.n(), self.k());
+        assert!(dy.len() == m * n && dx.len() == m * k, "backward {m}x{n} by {n}x{k}");
+        if n == 0 {
+            dx.fill(0.0);
+        }
+        let n_turned = k.div_ceil(PANEL);
+        let chunk = (TURNED / (n_turned * PANEL).max(1) / SLICE).max(1) * SLICE;
+        let mut scratch = Scratch::panels();
+        let out = Shared(dx.as_mut_ptr());
+        for from in (0..n).step_by(chunk) {
+            let count = chunk.min(n - from);
+            let turned = scratch.units(n_turned * count * PANEL);
+            self.turn(from..from + count, turned);
+            let job = Job {
+                m,
+                cols: k,
+                k: count,
+                x: dy.get(from..).unwrap_or(&[]),
+                x_stride: n,
+                weights: Weights::There { units: turned, stride: count * PANEL },
+                bias: None,
+                out,
+                resume: from > 0,
+            };
+            drive::product(&job, path.floats());
+        }
+    }
+
+    /// Rows `range`, beginning at a multiple of a panel, as panels of the transpose: `[k / 32][range.len()][32]`.
+    fn turn(&self, range: Range<usize>, turned: &mut [u32]) {
+        let (k, count) = (self.k(), range.len());
+        let shared = Shared(as_floats_mut(turned).as_mut_ptr());
+        let n_turned = k.div_ceil(PANEL);
+        let tasks = (count.div_ceil(PANEL), 1);
+        drive::run_tasks(count * k * 4, tasks, |p, _| {
+            let rows = PANEL.min(count - p * PANEL);
+            let block = |q: usize| {
+                // SAFETY: the block of panel p's rows in turned panel q, which this task alone writes.
+                unsafe { shared.range((q * count + p * PANEL) * PANEL, rows * PANEL) }
+            };
+            match &self.stack.content {
+                Content::Panels { keep, units, .. } => {
+                    let panel = &self.panels()[(range.start / PANEL + p) * units..][..*units];
+                    for q in 0..n_turned {
+                        let from = q * PANEL;
+                        match keep {
+                            Keep::F32 => layout::turn_f32(panel, from, (rows, PANEL.min(k - from)), block(q)),
+                            Keep::Bf16 => layout::turn_bf16(panel, from, rows, block(q)),
+                        }
+                    }
+                }
+                Content::Rows(sources) => {
+                    let mut scratch = Scratch::rows();
+                    let row = scratch.floats(k);
+                    for r in 0..rows {
+                        sources[self.layer].row(range.start + p * PANEL + r, row);
+                        for (q, values) in row.chunks(PANEL).enumerate() {
+                            let to = &mut block(q)[r * PANEL..(r + 1) * PANEL];
+                            to[..values.len()].copy_from_slice(values);
+                            to[values.len()..].fill(0.0);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// The panels of this layer.
+    fn panels(&self) -> &[u32] {
+        match &self.stack.content {
+            Content::Panels { units, data, .. } => {
+                let len = self.n_panels() * units;
+                &data.units()[self.layer * len..(self.layer + 1) * len]
+            }
+            Content::Rows(_) => &[],
+        }
+    }
+
+    fn n_panels(&self) -> usize {
+        self.stack.n.div_ceil(PANEL)
+    }
+}
