@@ -60,15 +60,16 @@ fn multiply_adds(rounds: usize) -> f64 {
     (rounds * CHAINS * 8) as f64
 }
 
-/// Reads a buffer on all threads.
+/// Reads a buffer on all threads, each two streams at a time: one stream keeps too few lines in flight.
 fn read(data: &[f32]) {
     let sum: u32 = data
-        .par_chunks(1 << 16)
+        .par_chunks(1 << 19)
         .map(|chunk| {
+            let (one, two) = chunk.split_at(chunk.len() / 2);
             let mut acc = [0u32; 64];
-            for values in chunk.as_chunks::<64>().0 {
-                for (acc, value) in acc.iter_mut().zip(values) {
-                    *acc |= value.to_bits();
+            for (one, two) in one.as_chunks::<64>().0.iter().zip(two.as_chunks::<64>().0) {
+                for i in 0..64 {
+                    acc[i] |= one[i].to_bits() | two[i].to_bits();
                 }
             }
             acc.iter().fold(0, |a, b| a | b)
@@ -178,7 +179,7 @@ fn few_rows(filter: &str) {
         [(90, 576, 576), (90, 192, 576), (60, 1536, 576), (60, 576, 1536), (2, 49152, 576), (3, 4096, 4096)]
     {
         let mut layers = None;
-        for m in [1, 8, 16] {
+        for m in [1, 2, 4, 8, 12, 14, 16, 28] {
             let name = format!("({m}, {n}, {k})");
             if !name.contains(filter) {
                 continue;

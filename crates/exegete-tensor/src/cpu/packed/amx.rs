@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::avx512;
-use super::drive::{Job, part, run_tasks};
+use super::drive::{Job, part, run_tasks, write};
 use super::memory::Scratch;
 use super::tile::PANEL;
 
@@ -18,8 +18,17 @@ const ROWS: usize = 16;
 const DEPTH: usize = 32;
 /// Units of an operand's tile.
 const TILE_UNITS: usize = ROWS * DEPTH / 2;
+/// Sums of a tile of rows by a panel.
+const TILE_SUMS: usize = ROWS * PANEL;
 /// Packed rows that a task holds, in units: half of a second-level cache.
 const MOST_UNITS: usize = 256 * 1024;
+
+/// Tiles of rows that a task takes at most.
+const MOST_TILES: usize = 8;
+/// Sums that a task holds, in values: a quarter of a second-level cache.
+const MOST_SUMS: usize = 128 * 1024;
+/// Tasks for each thread.
+const TASKS_EACH: usize = 4;
 
 /// The configuration of the tile registers, as `ldtilecfg` reads it.
 #[repr(C, align(64))]
@@ -88,7 +97,7 @@ fn self_check() -> bool {
             avx512::round_bf16_steps(x, packed[row * DEPTH / 2..].as_mut_ptr(), TILE_UNITS);
         }
         configure();
-        one_by_panel(1, packed.as_ptr(), panel.as_ptr(), out.as_mut_ptr(), PANEL, 0);
+        one_by_panel(1, packed.as_ptr(), panel.as_ptr(), out.as_mut_ptr(), 0);
         release();
     }
     // Small integers: exact.
@@ -112,12 +121,12 @@ unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
 }
 
-/// Two tiles of rows by one panel: `out[32, 32]`, rows `out_stride` apart.
+/// Two tiles of rows by one panel: `sums[32][32]`.
 ///
 /// # Safety
 /// The unit is configured; `x` points at two times `steps` tiles, `w` at `steps` times 16 units of a panel, and
-/// `out` at what is written.
-unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32, out_stride: usize) {
+/// `sums` at what is written.
+unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, sums: *mut f32) {
     // SAFETY: by the caller's promise.
     unsafe {
         asm!(
@@ -139,19 +148,17 @@ unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{out} + {stride}*1], tmm0",
-            "tilestored [{out} + {stride}*1 + 64], tmm1",
-            "tilestored [{low} + {stride}*1], tmm2",
-            "tilestored [{low} + {stride}*1 + 64], tmm3",
+            "tilestored [{sums} + {s128}*1], tmm0",
+            "tilestored [{sums} + {s128}*1 + 64], tmm1",
+            "tilestored [{sums} + {s128}*1 + 2048], tmm2",
+            "tilestored [{sums} + {s128}*1 + 2112], tmm3",
             x = inout(reg) x => _,
             y = inout(reg) x.add(steps * TILE_UNITS) => _,
             w = inout(reg) w => _,
             steps = inout(reg) steps => _,
             s64 = in(reg) 64usize,
             s128 = in(reg) 128usize,
-            out = in(reg) out,
-            low = in(reg) out.wrapping_add(ROWS * out_stride),
-            stride = in(reg) out_stride * size_of::<f32>(),
+            sums = in(reg) sums,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -159,11 +166,11 @@ unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32
     }
 }
 
-/// One tile of rows by one panel: `out[16, 32]`. Asks for the weights `ahead` bytes further on.
+/// One tile of rows by one panel: `sums[16][32]`. Asks for the weights `ahead` bytes further on.
 ///
 /// # Safety
 /// As for [`two_by_panel`], with `steps` tiles in `x`.
-unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32, out_stride: usize, ahead: usize) {
+unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, sums: *mut f32, ahead: usize) {
     // SAFETY: by the caller's promise; a prefetch of any address is harmless.
     unsafe {
         asm!(
@@ -184,8 +191,8 @@ unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32
             "add {x}, 1024",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{out} + {stride}*1], tmm0",
-            "tilestored [{out} + {stride}*1 + 64], tmm1",
+            "tilestored [{sums} + {s128}*1], tmm0",
+            "tilestored [{sums} + {s128}*1 + 64], tmm1",
             x = inout(reg) x => _,
             w = inout(reg) w => _,
             steps = inout(reg) steps => _,
@@ -193,8 +200,7 @@ unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, out: *mut f32
             ahead = in(reg) ahead,
             s64 = in(reg) 64usize,
             s128 = in(reg) 128usize,
-            out = in(reg) out,
-            stride = in(reg) out_stride * size_of::<f32>(),
+            sums = in(reg) sums,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
@@ -206,16 +212,12 @@ const STREAM_AHEAD: usize = 4096;
 
 /// Into how many parts tiles of rows and panels are cut.
 fn cut(tiles: usize, panels: usize, steps: usize, threads: usize) -> (usize, usize) {
-    let most = (MOST_UNITS / (steps * TILE_UNITS)).clamp(2, 8);
-    let mut rows = tiles.div_ceil(most);
-    let want = 4 * threads;
-    if threads == 1 {
-        return (rows, 1);
-    }
+    let most = (MOST_UNITS / (steps * TILE_UNITS)).clamp(2, MOST_TILES);
+    let want = if threads == 1 { 1 } else { TASKS_EACH * threads };
     // Tiles go in pairs. Rounding the rows again is dear, so panels are cut only for want of tasks.
-    rows = rows.max((tiles / 4).min(want)).max(1);
-    let groups = if rows >= want { 1 } else { want.div_ceil(rows).min(panels) };
-    (rows, groups)
+    let rows = tiles.div_ceil(most).max((tiles / 2).min(want)).max(1);
+    let most = (MOST_SUMS / (tiles.div_ceil(rows) * TILE_SUMS)).max(1);
+    (rows, panels.div_ceil(most).max(want.div_ceil(rows).min(panels)))
 }
 
 /// Computes a product of bf16 panels, `stride` units each.
@@ -258,42 +260,24 @@ fn task(job: &Job, units: &[u32], steps: usize, tiles: Range<usize>, panels: Ran
             }
         }
     }
-    let mut edge = [0f32; 2 * ROWS * PANEL];
+    let mut scratch = Scratch::sums();
+    let sums = scratch.floats(panels.len() * tiles.len() * TILE_SUMS);
     // SAFETY: `ready` saw that the unit is there and allowed; no other code of this thread uses it meanwhile.
     unsafe { configure() };
-    for panel in panels {
+    for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(tiles.len() * TILE_SUMS)) {
         let w = units[panel * 2 * tile_units..][..2 * tile_units].as_ptr();
-        for i in (0..tiles.len()).step_by(2) {
-            let pair = i + 2 <= tiles.len();
-            let first = (tiles.start + i) * ROWS;
-            let rows = (if pair { 2 * ROWS } else { ROWS }).min(job.m - first);
-            let cols = PANEL.min(job.cols - panel * PANEL);
-            let whole = rows % ROWS == 0 && (rows == 2 * ROWS || !pair) && cols == PANEL && job.bias.is_none();
-            // SAFETY: rows times panels of this task alone, inside the output.
-            let out = unsafe { job.out.at(first * job.cols + panel * PANEL) };
-            let (to, to_stride) = if whole { (out, job.cols) } else { (edge.as_mut_ptr(), PANEL) };
-            let x = packed[i * tile_units..].as_ptr();
-            // SAFETY: the unit is configured, the operands hold `steps` tiles, and the destination the whole tiles.
+        for (x, sums) in packed.chunks(2 * tile_units).zip(sums.chunks_mut(2 * TILE_SUMS)) {
+            // SAFETY: the unit is configured, the operands hold `steps` tiles, and the sums one or two.
             unsafe {
-                if pair {
-                    two_by_panel(steps, x, w, to, to_stride);
+                if sums.len() == 2 * TILE_SUMS {
+                    two_by_panel(steps, x.as_ptr(), w, sums.as_mut_ptr());
                 } else {
-                    one_by_panel(steps, x, w, to, to_stride, STREAM_AHEAD);
-                }
-            }
-            if whole {
-                continue;
-            }
-            for (r, sums) in edge.chunks_exact(PANEL).take(rows).enumerate() {
-                // SAFETY: as for `out` above.
-                let out = unsafe { job.out.range((first + r) * job.cols + panel * PANEL, cols) };
-                out.copy_from_slice(&sums[..cols]);
-                if let Some(bias) = job.bias {
-                    out.iter_mut().zip(&bias[panel * PANEL..]).for_each(|(o, b)| *o += b);
+                    one_by_panel(steps, x.as_ptr(), w, sums.as_mut_ptr(), STREAM_AHEAD);
                 }
             }
         }
     }
     // SAFETY: as for `configure`.
     unsafe { release() };
+    write(job, tiles.start * ROWS..(tiles.end * ROWS).min(job.m), tiles.len() * ROWS, &panels, sums);
 }

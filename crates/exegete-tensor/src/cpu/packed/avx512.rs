@@ -47,26 +47,22 @@ macro_rules! tile_kernel {
         /// As for [`Kernel::run`], with `t.rows == R`.
         #[target_feature(enable = $features)]
         unsafe fn $rows<const R: usize>(t: &Tile) {
-            // A column that does not exist is neither read nor written.
-            let all = ((1u64 << t.cols) - 1) as u32;
-            let masks = [all as u16, (all >> 16) as u16];
             let mut acc = [[_mm512_setzero_ps(); 2]; R];
             if t.resume {
                 for r in 0..R {
                     for h in 0..2 {
-                        // SAFETY: the mask keeps to the tile's columns.
-                        acc[r][h] = unsafe {
-                            _mm512_maskz_loadu_ps(masks[h], t.out.wrapping_add(r * t.out_stride + h * 16))
-                        };
+                        // SAFETY: the tile has R rows of PANEL sums.
+                        acc[r][h] = unsafe { _mm512_loadu_ps(t.sums.add(r * PANEL + h * 16)) };
                     }
                 }
             }
-            let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead.cast::<i8>());
+            let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead.map(|a| a.cast::<i8>()));
             for _ in 0..t.units {
                 // A prefetch of any address is harmless.
-                _mm_prefetch::<_MM_HINT_T0>(ahead);
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
-                ahead = ahead.wrapping_add(t.ahead_step);
+                for i in 0..2 {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead[i]);
+                    ahead[i] = ahead[i].wrapping_add(t.ahead_step[i]);
+                }
                 // SAFETY: a panel has PANEL columns at each unit, a row `units` values.
                 unsafe {
                     let weights = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(16).cast())];
@@ -80,21 +76,10 @@ macro_rules! tile_kernel {
                 x = x.wrapping_add(1);
                 w = w.wrapping_add(PANEL);
             }
-            if !t.bias.is_null() {
-                for h in 0..2 {
-                    // SAFETY: the mask keeps to the bias's values.
-                    let bias = unsafe { _mm512_maskz_loadu_ps(masks[h], t.bias.wrapping_add(h * 16)) };
-                    for r in 0..R {
-                        acc[r][h] = _mm512_add_ps(acc[r][h], bias);
-                    }
-                }
-            }
             for r in 0..R {
                 for h in 0..2 {
-                    // SAFETY: the mask keeps to the tile's columns.
-                    unsafe {
-                        _mm512_mask_storeu_ps(t.out.wrapping_add(r * t.out_stride + h * 16), masks[h], acc[r][h]);
-                    }
+                    // SAFETY: as above.
+                    unsafe { _mm512_storeu_ps(t.sums.add(r * PANEL + h * 16), acc[r][h]) };
                 }
             }
         }
@@ -177,14 +162,21 @@ pub(super) unsafe fn round_bf16(src: &[f32], dst: *mut u32) -> usize {
 /// AVX512-BF16 is there, and at `dst` there are 16 units for each step.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn round_bf16_steps(src: &[f32], dst: *mut u32, step_units: usize) {
-    for (step, values) in src.chunks(32).enumerate() {
-        let all = ((1u64 << values.len()) - 1) as u32;
-        // SAFETY: the masks keep to the values that are there, and the step's units are there.
-        unsafe {
-            let low = _mm512_maskz_loadu_ps(all as u16, values.as_ptr());
-            let high = _mm512_maskz_loadu_ps((all >> 16) as u16, values.as_ptr().wrapping_add(16));
+    let (whole, rest) = src.as_chunks::<32>();
+    // SAFETY: the step has 32 values, or as many as the masks say, and its units are there.
+    unsafe {
+        let write = |step: usize, low: __m512, high: __m512| {
             let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
             _mm512_storeu_si512(dst.add(step * step_units).cast(), pairs);
+        };
+        for (step, values) in whole.iter().enumerate() {
+            write(step, _mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16)));
+        }
+        if !rest.is_empty() {
+            let all = (1u32 << rest.len()) - 1;
+            let low = _mm512_maskz_loadu_ps(all as u16, rest.as_ptr());
+            let high = _mm512_maskz_loadu_ps((all >> 16) as u16, rest.as_ptr().wrapping_add(16));
+            write(whole.len(), low, high);
         }
     }
 }

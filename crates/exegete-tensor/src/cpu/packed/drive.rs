@@ -47,19 +47,21 @@ pub(super) enum Weights<'a> {
 /// Tiles of rows that a task takes before it is cut along rows.
 const MOST_TILES: usize = 16;
 /// Panels that a task takes at most: their part of the output stays in the second-level cache.
-const MOST_PANELS: usize = 8;
+const MOST_PANELS: usize = 24;
 /// Panels for which packing the rows again costs little.
-const FEW_PANELS: usize = 4;
+const FEW_PANELS: usize = 16;
 /// Tiles for which reading the weights again costs little.
-const FEW_TILES: usize = 4;
+const FEW_TILES: usize = 8;
+/// Units of rows that a task packs at once; if it has more, it packs slice by slice.
+const PACKED_UNITS: usize = 192 * 1024;
 /// Tiles up to which a task streams panel after panel, its rows packed as a whole.
 const STREAM_TILES: usize = 3;
 /// Distance of the prefetch when weights stream, in bytes.
-const STREAM_AHEAD: usize = 4096;
+static STREAM_AHEAD: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("STREAM_AHEAD").ok().and_then(|v| v.parse().ok()).unwrap_or(8192));
 /// Units of made panels that a task holds: they stay in the second-level cache.
 const MADE_UNITS: usize = 128 * 1024;
 /// Tasks for each thread, so that a thread that is held up does not hold up the product.
-const TASKS_EACH: usize = 8;
+const TASKS_EACH: usize = 4;
 
 /// Part `i` of `n` nearly equal parts of `0..len`.
 pub(super) fn part(len: usize, n: usize, i: usize) -> Range<usize> {
@@ -86,14 +88,12 @@ fn cut(tiles: usize, panels: usize, most_panels: usize, threads: usize) -> (usiz
     }
     let want = TASKS_EACH * threads;
     // Where cutting costs little first, then wherever there is something to cut.
-    for (few_panels, few_tiles) in [(FEW_PANELS, FEW_TILES), (1, 1)] {
+    for (few_tiles, few_panels) in [(FEW_TILES, FEW_PANELS), (2, 2), (1, 1)] {
         while rows * groups < want {
-            if panels / (groups + 1) >= few_panels
-                && (panels / groups > MOST_PANELS / 2 || tiles / (rows + 1) < few_tiles)
-            {
-                groups += 1;
-            } else if tiles / (rows + 1) >= few_tiles {
+            if tiles / (rows + 1) >= few_tiles {
                 rows += 1;
+            } else if panels / (groups + 1) >= few_panels {
+                groups += 1;
             } else {
                 break;
             }
@@ -157,63 +157,126 @@ fn task(
     let stream = tiles.len() <= STREAM_TILES;
     let tile_units = kernel.rows * SLICE;
     let slice_units = tiles.len() * tile_units;
+    let whole = stream || slice_units * n_slices <= PACKED_UNITS;
     let mut scratch = Scratch::operand();
-    let packed = scratch.units(slice_units * if stream { n_slices } else { 1 });
+    let packed = scratch.units(slice_units * if whole { n_slices } else { 1 });
+    if whole {
+        for (slice, packed) in packed.chunks_exact_mut(slice_units).enumerate() {
+            pack(job, kernel, &tiles, slice, packed);
+        }
+    }
+    // The rows of the task that this thread will probably run next.
+    let next_rows = &job.x[(part(job.m, n_tiles, tiles.end - 1).end * job.x_stride).min(job.x.len())..];
+    let calls = n_slices * panels.len() * tiles.len();
+    let next_bytes = (size_of_val(next_rows)).min(tiles.len() * kernel.rows * job.k * size_of::<f32>());
 
-    let compute = |slice: usize, packed: &[u32], panel: usize, next: *const u32| {
+    let rows = part(job.m, n_tiles, tiles.start).start..part(job.m, n_tiles, tiles.end - 1).end;
+    let mut scratch = Scratch::sums();
+    let sums = scratch.floats(panels.len() * rows.len() * PANEL);
+    if job.resume {
+        read(job, &rows, &panels, sums);
+    }
+
+    let mut compute = |slice: usize, packed: &[u32], panel: usize| {
         let here = &units[(panel - first_panel) * stride + slice * SLICE * PANEL..];
-        let from = slice * SLICE;
-        let cols = PANEL.min(job.cols - panel * PANEL);
-        let bias = match job.bias {
-            Some(bias) if slice + 1 == n_slices => bias[panel * PANEL..panel * PANEL + cols].as_ptr(),
-            _ => std::ptr::null(),
+        let sums = &mut sums[(panel - panels.start) * rows.len() * PANEL..][..rows.len() * PANEL];
+        let len = SLICE.min(k_units - slice * SLICE);
+        let next = if stream {
+            here.as_ptr().wrapping_add(SLICE * PANEL)
+        } else if panel + 1 < panels.end {
+            here.as_ptr().wrapping_add(stride)
+        } else {
+            units.as_ptr().wrapping_add((panels.start - first_panel) * stride + (slice + 1) * SLICE * PANEL)
         };
-        let len = SLICE.min(k_units - from);
         for (i, tile) in tiles.clone().enumerate() {
-            let rows = part(job.m, n_tiles, tile);
-            // Streaming: the first tile asks for what comes soon. Else all tiles together ask for the next slice.
-            let (ahead, ahead_step) = match (stream, i) {
-                (true, 0) => (here.as_ptr().wrapping_byte_add(STREAM_AHEAD), 4 * PANEL),
-                (true, _) => (here.as_ptr(), 0),
-                (false, _) => (next.wrapping_add(i * len * PANEL / tiles.len()), 4 * PANEL / tiles.len()),
+            // All tiles together ask for the next slice of the weights and, over the whole task, for the rows of
+            // the next one. A single tile is too short for that, and asks at a distance.
+            let (ahead, ahead_step) = if tiles.len() == 1 {
+                let soon = here.as_ptr().wrapping_byte_add(*STREAM_AHEAD);
+                ([soon, soon.wrapping_byte_add(64)], [4 * PANEL; 2])
+            } else {
+                let weights = next.wrapping_add(i * len * PANEL / tiles.len());
+                let call = (slice * panels.len() + panel - panels.start) * tiles.len() + i;
+                let rows = next_rows.as_ptr().wrapping_byte_add(next_bytes * call / calls).cast();
+                ([weights, rows], [4 * PANEL / tiles.len(), next_bytes.div_ceil(calls * len.max(1))])
             };
+            let here_rows = part(job.m, n_tiles, tile);
+            let sums = &mut sums[(here_rows.start - rows.start) * PANEL..(here_rows.end - rows.start) * PANEL];
             let tile = Tile {
-                rows: rows.len(),
+                rows: here_rows.len(),
                 units: len,
                 x: packed[i * tile_units..(i + 1) * tile_units].as_ptr(),
                 w: here[..len * PANEL].as_ptr(),
-                // SAFETY: the tile lies in the output, which this task alone writes.
-                out: unsafe { job.out.at(rows.start * job.cols + panel * PANEL) },
-                out_stride: job.cols,
-                cols,
+                sums: sums.as_mut_ptr(),
                 resume: job.resume || slice > 0,
-                bias,
                 ahead,
                 ahead_step,
             };
-            // SAFETY: the caller chose a kernel of this machine; a tile has at most `kernel.rows` rows, the
-            // operands were sliced to what it reads, and it writes rows and columns of this task alone.
+            // SAFETY: the caller chose a kernel of this machine; a tile has at most `kernel.rows` rows, and the
+            // operands and the sums were sliced to what it touches.
             unsafe { (kernel.run)(&tile) };
         }
     };
     if stream {
-        for slice in 0..n_slices {
-            pack(job, kernel, &tiles, slice, &mut packed[slice * slice_units..(slice + 1) * slice_units]);
-        }
-        for panel in panels {
+        for panel in panels.clone() {
             for slice in 0..n_slices {
-                compute(slice, &packed[slice * slice_units..(slice + 1) * slice_units], panel, std::ptr::null());
+                compute(slice, &packed[slice * slice_units..(slice + 1) * slice_units], panel);
             }
         }
     } else {
         for slice in 0..n_slices {
-            pack(job, kernel, &tiles, slice, packed);
+            let packed = if whole {
+                &packed[slice * slice_units..(slice + 1) * slice_units]
+            } else {
+                pack(job, kernel, &tiles, slice, packed);
+                &*packed
+            };
             for panel in panels.clone() {
-                let (next_panel, next_slice) =
-                    if panel + 1 < panels.end { (panel + 1, slice) } else { (panels.start, slice + 1) };
-                let next =
-                    units.as_ptr().wrapping_add((next_panel - first_panel) * stride + next_slice * SLICE * PANEL);
-                compute(slice, packed, panel, next);
+                compute(slice, packed, panel);
+            }
+        }
+    }
+    write(job, rows.clone(), rows.len(), &panels, sums);
+}
+
+/// The part of the output that is in row `row` and panel `panel`.
+///
+/// # Safety
+/// This task alone writes the panel's part of the row.
+unsafe fn output(job: &Job, row: usize, panel: usize) -> &'static mut [f32] {
+    let cols = PANEL.min(job.cols - panel * PANEL);
+    // SAFETY: row and panel lie in the output; the rest is the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(job.out.at(row * job.cols + panel * PANEL), cols) }
+}
+
+/// Reads the sums of a task, `[panels][rows][PANEL]`, from the output.
+fn read(job: &Job, rows: &Range<usize>, panels: &Range<usize>, sums: &mut [f32]) {
+    for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(rows.len() * PANEL)) {
+        for (row, sums) in rows.clone().zip(sums.as_chunks_mut::<PANEL>().0) {
+            // SAFETY: rows and panels are this task's.
+            let out = unsafe { output(job, row, panel) };
+            sums[..out.len()].copy_from_slice(out);
+        }
+    }
+}
+
+/// Writes the sums of a task, `[panels][pitch][PANEL]`, to the output, with the bias.
+///
+/// Row by row, so that memory is written in its own order: written by tiles, at a page for each row, it takes
+/// longer than the product of a small model on the matrix unit.
+pub(super) fn write(job: &Job, rows: Range<usize>, pitch: usize, panels: &Range<usize>, sums: &[f32]) {
+    let (sums, _) = sums.as_chunks::<PANEL>();
+    for row in rows.clone() {
+        for panel in panels.clone() {
+            // SAFETY: rows and panels are this task's.
+            let out = unsafe { output(job, row, panel) };
+            let sums = &sums[(panel - panels.start) * pitch + row - rows.start];
+            match out.as_mut_array::<PANEL>() {
+                Some(out) => *out = *sums,
+                None => out.copy_from_slice(&sums[..out.len()]),
+            }
+            if let Some(bias) = job.bias {
+                out.iter_mut().zip(&bias[panel * PANEL..]).for_each(|(o, b)| *o += b);
             }
         }
     }

@@ -93,6 +93,8 @@ macro_rules! places {
 places! {
     /// For packed rows of the left operand.
     operand: OPERAND,
+    /// For the sums of a task.
+    sums: SUMS,
     /// For panels made when they are used.
     panels: PANELS,
     /// For single rows on their way into a panel.

@@ -1,8 +1,8 @@
 //! The kernel that everything else feeds: a tile of output, some rows by one panel of 32 columns, summed over one
 //! slice of k. Here its portable form; `avx512` has the form for that machine.
 //!
-//! One accumulator for one output, taking k in order and carried from slice to slice through the output itself: an
-//! output is one chain of multiply-adds, whatever the tile, the blocking or the number of threads.
+//! One accumulator for one output, taking k in order and carried from slice to slice through memory: an output
+//! is one chain of multiply-adds, whatever the tile, the blocking or the number of threads.
 
 use crate::cpu::simd::{BASELINE_FMA, Isa, madd};
 
@@ -24,20 +24,14 @@ pub(super) struct Tile {
     pub(super) x: *const u32,
     /// The panel's slice, `[units][PANEL]`.
     pub(super) w: *const u32,
-    /// The first output.
-    pub(super) out: *mut f32,
-    /// Distance between rows of the output.
-    pub(super) out_stride: usize,
-    /// Columns that exist, at most [`PANEL`].
-    pub(super) cols: usize,
-    /// Whether the sums go on from what the output holds.
+    /// The sums, `[rows][PANEL]`.
+    pub(super) sums: *mut f32,
+    /// Whether the sums go on from what is there.
     pub(super) resume: bool,
-    /// What to add at the end, `cols` values, or null.
-    pub(super) bias: *const f32,
-    /// Memory that will be needed later: two lines are asked for at each unit.
-    pub(super) ahead: *const u32,
+    /// Memory that will be needed later: at each unit a line of both is asked for.
+    pub(super) ahead: [*const u32; 2],
     /// Bytes by which `ahead` moves at each unit.
-    pub(super) ahead_step: usize,
+    pub(super) ahead_step: [usize; 2],
 }
 
 /// A tile kernel of some machine.
@@ -50,8 +44,8 @@ pub(super) struct Kernel {
     /// Computes a tile.
     ///
     /// # Safety
-    /// The machine has the kernel's instructions, `rows` is 1 to the kernel's, `cols` at most [`PANEL`], and the
-    /// pointers are good for what [`Tile`] says.
+    /// The machine has the kernel's instructions, `rows` is 1 to the kernel's, and the pointers
+    ///  are good for what [`Tile`] says.
     pub(super) run: unsafe fn(&Tile),
 }
 
@@ -93,15 +87,13 @@ unsafe fn portable<const FMA: bool>(t: &Tile) {
 /// As for [`Kernel::run`], with `t.rows == R`.
 #[inline(always)]
 unsafe fn rows<const FMA: bool, const R: usize>(t: &Tile) {
-    for from in (0..t.cols).step_by(HALF) {
-        let cols = HALF.min(t.cols - from);
+    for from in (0..PANEL).step_by(HALF) {
         let mut acc = [[0f32; HALF]; R];
+        // SAFETY: the tile has R rows of PANEL sums.
+        let sums = |r: usize| unsafe { &mut *t.sums.add(r * PANEL + from).cast::<[f32; HALF]>() };
         if t.resume {
             for r in 0..R {
-                for c in 0..cols {
-                    // SAFETY: r and from + c lie in the tile.
-                    acc[r][c] = unsafe { *t.out.add(r * t.out_stride + from + c) };
-                }
+                acc[r] = *sums(r);
             }
         }
         for i in 0..t.units {
@@ -116,14 +108,7 @@ unsafe fn rows<const FMA: bool, const R: usize>(t: &Tile) {
             }
         }
         for r in 0..R {
-            for c in 0..cols {
-                // SAFETY: as above; a bias holds `cols` values.
-                unsafe {
-                    let bias = if t.bias.is_null() { 0.0 } else { *t.bias.add(from + c) };
-                    let sum = acc[r][c];
-                    *t.out.add(r * t.out_stride + from + c) = if t.bias.is_null() { sum } else { sum + bias };
-                }
-            }
+            *sums(r) = acc[r];
         }
     }
 }
