@@ -179,7 +179,7 @@ fn few_rows(filter: &str) {
         [(90, 576, 576), (90, 192, 576), (60, 1536, 576), (60, 576, 1536), (2, 49152, 576), (3, 4096, 4096)]
     {
         let mut layers = None;
-        for m in [1, 2, 4, 8, 12, 14, 16, 28] {
+        for m in [1, 8, 16] {
             let name = format!("({m}, {n}, {k})");
             if !name.contains(filter) {
                 continue;

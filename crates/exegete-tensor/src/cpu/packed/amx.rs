@@ -18,6 +18,10 @@ const ROWS: usize = 16;
 const DEPTH: usize = 32;
 /// Units of an operand's tile.
 const TILE_UNITS: usize = ROWS * DEPTH / 2;
+/// Steps of k after which the next rows have their turn, so that these weights are still in the first-level cache.
+const STEPS: usize = 12;
+/// Units that a step of two tiles asks for.
+const ASKED_UNITS: usize = 512 / 4;
 /// Sums of a tile of rows by a panel.
 const TILE_SUMS: usize = ROWS * PANEL;
 /// Packed rows that a task holds, in units: half of a second-level cache.
@@ -25,8 +29,8 @@ const MOST_UNITS: usize = 256 * 1024;
 
 /// Tiles of rows that a task takes at most.
 const MOST_TILES: usize = 8;
-/// Sums that a task holds, in values: a quarter of a second-level cache.
-const MOST_SUMS: usize = 128 * 1024;
+/// Sums that a task holds, in values: under half of a second-level cache.
+const MOST_SUMS: usize = 192 * 1024;
 /// Tasks for each thread.
 const TASKS_EACH: usize = 4;
 
@@ -121,31 +125,56 @@ unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
 }
 
-/// Two tiles of rows by one panel: `sums[32][32]`.
+/// Two tiles of rows by one panel, over `steps` of k: `sums[32][32]`, from zero or going on from what is there.
+/// Asks for 512 bytes from `ahead` on at each step.
 ///
 /// # Safety
-/// The unit is configured; `x` points at two times `steps` tiles, `w` at `steps` times 16 units of a panel, and
+/// The unit is configured; `x` and `y` point at `steps` tiles, `w` at `steps` times 16 units of a panel, and
 /// `sums` at what is written.
-unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, sums: *mut f32) {
-    // SAFETY: by the caller's promise.
+unsafe fn two_by_panel(
+    steps: usize,
+    [x, y]: [*const u32; 2],
+    w: *const u32,
+    sums: *mut f32,
+    resume: bool,
+    ahead: *const u32,
+) {
+    // SAFETY: by the caller's promise; a prefetch of any address is harmless.
     unsafe {
         asm!(
+            "test {resume:e}, {resume:e}",
+            "jnz 3f",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
+            "jmp 2f",
+            "3:",
+            "tileloadd tmm0, [{sums} + {s128}*1]",
+            "tileloadd tmm1, [{sums} + {s128}*1 + 64]",
+            "tileloadd tmm2, [{sums} + {s128}*1 + 2048]",
+            "tileloadd tmm3, [{sums} + {s128}*1 + 2112]",
             "2:",
             "tileloadd tmm6, [{w} + {s128}*1]",
-            "tileloadd tmm4, [{x} + {s64}*1]",
+            "tileloaddt1 tmm4, [{x} + {s64}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead}]",
+            "prefetcht1 [{ahead} + 64]",
             "tileloadd tmm7, [{w} + {s128}*1 + 64]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{y} + {s64}*1]",
+            "prefetcht1 [{ahead} + 128]",
+            "prefetcht1 [{ahead} + 192]",
+            "tileloaddt1 tmm5, [{y} + {s64}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 256]",
+            "prefetcht1 [{ahead} + 320]",
             "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 384]",
+            "prefetcht1 [{ahead} + 448]",
             "add {x}, 1024",
             "add {y}, 1024",
             "add {w}, 2048",
+            "add {ahead}, 512",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{sums} + {s128}*1], tmm0",
@@ -153,9 +182,11 @@ unsafe fn two_by_panel(steps: usize, x: *const u32, w: *const u32, sums: *mut f3
             "tilestored [{sums} + {s128}*1 + 2048], tmm2",
             "tilestored [{sums} + {s128}*1 + 2112], tmm3",
             x = inout(reg) x => _,
-            y = inout(reg) x.add(steps * TILE_UNITS) => _,
+            y = inout(reg) y => _,
             w = inout(reg) w => _,
+            ahead = inout(reg) ahead => _,
             steps = inout(reg) steps => _,
+            resume = in(reg) u32::from(resume),
             s64 = in(reg) 64usize,
             s128 = in(reg) 128usize,
             sums = in(reg) sums,
@@ -177,7 +208,7 @@ unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, sums: *mut f3
             "tilezero tmm0",
             "tilezero tmm1",
             "2:",
-            "tileloadd tmm4, [{x} + {s64}*1]",
+            "tileloaddt1 tmm4, [{x} + {s64}*1]",
             "tileloadd tmm6, [{w} + {s128}*1]",
             "tileloadd tmm7, [{w} + {s128}*1 + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -266,13 +297,23 @@ fn task(job: &Job, units: &[u32], steps: usize, tiles: Range<usize>, panels: Ran
     unsafe { configure() };
     for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(tiles.len() * TILE_SUMS)) {
         let w = units[panel * 2 * tile_units..][..2 * tile_units].as_ptr();
-        for (x, sums) in packed.chunks(2 * tile_units).zip(sums.chunks_mut(2 * TILE_SUMS)) {
-            // SAFETY: the unit is configured, the operands hold `steps` tiles, and the sums one or two.
-            unsafe {
-                if sums.len() == 2 * TILE_SUMS {
-                    two_by_panel(steps, x.as_ptr(), w, sums.as_mut_ptr());
-                } else {
-                    one_by_panel(steps, x.as_ptr(), w, sums.as_mut_ptr(), STREAM_AHEAD);
+        let pairs = || packed.chunks(2 * tile_units).enumerate();
+        for from in (0..steps).step_by(STEPS) {
+            let len = STEPS.min(steps - from);
+            let w = w.wrapping_add(from * 2 * TILE_UNITS);
+            for (i, x) in pairs() {
+                let sums = sums[2 * i * TILE_SUMS..].as_mut_ptr();
+                let x = x[from * TILE_UNITS..].as_ptr();
+                // The part of the weights that comes next: pairs together ask for all of it.
+                let ahead = w.wrapping_add(len * (2 * TILE_UNITS + i * ASKED_UNITS));
+                // SAFETY: the unit is configured, the operands hold `steps` tiles, and the sums one or two.
+                unsafe {
+                    if (i + 1) * 2 <= tiles.len() {
+                        let y = x.wrapping_add(tile_units);
+                        two_by_panel(len, [x, y], w, sums, from > 0, ahead);
+                    } else if from == 0 {
+                        one_by_panel(steps, x, w, sums, STREAM_AHEAD);
+                    }
                 }
             }
         }

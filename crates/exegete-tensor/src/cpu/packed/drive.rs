@@ -8,6 +8,7 @@ use super::layout;
 use super::memory::{Scratch, as_units};
 use super::tile::{Kernel, PANEL, SLICE, Tile};
 use crate::cpu::Shared;
+use crate::cpu::simd::simd_fn;
 
 /// Multiply-adds below which a product is not worth waking other threads for.
 pub(super) const PARALLEL_FROM: usize = 256 * 1024;
@@ -57,7 +58,7 @@ const PACKED_UNITS: usize = 192 * 1024;
 /// Tiles up to which a task streams panel after panel, its rows packed as a whole.
 const STREAM_TILES: usize = 3;
 /// Distance of the prefetch when weights stream, in bytes.
-static STREAM_AHEAD: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("STREAM_AHEAD").ok().and_then(|v| v.parse().ok()).unwrap_or(8192));
+const STREAM_AHEAD: usize = 8192;
 /// Units of made panels that a task holds: they stay in the second-level cache.
 const MADE_UNITS: usize = 128 * 1024;
 /// Tasks for each thread, so that a thread that is held up does not hold up the product.
@@ -192,7 +193,7 @@ fn task(
             // All tiles together ask for the next slice of the weights and, over the whole task, for the rows of
             // the next one. A single tile is too short for that, and asks at a distance.
             let (ahead, ahead_step) = if tiles.len() == 1 {
-                let soon = here.as_ptr().wrapping_byte_add(*STREAM_AHEAD);
+                let soon = here.as_ptr().wrapping_byte_add(STREAM_AHEAD);
                 ([soon, soon.wrapping_byte_add(64)], [4 * PANEL; 2])
             } else {
                 let weights = next.wrapping_add(i * len * PANEL / tiles.len());
@@ -243,6 +244,7 @@ fn task(
 ///
 /// # Safety
 /// This task alone writes the panel's part of the row.
+#[inline(always)]
 unsafe fn output(job: &Job, row: usize, panel: usize) -> &'static mut [f32] {
     let cols = PANEL.min(job.cols - panel * PANEL);
     // SAFETY: row and panel lie in the output; the rest is the caller's promise.
@@ -260,11 +262,16 @@ fn read(job: &Job, rows: &Range<usize>, panels: &Range<usize>, sums: &mut [f32])
     }
 }
 
-/// Writes the sums of a task, `[panels][pitch][PANEL]`, to the output, with the bias.
-///
-/// Row by row, so that memory is written in its own order: written by tiles, at a page for each row, it takes
-/// longer than the product of a small model on the matrix unit.
-pub(super) fn write(job: &Job, rows: Range<usize>, pitch: usize, panels: &Range<usize>, sums: &[f32]) {
+simd_fn!(
+    /// Writes the sums of a task, `[panels][pitch][PANEL]`, to the output, with the bias.
+    ///
+    /// Row by row, so that memory is written in its own order: written by tiles, at a page for each row, it takes
+    /// longer than the product of a small model on the matrix unit.
+    pub(super) fn write(job: &Job, rows: Range<usize>, pitch: usize, panels: &Range<usize>, sums: &[f32]) = write_body
+);
+
+#[inline(always)]
+fn write_body<const FMA: bool>(job: &Job, rows: Range<usize>, pitch: usize, panels: &Range<usize>, sums: &[f32]) {
     let (sums, _) = sums.as_chunks::<PANEL>();
     for row in rows.clone() {
         for panel in panels.clone() {
