@@ -1,7 +1,7 @@
 //! Speed of the packed products, beside what the machine can do and what the `gemm` crate does.
 //!
 //! `cargo run --release --example packed_speed -p exegete-tensor [-- FILTER]`, where only lines that contain FILTER
-//! are run. All candidates of a line run in turn and the best round of each counts: on a shared machine only the
+//! are run. All candidates of a line run in turn, twice each, and the best round of each counts: on a shared machine only the
 //! ratios mean something, and of those the minima.
 #![allow(clippy::print_stdout)]
 
@@ -16,11 +16,12 @@ use rayon::prelude::*;
 /// Rounds of each candidate.
 const ROUNDS: usize = 12;
 
-/// Best seconds of each candidate, all run in turn.
+/// Best seconds of each candidate, all run in turn, each once before it is timed.
 fn best(candidates: &mut [&mut dyn FnMut()]) -> Vec<f64> {
     let mut secs = vec![f64::INFINITY; candidates.len()];
     for _ in 0..ROUNDS {
         for (secs, run) in secs.iter_mut().zip(candidates.iter_mut()) {
+            run();
             let start = Instant::now();
             run();
             *secs = secs.min(start.elapsed().as_secs_f64());

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::avx512;
-use super::drive::{Job, part, run_tasks, write};
+use super::drive::{Job, PARALLEL_FROM, part, run_tasks, write};
 use super::memory::Scratch;
 use super::tile::PANEL;
 
@@ -260,9 +260,11 @@ pub(super) fn product(job: &Job, units: &[u32], stride: usize) {
     let (tiles, panels, steps) = (job.m.div_ceil(ROWS), job.cols.div_ceil(PANEL), job.k.div_ceil(DEPTH));
     assert!(panels * stride <= units.len() && stride == steps * TILE_UNITS * 2, "panels end too early");
     let work = job.m * job.cols * job.k;
-    let threads = if work < super::drive::PARALLEL_FROM * 8 { 1 } else { rayon::current_num_threads() };
+    // Few rows wait for the weights to come from memory, many for the unit, which is fast.
+    let small = work < 8 * PARALLEL_FROM && job.cols * job.k < PARALLEL_FROM;
+    let threads = if small { 1 } else { rayon::current_num_threads() };
     let parts = cut(tiles, panels, steps, threads);
-    let work = if threads == 1 { 0 } else { work };
+    let work = if small { 0 } else { work };
     run_tasks(work, parts, |r, g| {
         task(job, units, steps, part(tiles, parts.0, r), part(panels, parts.1, g));
     });

@@ -46,7 +46,7 @@ pub(super) enum Weights<'a> {
 }
 
 /// Tiles of rows that a task takes before it is cut along rows.
-const MOST_TILES: usize = 16;
+const MOST_TILES: usize = 10;
 /// Panels that a task takes at most: their part of the output stays in the second-level cache.
 const MOST_PANELS: usize = 24;
 /// Panels for which packing the rows again costs little.

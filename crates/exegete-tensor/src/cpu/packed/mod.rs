@@ -175,6 +175,8 @@ impl Path {
 
 /// Values of turned panels that the backward pass holds at a time.
 const TURNED: usize = 1 << 20;
+/// Slices of rows that it turns at least: the output is read and written once for each time.
+const LEAST_TURNED: usize = 5;
 
 impl Matrix {
     /// Layer `layer` of a stack.
@@ -294,7 +296,7 @@ impl Matrix {
             dx.fill(0.0);
         }
         let n_turned = k.div_ceil(PANEL);
-        let chunk = (TURNED / (n_turned * PANEL).max(1) / SLICE).max(1) * SLICE;
+        let chunk = (TURNED / (n_turned * PANEL).max(1) / SLICE).max(LEAST_TURNED) * SLICE;
         let mut scratch = Scratch::panels();
         let out = Shared(dx.as_mut_ptr());
         for from in (0..n).step_by(chunk) {
