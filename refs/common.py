@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-PACKAGES = ["accelerate", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xxhash", "sae-lens"]
+PACKAGES = [
+    "accelerate", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xxhash", "sae-lens",
+    "transformer-lens",
+]
 
 
 def array(value):
-    """A contiguous f32 or i32 numpy array from a tensor, an array, or a list."""
+    """A contiguous f32, i32 or (from bytes) u8 numpy array from a tensor, an array, or a list."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     value = np.asarray(value)
-    return np.ascontiguousarray(value, dtype=np.float32 if value.dtype.kind == "f" else np.int32)
+    kept = value.dtype == np.uint8
+    return np.ascontiguousarray(value, dtype=np.uint8 if kept else np.float32 if value.dtype.kind == "f" else np.int32)
 
 
 def save(case_file, name, tensors):
