@@ -77,7 +77,7 @@ fn peak_kib() -> Result<String> {
 /// Scattered token ids, the same as the other side's.
 fn tokens(n_rows: usize, len: usize) -> Batch {
     let ids = (0..(n_rows * len) as u64).map(|i| (i * 2_654_435_761 % (1 << 32) % 49_152) as u32).collect();
-    Batch { ids, n_rows, len, starts_B: Vec::new() }
+    Batch::uniform(ids, n_rows)
 }
 
 /// Weights in the blocks, weights of the unembedding.
@@ -91,7 +91,8 @@ fn sizes(model: &Model) -> (f64, f64) {
 /// Operations of causal attention over whole sequences: scores and mixing, half of the square each.
 fn attention_flops(model: &Model, batch: &Batch) -> f64 {
     let s = &model.spec;
-    (2 * s.n_layers * batch.n_rows * batch.len * (batch.len + 1) * s.n_heads * s.d_head) as f64
+    let len = batch.len().unwrap_or(0);
+    (2 * s.n_layers * batch.n_rows() * len * (len + 1) * s.n_heads * s.d_head) as f64
 }
 
 struct Prefill {
@@ -115,7 +116,7 @@ impl Case for Prefill {
 
     fn phases(&self) -> Vec<Phase> {
         let (blocks, unembed) = sizes(&self.model);
-        let flops = 2.0 * (self.batch.ids.len() as f64 * blocks + self.batch.n_rows as f64 * unembed);
+        let flops = 2.0 * (self.batch.ids.len() as f64 * blocks + self.batch.n_rows() as f64 * unembed);
         vec![Phase { flops: flops + attention_flops(&self.model, &self.batch), bytes: 4.0 * (blocks + unembed) }]
     }
 }
@@ -130,10 +131,10 @@ struct Decode {
 impl Case for Decode {
     fn run(&mut self) -> Result<f64> {
         let (model, hooks) = (&self.model, &mut Hooks::none());
-        let mut cache = KvCache::new(&model.spec, self.prompt.n_rows, PROMPT + STEPS)?;
-        let once = |n| GenerateOptions { max_new_tokens: n, stop_ids: Vec::new() };
+        let mut cache = KvCache::new(&model.spec, self.prompt.n_rows(), PROMPT + STEPS)?;
+        let once = |n| GenerateOptions::greedy(n, Vec::new());
         let first = model.generate_behind(&mut cache, self.prompt.clone(), &once(1), hooks)?.ids.concat();
-        let step = Batch { ids: first, n_rows: self.prompt.n_rows, len: 1, starts_B: Vec::new() };
+        let step = Batch::uniform(first, self.prompt.n_rows());
         let start = Instant::now();
         self.ids = model.generate_behind(&mut cache, step, &once(STEPS), hooks)?.ids;
         Ok(start.elapsed().as_secs_f64() / STEPS as f64)
@@ -141,14 +142,14 @@ impl Case for Decode {
 
     /// The tokens, and the logits behind them, from the cache.
     fn result(&mut self) -> Result<Vec<f32>> {
-        let (model, n_rows) = (&self.model, self.prompt.n_rows);
+        let (model, n_rows) = (&self.model, self.prompt.n_rows());
         let mut cache = KvCache::new(&model.spec, n_rows, PROMPT + STEPS + 1)?;
-        let options = GenerateOptions { max_new_tokens: STEPS + 1, stop_ids: Vec::new() };
+        let options = GenerateOptions::greedy(STEPS + 1, Vec::new());
         let ids = model.generate_behind(&mut cache, self.prompt.clone(), &options, &mut Hooks::none())?.ids;
         let timed = ids.iter().zip(&self.ids).all(|(whole, timed)| whole[1..] == timed[..]);
         ensure!(timed, "generation in one go and in two pieces differ");
         let last = ids.iter().map(|ids| ids[STEPS]).collect();
-        let step = Batch { ids: last, n_rows, len: 1, starts_B: Vec::new() };
+        let step = Batch::uniform(last, n_rows);
         let logits = model.run(&Tape::new(), &step, Some(&mut cache), &mut Hooks::none(), Logits::Last)?;
         let logits = logits.context("no logits")?;
         let mut out: Vec<f32> = self.ids.concat().iter().map(|id| *id as f32).collect();
@@ -158,7 +159,7 @@ impl Case for Decode {
 
     fn phases(&self) -> Vec<Phase> {
         let (blocks, unembed) = sizes(&self.model);
-        let flops = 2.0 * self.prompt.n_rows as f64 * (blocks + unembed);
+        let flops = 2.0 * self.prompt.n_rows() as f64 * (blocks + unembed);
         vec![Phase { flops, bytes: 4.0 * (blocks + unembed) }]
     }
 }
@@ -179,8 +180,8 @@ impl Case for Gradient {
         let mut hooks = Hooks::none().watch(embed);
         let logits = model.run(&tape, batch, None, &mut hooks, Logits::All)?.context("no logits")?;
         let flat = tape.reshape(&logits, &[batch.ids.len(), model.spec.vocab_size])?;
-        let rows: Vec<u32> =
-            (0..batch.ids.len() as u32).filter(|i| !(*i as usize + 1).is_multiple_of(batch.len)).collect();
+        let len = batch.len().context("rows of several lengths")?;
+        let rows: Vec<u32> = (0..batch.ids.len() as u32).filter(|i| !(*i as usize + 1).is_multiple_of(len)).collect();
         let targets: Vec<u32> = rows.iter().map(|i| batch.ids[*i as usize + 1]).collect();
         let loss_N = tape.cross_entropy(&tape.rows(&flat, &rows)?, &targets)?;
         let n = targets.len();

@@ -25,6 +25,12 @@ pub enum Axis {
     Active,
     /// Tokens, batch and position flattened.
     Tokens,
+    /// Positions that are looked at (keys): those of the cache and of the run.
+    Keys,
+    /// Experts of a mixture.
+    Experts,
+    /// Experts that a token is sent to.
+    ExpertsUsed,
 }
 
 impl Axis {
@@ -42,6 +48,9 @@ impl Axis {
             Axis::Latents => ("F", "n_latents"),
             Axis::Active => ("K", "k"),
             Axis::Tokens => ("N", "tokens"),
+            Axis::Keys => ("S", "keys"),
+            Axis::Experts => ("E", "n_experts"),
+            Axis::ExpertsUsed => ("U", "n_experts_used"),
         }
     }
 }

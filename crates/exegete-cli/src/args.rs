@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use exegete_base::settings::{KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
 
 /// An interpretability workbench for language models
@@ -30,12 +30,19 @@ pub(crate) struct Common {
     /// Where to compute; this build knows cpu
     #[arg(long, global = true, default_value = "cpu")]
     pub(crate) device: String,
-    /// Element type of computation; this build knows f32
-    #[arg(long, global = true, default_value = "f32")]
-    pub(crate) dtype: String,
+    /// Element type of weights: f32, or bf16 (half the memory, products in bf16 where the machine has them)
+    #[arg(long, global = true, value_enum, default_value_t = Dtype::F32)]
+    pub(crate) dtype: Dtype,
     /// Take flags from a TOML file (`latents = 4096`); flags typed win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Element types of weights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Dtype {
+    F32,
+    Bf16,
 }
 
 #[derive(Subcommand)]
@@ -60,8 +67,12 @@ pub(crate) enum Command {
 pub(crate) enum ModelCommand {
     /// What a model is, and its sites
     Info(ModelInfo),
-    /// Continue a prompt greedily, with edits
+    /// Continue a prompt, greedily or sampled, with edits
     Generate(Box<Generate>),
+    /// The logit lens: what every layer would say at every position
+    Lens(Box<Lens>),
+    /// Compare with a dump of another program's run, site by site (refs/dump.py writes one with transformers)
+    Parity(Parity),
 }
 
 #[derive(Subcommand)]
@@ -72,9 +83,9 @@ pub(crate) enum SaeCommand {
 
 #[derive(ClapArgs)]
 pub(crate) struct Tour {
-    /// The model: a Hugging Face directory, a .gguf file or a llama2.c .bin file
+    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file or org/name[@revision]
     #[arg(long)]
-    pub(crate) model: PathBuf,
+    pub(crate) model: String,
     /// Text: files, globs or directories of .txt, .jsonl, .parquet
     #[arg(long, required = true, num_args = 1..)]
     pub(crate) text: Vec<String>,
@@ -112,19 +123,42 @@ pub(crate) struct Tour {
     pub(crate) checkpoint_steps: u64,
 }
 
+/// Which model, and how it is loaded.
+#[derive(ClapArgs)]
+pub(crate) struct ModelArgs {
+    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name[@revision] or
+    /// org/name[@revision]:file.gguf
+    pub(crate) model: String,
+    /// Keep weights as they are in the file, mapped into memory, and decode them when they are used
+    #[arg(long)]
+    pub(crate) stored_weights: bool,
+    /// Fold gains and biases of norms into the weights that read them, as TransformerLens does
+    #[arg(long)]
+    pub(crate) fold_norms: bool,
+    /// Centre the weights that write to the residual stream, as TransformerLens does (LayerNorm models)
+    #[arg(long)]
+    pub(crate) centre_writing: bool,
+    /// Centre the unembedding over the vocabulary, as TransformerLens does
+    #[arg(long)]
+    pub(crate) centre_unembed: bool,
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct ModelInfo {
-    /// The model
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// List every site with its axes and formula
     #[arg(long)]
     pub(crate) sites: bool,
+    /// List every weight with its shape
+    #[arg(long)]
+    pub(crate) weights: bool,
 }
 
 #[derive(ClapArgs)]
 pub(crate) struct Generate {
-    /// The model
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
     /// What to continue
     #[arg(long)]
     pub(crate) prompt: String,
@@ -134,25 +168,108 @@ pub(crate) struct Generate {
     /// Most new tokens
     #[arg(long, default_value_t = 64)]
     pub(crate) max_new_tokens: usize,
+    /// Continuations of the prompt, which share its memory; they differ where tokens are sampled
+    #[arg(long, default_value_t = 1)]
+    pub(crate) samples: usize,
+    /// Divides the logits before a token is drawn; 0 takes the likeliest always
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Draw among the k likeliest tokens; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Draw among the likeliest tokens that together reach this probability
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) top_p: f32,
+    /// Draw among tokens at least this fraction as likely as the likeliest
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) min_p: f32,
+    /// Makes tokens that were there already less likely; 1 changes nothing
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) repetition_penalty: f32,
+    /// End where this text appears; repeatable
+    #[arg(long)]
+    pub(crate) stop: Vec<String>,
+    #[command(flatten)]
+    pub(crate) edits: EditArgs,
+    /// Also print the logits of the last prompt position: the largest, and a checksum of all their bits
+    #[arg(long)]
+    pub(crate) logits: bool,
+}
+
+/// What is written at sites while a model runs.
+#[derive(ClapArgs)]
+#[command(next_help_heading = "Edits")]
+pub(crate) struct EditArgs {
     /// Add SCALE times a direction at a site; repeatable. DIRECTION: FILE.safetensors[#name], SAE@latent or
     /// tokens('a')-tokens('b')
     #[arg(long, value_name = "SITE:DIRECTION:SCALE")]
     pub(crate) add: Vec<String>,
+    /// Add SCALE times a direction that is first made as long as the activation; repeatable
+    #[arg(long, value_name = "SITE:DIRECTION:SCALE")]
+    pub(crate) add_at_norm: Vec<String>,
     /// Replace a site's values by SCALE times a direction; repeatable
     #[arg(long, value_name = "SITE:DIRECTION:SCALE")]
     pub(crate) replace: Vec<String>,
     /// Remove what lies along a direction; repeatable
     #[arg(long, value_name = "SITE:DIRECTION")]
     pub(crate) project_out: Vec<String>,
+    /// Set the component along a direction; repeatable
+    #[arg(long, value_name = "SITE:DIRECTION:VALUE")]
+    pub(crate) set_component: Vec<String>,
     /// Multiply a site's values; repeatable
     #[arg(long, value_name = "SITE:FACTOR")]
     pub(crate) scale: Vec<String>,
-    /// Positions that edits touch, as 0,3,5..8 [default: all]
-    #[arg(long)]
+    /// Silence attention heads; repeatable
+    #[arg(long, value_name = "LAYER:HEADS")]
+    pub(crate) ablate_heads: Vec<String>,
+    /// Keep queries (those of --positions) from seeing keys; HEADS may be all; repeatable
+    #[arg(long, value_name = "LAYER:HEADS:KEYS")]
+    pub(crate) cut_edges: Vec<String>,
+    /// Give a latent of a dictionary an activation, keeping what the dictionary does not explain; repeatable
+    #[arg(long, value_name = "SITE:SAE@LATENT:VALUE")]
+    pub(crate) clamp: Vec<String>,
+    /// Positions that edits touch: 0,3,5..8, from the prompt's end as -1,-2, or token:TEXT for every place where that
+    /// token stands [default: all]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) positions: Option<String>,
-    /// Also print the logits of the last prompt position: the largest, and a checksum of all their bits
+    /// Steps in which edits act: all, prompt, new, or numbers (0 runs the prompt, i the i-th new token)
+    #[arg(long, default_value = "all")]
+    pub(crate) steps: String,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Lens {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The text to look into
     #[arg(long)]
-    pub(crate) logits: bool,
+    pub(crate) prompt: String,
+    /// Put the prompt through the model's chat template, as a user's turn
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// Tokens shown for each layer and position
+    #[arg(long, default_value_t = 3)]
+    pub(crate) top: usize,
+    /// Also say how much each component adds to the logit of this token at the last position
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) attribute: Option<String>,
+    /// Write a page of its own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) edits: EditArgs,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Parity {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Safetensors with tokens, hook_logits and other sites under our names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dump: PathBuf,
+    /// Largest difference allowed, as a share of the largest value of a site (at least of 1)
+    #[arg(long, default_value_t = 1e-5)]
+    pub(crate) tolerance: f32,
 }
 
 #[derive(ClapArgs)]
@@ -167,7 +284,7 @@ pub(crate) struct Explain {
     pub(crate) run: PathBuf,
     /// The model [default: the one the run was made with]
     #[arg(long)]
-    pub(crate) model: Option<PathBuf>,
+    pub(crate) model: Option<String>,
     /// Latents, as 1,5,10..20
     #[arg(long)]
     pub(crate) latents: String,

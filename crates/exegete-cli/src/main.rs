@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod config_file;
 mod interrupt;
+mod open_model;
 mod printer;
 mod resources;
 
@@ -31,13 +32,15 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> ExitCode {
     let printer = Printer::new(args.common.json);
-    let seed = args.common.seed;
+    let common = &args.common;
     let result = match &args.command {
-        Command::Tour(settings) => commands::tour::run(settings, seed, &printer),
-        Command::Model(ModelCommand::Info(settings)) => commands::model_info::run(settings, &printer),
-        Command::Model(ModelCommand::Generate(settings)) => commands::model_generate::run(settings, &printer),
+        Command::Tour(settings) => commands::tour::run(settings, common, &printer),
+        Command::Model(ModelCommand::Info(settings)) => commands::model_info::run(settings, common, &printer),
+        Command::Model(ModelCommand::Generate(settings)) => commands::model_generate::run(settings, common, &printer),
+        Command::Model(ModelCommand::Lens(settings)) => commands::model_lens::run(settings, common, &printer),
+        Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, &printer),
-        Command::Explain(settings) => commands::explain::run(settings, &printer),
+        Command::Explain(settings) => commands::explain::run(settings, common, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
         Command::Serve(settings) => commands::serve::run(settings, &printer),
     };

@@ -4,13 +4,10 @@ use anyhow::{Result, bail};
 
 use crate::args::Common;
 
-/// Sets the number of threads and refuses devices and element types that this build does not have.
+/// Sets the number of threads and refuses devices that this build does not have.
 pub(crate) fn set_up(common: &Common) -> Result<()> {
     if common.device != "cpu" {
         bail!("--device {} is not in this build, which computes on cpu", common.device);
-    }
-    if common.dtype != "f32" {
-        bail!("--dtype {} is not in this build, which computes in f32", common.dtype);
     }
     rayon::ThreadPoolBuilder::new().num_threads(common.threads).stack_size(16 << 20).build_global()?;
     Ok(())

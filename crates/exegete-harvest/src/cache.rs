@@ -80,8 +80,9 @@ pub fn run(
     if run.stage(STAGE).is_some() {
         return Ok(());
     }
-    let layer = site.check(model.spec.n_layers).map_err(exegete_model::ModelError::from)?.layer;
-    let d = model.spec.site_width(site);
+    let site = model.spec.site(site).map_err(exegete_model::ModelError::from)?;
+    let layer = site.layer;
+    let d = model.spec.site_width(site, 0);
     let n_rows: u64 = windows.iter().map(|w| w.len() as u64).sum();
     let parts: Vec<&[WindowRows]> = windows.chunks(PART).collect();
     let rows_of = |part: &[WindowRows]| part.iter().map(|w| w.len() as u64).sum::<u64>();
@@ -131,7 +132,7 @@ fn activations(
     for (row, w) in ids.chunks_exact_mut(len).zip(windows) {
         row[..w.window.token_ids.len()].copy_from_slice(&w.window.token_ids);
     }
-    let batch = Batch { ids, n_rows: BATCH, len, starts_B: Vec::new() };
+    let batch = Batch::uniform(ids, BATCH);
     let mut hooks = Hooks::none().tap(site);
     hooks.stop_after_layer = layer;
     let logits = if layer.is_none() { Logits::All } else { Logits::None };

@@ -31,8 +31,8 @@ pub fn describe(
     progress: &dyn Progress,
 ) -> Result<()> {
     let (d, f, v) = (dictionary.d_in(), dictionary.n_latents(), model.spec.vocab_size);
-    let unembed = f32s(model.weights.unembed.tensor())?;
-    let gain = f32s(model.weights.norm_final.tensor())?;
+    let unembed = &model.weights.unembed.w;
+    let gain = f32s(model.weights.norm_final.gain.tensor())?;
     let on_residual = d == model.spec.d_model;
     let unit: Vec<f32> = (0..f)
         .flat_map(|latent| {
@@ -53,7 +53,7 @@ pub fn describe(
                 .flat_map(|l| dictionary.decoder_row(l).iter().zip(gain.iter()).map(|(x, g)| x * g))
                 .collect();
             let logits = &mut logits[..n * v];
-            gemm((n, v, d), logits, v, Into::Overwrite, 1.0, Mat::rows(&scaled, d), Mat::rows(&unembed, d).t(), true);
+            unembed.forward(n, &scaled, None, logits);
             let top = ends(logits, v, n_tokens);
             logits.iter_mut().for_each(|x| *x = -*x);
             let bottom = ends(logits, v, n_tokens);

@@ -31,7 +31,7 @@ pub fn resolve(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
         }
         from_file(Path::new(file), tensor)?
     };
-    let width = model.spec.site_width(site);
+    let width = model.spec.site_width(site, 0);
     if vector.len() != width {
         let detail = format!("direction {name:?} has {} values, but {site} has width {width}", vector.len());
         return Err(MethodError::Request(detail));

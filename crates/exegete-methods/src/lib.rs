@@ -3,6 +3,7 @@
 
 pub mod direction;
 mod error;
+pub mod lens;
 pub mod self_explain;
 
 pub use error::MethodError;
@@ -26,8 +27,15 @@ pub fn method(name: &str) -> Option<&'static Method> {
 }
 
 /// Every method.
-pub const METHODS: &[Method] = &[Method {
-    name: self_explain::NAME,
-    question: "what does the model itself say a direction means?",
-    control: "random directions of the same length, put through the same choice",
-}];
+pub const METHODS: &[Method] = &[
+    Method {
+        name: lens::NAME,
+        question: "what would each layer say, if it were the last?",
+        control: "the same distributions compared with the final one of another position",
+    },
+    Method {
+        name: self_explain::NAME,
+        question: "what does the model itself say a direction means?",
+        control: "random directions of the same length, put through the same choice",
+    },
+];

@@ -1,67 +1,26 @@
 //! The one forward pass.
 
-use exegete_base::{Site, SiteKind};
-use exegete_tensor::cpu::attention::AttentionShape;
-use exegete_tensor::{KvView, Tape, Value};
+use std::sync::Arc;
 
+use exegete_base::{Site, SiteKind};
+use exegete_tensor::{Tape, TensorError, Value};
+
+use crate::batch::{Batch, Layout};
+use crate::block::{Block, linear, norm};
 use crate::hooks::Visit;
-use crate::spec::{Mlp, Norm};
-use crate::weights::LayerWeights;
+use crate::parts::{Part, Weight};
 use crate::{Hooks, KvCache, Model, ModelError, Result};
 
-/// Token ids of a batch, all rows of one length.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    /// `[n_rows * len]`
-    pub ids: Vec<u32>,
-    /// Rows.
-    pub n_rows: usize,
-    /// Positions a row.
-    pub len: usize,
-    /// Padding positions at the start of each row, which nothing attends to; empty for none.
-    pub starts_B: Vec<usize>,
-}
-
-impl Batch {
-    /// One sequence.
-    pub fn one(ids: &[u32]) -> Self {
-        Self { ids: ids.to_vec(), n_rows: 1, len: ids.len(), starts_B: Vec::new() }
-    }
-
-    /// Sequences of any lengths, padded at their start with their first token.
-    ///
-    /// # Errors
-    /// No sequences, or an empty one.
-    pub fn padded(rows: &[Vec<u32>]) -> Result<Self> {
-        let len = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let (mut ids, mut starts_B) = (Vec::with_capacity(rows.len() * len), Vec::new());
-        for row in rows {
-            let Some(first) = row.first() else {
-                return Err(ModelError::Request("an empty sequence cannot be run; give it at least one token".into()));
-            };
-            starts_B.push(len - row.len());
-            ids.extend(std::iter::repeat_n(*first, len - row.len()).chain(row.iter().copied()));
-        }
-        if starts_B.iter().all(|s| *s == 0) {
-            starts_B.clear();
-        }
-        Ok(Self { ids, n_rows: rows.len(), len, starts_B })
-    }
-
-    /// Padding positions at the start of a row.
-    pub fn start(&self, row: usize) -> usize {
-        self.starts_B.get(row).copied().unwrap_or(0)
-    }
-}
-
-/// Which positions' logits a run computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which tokens' logits a run computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Logits {
     /// None: the run ends with the blocks.
     None,
-    /// The last position of each row: `[B, 1, V]`. Only here can the final sites be visited with one position.
+    /// The last position of each row: `[B, 1, V]`. The final sites are visited with these positions alone.
     Last,
-    /// All: `[B, T, V]`.
+    /// These tokens, by number among all tokens of the batch: `[M, V]`.
+    At(Vec<u32>),
+    /// All: `[B, T, V]`, or `[N, V]` where rows differ in length.
     All,
 }
 
@@ -69,7 +28,7 @@ impl Model {
     /// Runs a batch, visiting every site, behind the positions of `cache` if one is given.
     ///
     /// # Shapes
-    /// `-> logits [B, T or 1, V], unless they were not asked for or the run stopped at a layer`
+    /// `-> logits as asked for, unless the run stopped at a layer`
     ///
     /// # Errors
     /// Ids outside the vocabulary, contexts too long, sites that do not exist, edits that fail.
@@ -77,109 +36,129 @@ impl Model {
         &self,
         tape: &Tape,
         batch: &Batch,
+        cache: Option<&mut KvCache>,
+        hooks: &mut Hooks,
+        logits: Logits,
+    ) -> Result<Option<Value>> {
+        hooks.resolve(&self.spec)?;
+        let layout = Arc::new(Layout::new(&self.spec, batch, cache.as_deref())?);
+        self.check_memory(&layout, hooks, &logits)?;
+        hooks.watch_weights(tape, &self.weights, &self.spec)?;
+        let resid = self.embed(tape, &layout, hooks)?;
+        self.run_blocks(tape, &layout, (0, resid), cache, hooks, logits)
+    }
+
+    /// Runs a batch from residual vectors that enter a layer: `ids` are looked at by edits only. With a cache, its
+    /// positions before this run are there for the layers that are run.
+    ///
+    /// # Shapes
+    /// `resid [.., D] with a row for each token -> logits as asked for`
+    ///
+    /// # Errors
+    /// As for [`Model::run`]; a layer that does not exist, residuals of another number or width.
+    pub fn run_from(
+        &self,
+        tape: &Tape,
+        batch: &Batch,
+        (layer, resid): (usize, &Value),
+        cache: Option<&mut KvCache>,
+        hooks: &mut Hooks,
+        logits: Logits,
+    ) -> Result<Option<Value>> {
+        hooks.resolve(&self.spec)?;
+        let layout = Arc::new(Layout::new(&self.spec, batch, cache.as_deref())?);
+        let (n, d) = (layout.spots.len(), self.spec.d_model);
+        if layer >= self.spec.n_layers {
+            let detail = format!("layer {layer} does not exist; the model has layers 0..={}", self.spec.n_layers - 1);
+            return Err(ModelError::Request(detail));
+        }
+        if resid.tensor().elem_count() != n * d || resid.tensor().dims().last() != Some(&d) {
+            let detail = format!("residuals {:?} for {n} tokens of width {d}", resid.tensor().dims());
+            return Err(TensorError::shape("run_from", detail).into());
+        }
+        self.check_memory(&layout, hooks, &logits)?;
+        hooks.watch_weights(tape, &self.weights, &self.spec)?;
+        let resid = tape.reshape(resid, &[n, d])?;
+        self.run_blocks(tape, &layout, (layer, resid), cache, hooks, logits)
+    }
+
+    fn embed(&self, tape: &Tape, layout: &Layout, hooks: &mut Hooks) -> Result<Value> {
+        let at = &Visit { tape, spec: &self.spec, layout };
+        let ids: Vec<u32> = layout.spots.iter().map(|s| s.id).collect();
+        let watched = hooks.weight(Weight::global(Part::Embed));
+        let mut x = tape.embedding_of(&self.weights.embed, watched, &ids)?;
+        if self.spec.embed_scale != 1.0 {
+            x = tape.scale(&x, self.spec.embed_scale)?;
+        }
+        let x = hooks.visit(at, Site::global(SiteKind::Embed), x)?;
+        let Some(table) = &self.weights.pos_embed else { return Ok(x) };
+        let table = hooks.weight(Weight::global(Part::PosEmbed)).unwrap_or(table);
+        let positions: Vec<u32> = layout.spots.iter().map(|s| s.position as u32).collect();
+        let pos = tape.embedding(table, &positions)?;
+        let pos = hooks.visit(at, Site::global(SiteKind::PosEmbed), pos)?;
+        Ok(tape.add(&x, &pos)?)
+    }
+
+    fn run_blocks(
+        &self,
+        tape: &Tape,
+        layout: &Arc<Layout>,
+        (first, mut resid): (usize, Value),
         mut cache: Option<&mut KvCache>,
         hooks: &mut Hooks,
         logits: Logits,
     ) -> Result<Option<Value>> {
-        hooks.check(&self.spec)?;
-        let past = cache.as_ref().map_or(0, |c| c.len());
-        self.check(batch, past, cache.as_deref())?;
-        let mut at = Visit { tape, spec: &self.spec, batch, past };
-        let embed = tape.embedding(&self.weights.embed, &batch.ids)?;
-        let embed = tape.reshape(&embed, &[batch.n_rows, batch.len, self.spec.d_model])?;
-        let mut resid = hooks.visit(&mut at, Site::global(SiteKind::Embed), embed)?;
-        let positions_N: Vec<usize> = (0..batch.n_rows)
-            .flat_map(|row| (0..batch.len).map(move |t| (past + t).saturating_sub(batch.start(row))))
-            .collect();
-        for (layer, w) in self.weights.layers.iter().enumerate() {
-            resid = self.block(&mut at, layer, w, resid, &positions_N, cache.as_deref(), hooks)?;
+        for layer in first..self.spec.n_layers {
+            resid = self.block(layer, layout).run(tape, resid, cache.as_deref_mut(), hooks)?;
             if hooks.stop_after_layer == Some(layer) {
                 return Ok(None);
             }
         }
-        if let Some(cache) = &mut cache {
-            cache.advance(batch.len);
+        if let Some(cache) = cache {
+            let lens_B: Vec<usize> = layout.rows.iter().map(|r| r.n).collect();
+            cache.advance(&lens_B);
         }
-        let one_position = Batch { ids: Vec::new(), n_rows: batch.n_rows, len: 1, starts_B: Vec::new() };
-        match logits {
+        let (tokens, len) = match &logits {
             Logits::None => return Ok(None),
-            Logits::All => {}
-            Logits::Last => {
-                let flat = tape.reshape(&resid, &[batch.n_rows * batch.len, self.spec.d_model])?;
-                let last: Vec<u32> = (1..=batch.n_rows).map(|row| (row * batch.len - 1) as u32).collect();
-                resid = tape.reshape(&tape.rows(&flat, &last)?, &[batch.n_rows, 1, self.spec.d_model])?;
-                at = Visit { tape, spec: &self.spec, batch: &one_position, past: past + batch.len - 1 };
-            }
+            Logits::All => return self.finish(tape, layout, resid, hooks).map(Some),
+            Logits::Last => (layout.rows.iter().map(|r| (r.first + r.n - 1) as u32).collect(), Some(1)),
+            Logits::At(tokens) => (tokens.clone(), None),
+        };
+        if let Some(t) = tokens.iter().find(|t| **t as usize >= layout.spots.len()) {
+            let detail = format!("logits of token {t} of {} were asked for", layout.spots.len());
+            return Err(ModelError::Request(detail));
         }
-        let last = self.norm(tape, &resid, &self.weights.norm_final)?;
-        let last = hooks.visit(&mut at, Site::global(SiteKind::FinalResid), last)?;
-        let out = tape.linear(&last, &self.weights.unembed, None)?;
-        Ok(Some(hooks.visit(&mut at, Site::global(SiteKind::Logits), out)?))
+        let resid = tape.rows(&resid, &tokens)?;
+        self.finish(tape, &layout.only(&tokens, len), resid, hooks).map(Some)
     }
 
-    fn block(
-        &self,
-        at: &mut Visit,
-        layer: usize,
-        w: &LayerWeights,
-        resid: Value,
-        positions_N: &[usize],
-        cache: Option<&KvCache>,
-        hooks: &mut Hooks,
-    ) -> Result<Value> {
-        use SiteKind::*;
-        let tape = at.tape;
-        let resid = hooks.visit(at, Site::at(ResidPre, layer), resid)?;
-
-        let x = self.norm(tape, &resid, &w.norm1)?;
-        let q = hooks.visit(at, Site::at(AttnQ, layer), tape.linear(&x, &w.q, None)?)?;
-        let k = hooks.visit(at, Site::at(AttnK, layer), tape.linear(&x, &w.k, None)?)?;
-        let v = hooks.visit(at, Site::at(AttnV, layer), tape.linear(&x, &w.v, None)?)?;
-        let q = tape.rope(&q, &self.rope, positions_N)?;
-        let k = tape.rope(&k, &self.rope, positions_N)?;
-        let (keys, values, capacity) = match cache {
-            Some(cache) => {
-                let (keys, values) = cache.append(layer, &k, &v)?;
-                (keys, values, cache.capacity())
-            }
-            None => (k, v, at.batch.len),
-        };
-        let shape = AttentionShape {
-            batch: at.batch.n_rows,
-            n_queries: at.batch.len,
-            n_heads: self.spec.n_heads,
-            n_kv_heads: self.spec.n_kv_heads,
-            d_head: self.spec.d_head,
-            past: at.past,
-            capacity,
-            starts_B: at.batch.starts_B.clone(),
-        };
-        let z = tape.attention(&q, KvView { keys: &keys, values: &values }, &shape)?;
-        let z = hooks.visit(at, Site::at(AttnZ, layer), z)?;
-        let out = hooks.visit(at, Site::at(AttnOut, layer), tape.linear(&z, &w.o, None)?)?;
-        let resid = hooks.visit(at, Site::at(ResidMid, layer), tape.add(&resid, &out)?)?;
-
-        let x = self.norm(tape, &resid, &w.norm2)?;
-        let out = match self.spec.mlp {
-            Mlp::GatedSilu => {
-                let gate = hooks.visit(at, Site::at(MlpPre, layer), tape.linear(&x, &w.gate, None)?)?;
-                let up = hooks.visit(at, Site::at(MlpPreLinear, layer), tape.linear(&x, &w.up, None)?)?;
-                let neurons = hooks.visit(at, Site::at(MlpPost, layer), tape.swiglu(&gate, &up)?)?;
-                tape.linear(&neurons, &w.down, None)?
-            }
-        };
-        let out = hooks.visit(at, Site::at(MlpOut, layer), out)?;
-        hooks.visit(at, Site::at(ResidPost, layer), tape.add(&resid, &out)?)
+    /// A layer, ready to run on a layout.
+    fn block(&self, layer: usize, layout: &Arc<Layout>) -> Block {
+        let rope = self.spec.layers[layer]
+            .rope
+            .map(|idx| self.ropes.get(&self.spec.ropes, idx, self.spec.d_head, layout.context));
+        let (spec, weights) = (self.spec.clone(), self.weights.layers[layer].clone());
+        Block { spec, layer, weights, rope, layout: layout.clone() }
     }
 
-    /// Applies a normalisation of this model.
-    fn norm(&self, tape: &Tape, x: &Value, gain: &Value) -> Result<Value> {
-        match self.spec.norm {
-            Norm::Rms { eps } => Ok(tape.rms_norm(x, gain, eps)?),
+    /// From the last residuals to logits.
+    fn finish(&self, tape: &Tape, layout: &Layout, resid: Value, hooks: &mut Hooks) -> Result<Value> {
+        let at = &Visit { tape, spec: &self.spec, layout };
+        let of_final = (Some(Site::global(SiteKind::FinalNorm)), Weight::global(Part::NormFinal));
+        let x = norm(at, hooks, of_final, &resid, &self.weights.norm_final)?;
+        let x = hooks.visit(at, Site::global(SiteKind::FinalResid), x)?;
+        // Where the two are one matrix, its gradient has a part from here too.
+        let name = Weight::global(if self.spec.tied { Part::Embed } else { Part::Unembed });
+        let mut out = linear(tape, hooks, name, &self.weights.unembed, &x)?;
+        if let Some(cap) = self.spec.logit_soft_cap {
+            out = tape.soft_cap(&out, cap)?;
         }
+        let out = hooks.visit(at, Site::global(SiteKind::Logits), out)?;
+        let dims: Vec<usize> = layout.dims().into_iter().chain([self.spec.vocab_size]).collect();
+        Ok(tape.reshape(&out, &dims)?)
     }
 
-    /// Logits of final-layer residual vectors: final norm, then unembedding.
+    /// Logits of final-layer residual vectors: final norm, unembedding, soft cap.
     ///
     /// # Shapes
     /// `resid [.., D] -> [.., V]`
@@ -187,19 +166,38 @@ impl Model {
     /// # Errors
     /// Another width than the model's.
     pub fn unembed(&self, tape: &Tape, resid: &Value) -> Result<Value> {
-        Ok(tape.linear(&self.norm(tape, resid, &self.weights.norm_final)?, &self.weights.unembed, None)?)
+        let (d, dims) = (self.spec.d_model, resid.tensor().dims().to_vec());
+        if dims.last() != Some(&d) {
+            return Err(TensorError::shape("unembed", format!("residuals {dims:?} for a width of {d}")).into());
+        }
+        let n = resid.tensor().elem_count() / d;
+        let spot = crate::Spot { row: 0, position: 0, id: 0, prompt: 0 };
+        let layout = Layout { spots: vec![spot; n], rows: Vec::new(), len: None, context: 0 };
+        let out = self.finish(tape, &layout, tape.reshape(resid, &[n, d])?, &mut Hooks::none())?;
+        let dims: Vec<usize> = dims[..dims.len() - 1].iter().copied().chain([self.spec.vocab_size]).collect();
+        Ok(tape.reshape(&out, &dims)?)
     }
 
-    fn check(&self, batch: &Batch, past: usize, cache: Option<&KvCache>) -> Result<()> {
-        if batch.n_rows == 0 || batch.len == 0 || batch.ids.len() != batch.n_rows * batch.len {
-            let detail = format!("{} ids for {} rows of {}", batch.ids.len(), batch.n_rows, batch.len);
-            return Err(ModelError::Request(format!("an empty or uneven batch: {detail}")));
-        }
-        let (end, most) = (past + batch.len, self.rope.n_positions());
-        if end > most {
-            let detail = format!("a context of {end} tokens, but the model was made for {most}");
-            return Err(ModelError::Request(detail));
-        }
-        cache.map_or(Ok(()), |c| c.check(batch.n_rows, batch.len))
+    /// Refuses a run that the machine has no room for: the widest values that live at once, and all of them where a
+    /// backward pass keeps them.
+    fn check_memory(&self, layout: &Layout, hooks: &Hooks, logits: &Logits) -> Result<()> {
+        let (s, n) = (&self.spec, layout.spots.len());
+        let attention = s.d_head * (2 * s.n_heads + 2 * s.n_kv_heads);
+        let per_layer = 4 * s.d_model + attention + 3 * s.d_mlp;
+        let kept = if hooks.records() && !hooks.recompute { s.n_layers } else { 1 };
+        let n_logits = match logits {
+            Logits::None => 0,
+            Logits::Last => layout.rows.len(),
+            Logits::At(tokens) => tokens.len(),
+            Logits::All => n,
+        };
+        let logit_values = n_logits.saturating_mul(s.vocab_size);
+        let bytes = n.saturating_mul(per_layer).saturating_mul(kept).saturating_add(logit_values).saturating_mul(4);
+        let what = || format!("a run of {n} tokens in {} rows", layout.rows.len());
+        crate::memory::check(
+            bytes,
+            what,
+            "run fewer or shorter rows at once, or recompute blocks for the backward pass",
+        )
     }
 }

@@ -1,8 +1,100 @@
-//! Greedy generation for a batch, with a key-value cache.
+//! Generation for a batch, with a key-value cache: greedy or sampled.
 
+use exegete_base::sampling::pair_hash;
 use exegete_tensor::{Tape, f32s};
 
 use crate::{Batch, Hooks, KvCache, Logits, Model, ModelError, Result};
+
+/// How a token is drawn from its distribution. The steps apply in this order, as in transformers: repetition penalty,
+/// temperature, top-k, top-p, min-p.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the likeliest token always.
+    pub temperature: f32,
+    /// Only the k likeliest; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest that together reach this probability; 1 for all.
+    pub top_p: f32,
+    /// Only those at least this fraction as likely as the likeliest; 0 for all.
+    pub min_p: f32,
+    /// Logits of tokens that the row has (prompt included) are divided by this where positive, multiplied where
+    /// negative (Keskar et al. 2019); 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Seed; a token depends on the seed, its row and its step only.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The likeliest token, always.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |what: &str| Err(ModelError::Request(format!("sampling: {what}")));
+        match self {
+            s if !(s.temperature >= 0.0 && s.temperature.is_finite()) => wrong("the temperature must be 0 or more"),
+            s if !(s.top_p > 0.0 && s.top_p <= 1.0) => wrong("top-p must lie in 0..=1 and not be 0"),
+            s if !(s.min_p >= 0.0 && s.min_p <= 1.0) => wrong("min-p must lie in 0..=1"),
+            s if !(s.repetition_penalty > 0.0 && s.repetition_penalty.is_finite()) => {
+                wrong("the repetition penalty must be more than 0")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Draws a token. `had` are the tokens that the row has.
+    fn draw(&self, logits: &[f32], had: &[u32], row: usize, step: usize) -> u32 {
+        let mut logits = logits.to_vec();
+        if self.repetition_penalty != 1.0 {
+            let mut had = had.to_vec();
+            had.sort_unstable();
+            had.dedup();
+            for id in had {
+                if let Some(x) = logits.get_mut(id as usize) {
+                    *x = if *x > 0.0 { *x / self.repetition_penalty } else { *x * self.repetition_penalty };
+                }
+            }
+        }
+        if self.temperature == 0.0 {
+            return argmax(&logits);
+        }
+        let mut ranked: Vec<(f64, u32)> =
+            (0u32..).zip(&logits).map(|(id, x)| (f64::from(*x) / f64::from(self.temperature), id)).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        if self.top_k > 0 {
+            ranked.truncate(self.top_k);
+        }
+        let best = ranked.first().map_or(0.0, |r| r.0);
+        let weights = |ranked: &[(f64, u32)]| ranked.iter().map(|(x, _)| (x - best).exp()).collect::<Vec<f64>>();
+        if self.top_p < 1.0 {
+            let w = weights(&ranked);
+            let (total, mut sum) = (w.iter().sum::<f64>(), 0.0);
+            // The token that crosses the line is kept.
+            let kept = w.iter().take_while(|x| {
+                let before = sum;
+                sum += **x / total;
+                before < f64::from(self.top_p)
+            });
+            let kept = kept.count().max(1);
+            ranked.truncate(kept);
+        }
+        if self.min_p > 0.0 {
+            let kept = weights(&ranked).iter().take_while(|w| **w >= f64::from(self.min_p)).count();
+            ranked.truncate(kept.max(1));
+        }
+        let w = weights(&ranked);
+        let uniform = pair_hash(self.seed, row as u64, step as u64) as f64 / (u64::MAX as f64 + 1.0);
+        let mut left = uniform * w.iter().sum::<f64>();
+        for ((_, id), w) in ranked.iter().zip(&w) {
+            left -= w;
+            if left < 0.0 {
+                return *id;
+            }
+        }
+        ranked.last().map_or(0, |r| r.1)
+    }
+}
 
 /// How to generate.
 #[derive(Debug, Clone)]
@@ -11,6 +103,28 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// Tokens that end a row; they are not part of its text.
     pub stop_ids: Vec<u32>,
+    /// Texts that end a row as soon as they stand in it; they stay part of its ids.
+    pub stop_texts: Vec<String>,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+}
+
+impl GenerateOptions {
+    /// Greedy, ended by these tokens.
+    pub fn greedy(max_new_tokens: usize, stop_ids: Vec<u32>) -> Self {
+        Self { max_new_tokens, stop_ids, stop_texts: Vec::new(), sampling: Sampling::greedy() }
+    }
+}
+
+/// Why a row ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// It reached the most tokens.
+    Length,
+    /// This token came.
+    Token(u32),
+    /// This text came.
+    Text(String),
 }
 
 /// New tokens of each row.
@@ -18,29 +132,34 @@ pub struct GenerateOptions {
 pub struct Generation {
     /// New ids, without the stop token.
     pub ids: Vec<Vec<u32>>,
+    /// Why each row ended.
+    pub stops: Vec<Stop>,
 }
 
 impl Model {
-    /// Continues each prompt greedily; prompts may differ in length. `hooks` apply in every step, at the positions
-    /// that the step runs.
+    /// Continues each prompt; prompts may differ in length, and nothing is padded. `hooks` apply in every step, at the
+    /// positions that the step runs.
     ///
     /// # Errors
-    /// Those of [`Model::run`].
+    /// Those of [`Model::run`]; sampling settings out of range.
     pub fn generate(&self, prompts: &[Vec<u32>], options: &GenerateOptions, hooks: &mut Hooks) -> Result<Generation> {
-        let batch = Batch::padded(prompts)?;
-        let (wanted, most) = (batch.len + options.max_new_tokens.saturating_sub(1), self.rope.n_positions());
+        let batch = Batch::rows(prompts);
+        let longest = batch.lens_B.iter().copied().max().unwrap_or(0);
+        let (wanted, most) = (longest + options.max_new_tokens.saturating_sub(1), self.spec.max_positions);
         if wanted > most {
-            let detail = format!("{} prompt tokens and {} new ones", batch.len, options.max_new_tokens);
-            return Err(ModelError::Request(format!("{detail} are more than the model's context of {most}")));
+            let detail = format!("{longest} prompt tokens and {} new ones", options.max_new_tokens);
+            return Err(ModelError::Request(format!(
+                "{detail} are more than the model's context of {most}; ask for fewer"
+            )));
         }
-        let mut cache = KvCache::new(&self.spec, batch.n_rows, batch.len + options.max_new_tokens)?;
+        let mut cache = KvCache::new(&self.spec, batch.n_rows(), longest + options.max_new_tokens)?;
         self.generate_behind(&mut cache, batch, options, hooks)
     }
 
-    /// Continues a batch behind what `cache` already holds: its rows share that prefix.
+    /// Continues a batch behind what `cache` already holds.
     ///
     /// # Errors
-    /// Those of [`Model::run`].
+    /// As for [`Model::generate`].
     pub fn generate_behind(
         &self,
         cache: &mut KvCache,
@@ -48,30 +167,88 @@ impl Model {
         options: &GenerateOptions,
         hooks: &mut Hooks,
     ) -> Result<Generation> {
-        let tape = Tape::new();
-        let mut ids: Vec<Vec<u32>> = vec![Vec::new(); batch.n_rows];
-        let mut open = vec![true; batch.n_rows];
-        let mut step = batch;
+        options.sampling.check()?;
+        let n_rows = batch.n_rows();
+        let mut had: Vec<Vec<u32>> = Vec::new();
+        let mut from = 0;
+        for len in &batch.lens_B {
+            had.push(batch.ids[from..from + len].to_vec());
+            from += len;
+        }
+        let prompts_B: Vec<usize> = match batch.prompts_B.as_slice() {
+            [] => batch.lens_B.iter().enumerate().map(|(row, len)| cache.len(row) + len).collect(),
+            given => given.to_vec(),
+        };
+        let mut ids: Vec<Vec<u32>> = vec![Vec::new(); n_rows];
+        let mut stops: Vec<Option<Stop>> = vec![None; n_rows];
+        let mut step = Batch { prompts_B: prompts_B.clone(), ..batch };
         for i in 0..options.max_new_tokens {
-            let Some(logits) = self.run(&tape, &step, Some(cache), hooks, Logits::Last)? else { break };
-            let next = argmax_rows(&f32s(logits.tensor())?, self.spec.vocab_size);
-            for (row, id) in next.iter().enumerate() {
-                open[row] &= !options.stop_ids.contains(id);
-                if open[row] {
-                    ids[row].push(*id);
+            let Some(logits) = self.run(&Tape::new(), &step, Some(cache), hooks, Logits::Last)? else { break };
+            let logits = f32s(logits.tensor())?;
+            let mut next = Vec::with_capacity(n_rows);
+            for (row, logits) in logits.chunks_exact(self.spec.vocab_size).enumerate() {
+                let id = options.sampling.draw(logits, &had[row], row, i);
+                next.push(id);
+                had[row].push(id);
+                if stops[row].is_some() {
+                    continue;
                 }
+                if options.stop_ids.contains(&id) {
+                    stops[row] = Some(Stop::Token(id));
+                    continue;
+                }
+                ids[row].push(id);
+                stops[row] = self.stop_text(&ids[row], &options.stop_texts)?.map(Stop::Text);
             }
-            if !open.iter().any(|o| *o) || i + 1 == options.max_new_tokens {
+            if stops.iter().all(Option::is_some) || i + 1 == options.max_new_tokens {
                 break;
             }
-            step = Batch { ids: next, n_rows: step.n_rows, len: 1, starts_B: step.starts_B };
+            step = Batch { prompts_B: prompts_B.clone(), context: step.context, ..Batch::uniform(next, n_rows) };
         }
-        Ok(Generation { ids })
+        Ok(Generation { ids, stops: stops.into_iter().map(|s| s.unwrap_or(Stop::Length)).collect() })
+    }
+
+    fn stop_text(&self, ids: &[u32], texts: &[String]) -> Result<Option<String>> {
+        if texts.is_empty() {
+            return Ok(None);
+        }
+        let text = self.tokenizer()?.decode(ids)?;
+        Ok(texts.iter().find(|stop| !stop.is_empty() && text.contains(stop.as_str())).cloned())
     }
 }
 
-/// The index of each row's largest value; the first of equals.
-fn argmax_rows(logits: &[f32], vocab_size: usize) -> Vec<u32> {
-    let best = |row: &[f32]| row.iter().enumerate().fold(0, |best, (i, v)| if *v > row[best] { i } else { best });
-    logits.chunks_exact(vocab_size).map(|row| best(row) as u32).collect()
+/// The index of the largest value; the first of equals.
+fn argmax(logits: &[f32]) -> u32 {
+    logits.iter().enumerate().fold(0, |best, (i, v)| if *v > logits[best] { i } else { best }) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samplers_keep_what_they_say() {
+        let logits = [2.0, 1.0, 0.0, -1.0, f32::NEG_INFINITY];
+        let drawn = |s: &Sampling| {
+            let mut counts = [0usize; 5];
+            (0..4000).for_each(|step| counts[s.draw(&logits, &[0], 0, step) as usize] += 1);
+            counts
+        };
+        let all = Sampling { temperature: 1.0, ..Sampling::greedy() };
+        let counts = drawn(&all);
+        let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+        for (n, x) in counts.iter().zip(logits) {
+            let (p, got) = (f64::from(x).exp() / total, *n as f64 / 4000.0);
+            assert!((p - got).abs() < 0.03, "{got} for {p}");
+        }
+        let zero_from = |s: Sampling| drawn(&s).iter().position(|n| *n == 0).unwrap();
+        assert_eq!(zero_from(Sampling { top_k: 2, ..all.clone() }), 2);
+        // 0.64 + 0.24 pass 0.7 with the second token.
+        assert_eq!(zero_from(Sampling { top_p: 0.7, ..all.clone() }), 2);
+        assert_eq!(zero_from(Sampling { min_p: 0.2, ..all.clone() }), 2);
+        assert_eq!(zero_from(Sampling { temperature: 0.05, ..all.clone() }), 1);
+        let penalised = Sampling { repetition_penalty: 4.0, ..Sampling::greedy() };
+        assert_eq!(penalised.draw(&logits, &[0], 0, 0), 1);
+        assert!(Sampling { top_p: 0.0, ..all }.check().is_err());
+    }
 }

@@ -3,31 +3,70 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use exegete_base::Site;
 use exegete_base::axes::Axis;
+use exegete_base::{Site, SiteError};
 use exegete_tensor::{Place, SiteFn, Tape, TensorError, Value};
 
-use crate::{Batch, ModelSpec, Result};
+use crate::batch::{Layout, Spot};
+use crate::parts::{Part, Weight};
+use crate::weights::Weights;
+use crate::{ModelError, ModelSpec, Result};
 
-/// Reads a site.
-#[derive(Debug, Clone)]
-pub struct Tap {
-    /// The site.
-    pub site: Site,
-    /// Whether gradients may be asked for here.
-    pub watched: bool,
-}
-
-/// Which positions an edit touches. Position 0 is a row's first token, whatever padding stands before it.
-#[derive(Debug, Clone, PartialEq)]
+/// Which positions an edit touches. Position 0 is a row's first token.
+#[derive(Clone)]
 pub enum Positions {
     /// Every position.
     All,
     /// These positions.
     At(Vec<usize>),
+    /// Counted from the prompt's end: 1 is its last token.
+    FromEnd(Vec<usize>),
+    /// Where one of these tokens stands.
+    Tokens(Vec<u32>),
+    /// Where this is true.
+    Where(Arc<dyn Fn(&Spot) -> bool + Send + Sync>),
+}
+
+impl Positions {
+    fn contain(&self, spot: &Spot) -> bool {
+        match self {
+            Self::All => true,
+            Self::At(list) => list.contains(&spot.position),
+            Self::FromEnd(list) => spot.position < spot.prompt && list.contains(&(spot.prompt - spot.position)),
+            Self::Tokens(ids) => ids.contains(&spot.id),
+            Self::Where(f) => f(spot),
+        }
+    }
+}
+
+/// In which generation steps an edit acts. Step 0 runs the prompt, step i the i-th new token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Steps {
+    /// In all.
+    All,
+    /// On the prompt alone.
+    Prompt,
+    /// On new tokens alone, every one.
+    New,
+    /// In these.
+    At(Vec<usize>),
+}
+
+impl Steps {
+    fn contain(&self, step: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prompt => step == 0,
+            Self::New => step > 0,
+            Self::At(list) => list.contains(&step),
+        }
+    }
 }
 
 /// Writes a site: `f` is run on the chosen rows, and its result takes their place.
+///
+/// Whether a token is touched depends on the token alone, not on how the run is cut into steps, so generation with a
+/// cache and recomputation without one see the same edits.
 #[derive(Clone)]
 pub struct Edit {
     /// The site.
@@ -36,14 +75,28 @@ pub struct Edit {
     pub rows: Option<Vec<usize>>,
     /// Positions.
     pub positions: Positions,
+    /// Generation steps.
+    pub steps: Steps,
     /// The function.
     pub f: Arc<dyn SiteFn>,
 }
 
 impl Edit {
-    /// An edit of every row and position.
+    /// An edit of every row, position and step.
     pub fn everywhere(site: Site, f: Arc<dyn SiteFn>) -> Self {
-        Self { site, rows: None, positions: Positions::All, f }
+        Self { site, rows: None, positions: Positions::All, steps: Steps::All, f }
+    }
+
+    /// The same at some positions only.
+    #[must_use]
+    pub fn at(self, positions: Positions) -> Self {
+        Self { positions, ..self }
+    }
+
+    fn touches(&self, spot: &Spot) -> bool {
+        self.rows.as_ref().is_none_or(|rows| rows.contains(&spot.row))
+            && self.steps.contain(spot.step())
+            && self.positions.contain(spot)
     }
 }
 
@@ -53,8 +106,14 @@ pub struct Hooks {
     edits: HashMap<Site, Vec<Edit>>,
     taps: HashMap<Site, bool>,
     values: HashMap<Site, Value>,
+    weights: HashMap<Weight, Option<Value>>,
     /// The last layer to run; no logits then.
     pub stop_after_layer: Option<usize>,
+    /// Whether blocks that nothing is read from are computed again for the backward pass, instead of being kept: a
+    /// block's inner values then exist one block at a time.
+    pub recompute: bool,
+    /// Whether the names of the sites were already resolved for the model at hand.
+    resolved: bool,
 }
 
 impl Hooks {
@@ -67,6 +126,7 @@ impl Hooks {
     #[must_use]
     pub fn edit(mut self, edit: Edit) -> Self {
         self.edits.entry(edit.site).or_default().push(edit);
+        self.resolved = false;
         self
     }
 
@@ -74,6 +134,7 @@ impl Hooks {
     #[must_use]
     pub fn tap(mut self, site: Site) -> Self {
         self.taps.entry(site).or_default();
+        self.resolved = false;
         self
     }
 
@@ -81,6 +142,14 @@ impl Hooks {
     #[must_use]
     pub fn watch(mut self, site: Site) -> Self {
         self.taps.insert(site, true);
+        self.resolved = false;
+        self
+    }
+
+    /// Lets the gradient of a weight be asked for.
+    #[must_use]
+    pub fn watch_weight(mut self, weight: Weight) -> Self {
+        self.weights.insert(weight, None);
         self
     }
 
@@ -91,32 +160,85 @@ impl Hooks {
         self
     }
 
-    /// What the last run read at a site, in the axes of the site table.
+    /// Computes blocks again for the backward pass instead of keeping what is inside them.
+    #[must_use]
+    pub fn recomputing(mut self) -> Self {
+        self.recompute = true;
+        self
+    }
+
+    /// What the last run read at a site: the axes of the site table, or all tokens in one axis in place of batch and
+    /// position where rows differ in length.
     pub fn value(&self, site: Site) -> Option<&Value> {
         self.values.get(&site)
     }
 
-    /// Checks that every site exists in the model.
-    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {
-        for site in self.edits.keys().chain(self.taps.keys()) {
-            site.check(spec.n_layers)?;
+    /// A watched weight as the last run used it, to ask its gradient by.
+    pub fn weight(&self, weight: Weight) -> Option<&Value> {
+        self.weights.get(&weight)?.as_ref()
+    }
+
+    /// Checks that every site exists in the model, and brings each under its first name.
+    pub(crate) fn resolve(&mut self, spec: &ModelSpec) -> Result<()> {
+        if self.resolved {
+            return Ok(());
+        }
+        let mut edits: HashMap<Site, Vec<Edit>> = HashMap::new();
+        for (site, list) in std::mem::take(&mut self.edits) {
+            edits.entry(spec.site(site)?).or_default().extend(list);
+        }
+        self.edits = edits;
+        let aliases: Vec<(Site, bool)> = self.taps.drain().collect();
+        for (site, watched) in aliases {
+            *self.taps.entry(spec.site(site)?).or_default() |= watched;
+        }
+        self.resolved = true;
+        Ok(())
+    }
+
+    /// Prepares the watched weights on a run's tape.
+    pub(crate) fn watch_weights(&mut self, tape: &Tape, weights: &Weights, spec: &ModelSpec) -> Result<()> {
+        for (weight, slot) in &mut self.weights {
+            if spec.tied && weight.part == Part::Unembed {
+                return Err(ModelError::Request("the unembedding is the embedding here; watch embed".into()));
+            }
+            *slot = Some(tape.watch(&weights.value(*weight)?));
         }
         Ok(())
     }
 
-    /// Passes a value through a site. `x` is `[B, T, width]`, the site's inner axes joined.
-    pub(crate) fn visit(&mut self, at: &mut Visit, site: Site, x: Value) -> Result<Value> {
-        let width = at.spec.site_width(site);
-        if x.tensor().dims() != [at.batch.n_rows, at.batch.len, width] {
-            let detail = format!(
-                "{:?}, the site table says [{}, {}, {width}]",
-                x.tensor().dims(),
-                at.batch.n_rows,
-                at.batch.len
-            );
-            return Err(TensorError::shape("visit", format!("{site} is {detail}")).into());
+    /// Whether a backward pass will be asked for.
+    pub(crate) fn records(&self) -> bool {
+        !self.weights.is_empty() || self.taps.values().any(|watched| *watched)
+    }
+
+    /// Whether anything happens at a site.
+    pub(crate) fn wants(&self, site: Site) -> bool {
+        !(self.edits.is_empty() && self.taps.is_empty())
+            && (self.edits.contains_key(&site) || self.taps.contains_key(&site))
+    }
+
+    /// Whether anything is read in a layer, or a weight of it is watched.
+    pub(crate) fn looks_into(&self, layer: usize) -> bool {
+        self.taps.keys().any(|s| s.layer == Some(layer)) || self.weights.keys().any(|w| w.layer == Some(layer))
+    }
+
+    /// The edits of one layer alone.
+    pub(crate) fn edits_of(&self, layer: usize) -> Self {
+        let edits = self.edits.iter().filter(|(site, _)| site.layer == Some(layer));
+        let edits = edits.map(|(site, list)| (*site, list.clone())).collect();
+        Self { edits, resolved: true, ..Self::default() }
+    }
+
+    /// Passes a value through a site. `x` is `[N, width]`, the site's inner axes joined.
+    pub(crate) fn visit(&mut self, at: &Visit, site: Site, x: Value) -> Result<Value> {
+        let (n, n_keys) = (at.layout.spots.len(), at.layout.n_keys());
+        let width = at.spec.site_width(site, n_keys);
+        if x.tensor().dims() != [n, width] {
+            let detail = format!("{site} is {:?}, the site table says [{n}, {width}]", x.tensor().dims());
+            return Err(TensorError::shape("visit", detail).into());
         }
-        if self.edits.is_empty() && self.taps.is_empty() {
+        if !self.wants(site) {
             return Ok(x);
         }
         let mut x = x;
@@ -127,20 +249,17 @@ impl Hooks {
             }
         }
         if let Some(watched) = self.taps.get(&site) {
+            let inner = site.kind.row().axes.iter().filter_map(|axis| match axis {
+                Axis::Keys => Some(n_keys),
+                other => at.spec.axis_len(*other),
+            });
+            let dims: Vec<usize> = at.layout.dims().into_iter().chain(inner).collect();
+            let mut kept = at.tape.reshape(&x, &dims)?;
             if *watched {
-                x = at.tape.watch(&x);
+                // What is kept lies on the path to the result, so that its gradient can be asked for.
+                kept = at.tape.watch(&kept);
+                x = at.tape.reshape(&kept, &[n, width])?;
             }
-            let axes = site.kind.row().axes;
-            let dims: Vec<usize> = axes
-                .iter()
-                .map(|axis| match axis {
-                    Axis::Batch => at.batch.n_rows,
-                    Axis::Position => at.batch.len,
-                    other => at.spec.axis_len(*other).unwrap_or(1),
-                })
-                .collect();
-            // A watched value is kept as it is: a reshaped copy would be another node, off the path.
-            let kept = if *watched || dims.len() == 3 { x.clone() } else { at.tape.reshape(&x, &dims)? };
             self.values.insert(site, kept);
         }
         Ok(x)
@@ -151,28 +270,21 @@ impl Hooks {
 pub(crate) struct Visit<'a> {
     pub(crate) tape: &'a Tape,
     pub(crate) spec: &'a ModelSpec,
-    pub(crate) batch: &'a Batch,
-    /// Positions before this run's first one (in the cache).
-    pub(crate) past: usize,
+    pub(crate) layout: &'a Layout,
 }
 
 impl Visit<'_> {
-    /// Flattened row numbers that an edit touches in this run, with their places.
+    /// Token numbers that an edit touches in this run, with their places.
     fn select(&self, edit: &Edit) -> (Vec<usize>, Vec<Place>) {
-        let (mut rows, mut places) = (Vec::new(), Vec::new());
-        for row in 0..self.batch.n_rows {
-            if edit.rows.as_ref().is_some_and(|chosen| !chosen.contains(&row)) {
-                continue;
-            }
-            for t in 0..self.batch.len {
-                let Some(position) = (self.past + t).checked_sub(self.batch.start(row)) else { continue };
-                if matches!(&edit.positions, Positions::At(chosen) if !chosen.contains(&position)) {
-                    continue;
-                }
-                rows.push(row * self.batch.len + t);
-                places.push(Place { row, position });
-            }
-        }
-        (rows, places)
+        let touched = self.layout.spots.iter().enumerate().filter(|(_, spot)| edit.touches(spot));
+        touched.map(|(i, spot)| (i, Place { row: spot.row, position: spot.position })).unzip()
     }
+}
+
+/// A site by its name in a model: our name, an alias, or an error that lists what is near.
+///
+/// # Errors
+/// An unknown name, a layer or point that the model does not have.
+pub fn site_named(spec: &ModelSpec, name: &str) -> std::result::Result<Site, SiteError> {
+    spec.site(name.parse()?)
 }

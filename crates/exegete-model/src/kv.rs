@@ -1,90 +1,181 @@
-//! Keys and values of positions already run.
+//! Keys and values of positions already run, and prefixes that many continuations share.
 
-use exegete_tensor::{Tensor, TensorError, Value, f32s, tensor, zeros};
+use std::sync::Arc;
+
+use exegete_tensor::cpu::attention::KeySpan;
+use exegete_tensor::{Value, f32s};
 
 use crate::{ModelError, ModelSpec, Result};
 
-/// A cache for a batch of sequences that grow together.
-pub struct KvCache {
-    layers: Vec<(Tensor, Tensor)>,
-    n_rows: usize,
+/// Keys and values of a layer, `[rows, capacity, width]` each.
+type Layers = Vec<(Vec<f32>, Vec<f32>)>;
+
+/// Positions that are held once and continued by any number of rows.
+#[derive(Clone)]
+struct Segment {
+    layers: Arc<Layers>,
     capacity: usize,
-    len: usize,
+    /// For each row of the cache: which row of the segment it continues, and how many positions of it.
+    rows_B: Vec<(usize, usize)>,
+}
+
+/// A cache for sequences that grow together; rows may differ in length.
+pub struct KvCache {
+    prefix: Vec<Segment>,
+    layers: Layers,
+    width: usize,
+    capacity: usize,
+    /// Positions of each row in `layers`.
+    lens_B: Vec<usize>,
+    context: usize,
+}
+
+/// A cache that grows no more, to be continued by many: its memory is shared, never copied.
+#[derive(Clone)]
+pub struct Prefix {
+    segments: Vec<Segment>,
+    n_layers: usize,
+    width: usize,
+    lens_B: Vec<usize>,
 }
 
 impl KvCache {
     /// An empty cache with room for `capacity` positions a row.
     ///
     /// # Errors
-    /// The engine's.
+    /// It would not fit into memory.
     pub fn new(spec: &ModelSpec, n_rows: usize, capacity: usize) -> Result<Self> {
         let width = spec.n_kv_heads * spec.d_head;
-        let one = || zeros((n_rows, capacity, width));
-        let layers = (0..spec.n_layers).map(|_| Ok((one()?, one()?))).collect::<Result<_>>()?;
-        Ok(Self { layers, n_rows, capacity, len: 0 })
+        Self::behind(Vec::new(), (spec.n_layers, width), n_rows, capacity, capacity)
     }
 
-    /// Positions held.
-    pub fn len(&self) -> usize {
-        self.len
+    fn behind(
+        prefix: Vec<Segment>,
+        (n_layers, width): (usize, usize),
+        n_rows: usize,
+        capacity: usize,
+        context: usize,
+    ) -> Result<Self> {
+        let values = [n_rows, capacity, width].iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let bytes = values.and_then(|n| n.checked_mul(8 * n_layers)).unwrap_or(usize::MAX);
+        let what = || format!("a key-value cache of {n_rows} rows of {capacity} positions");
+        crate::memory::check(bytes, what, "run fewer rows or shorter texts")?;
+        let one = || vec![0f32; n_rows * capacity * width];
+        let layers = (0..n_layers).map(|_| (one(), one())).collect();
+        Ok(Self { prefix, layers, width, capacity, lens_B: vec![0; n_rows], context })
+    }
+
+    /// Rows.
+    pub fn n_rows(&self) -> usize {
+        self.lens_B.len()
+    }
+
+    /// Positions held of a row.
+    pub fn len(&self, row: usize) -> usize {
+        self.prefix.iter().map(|s| s.rows_B[row].1).sum::<usize>() + self.lens_B[row]
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        (0..self.n_rows()).all(|row| self.len(row) == 0)
     }
 
-    /// Positions there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
+    /// The most positions that a row can come to hold.
+    pub(crate) fn context(&self) -> usize {
+        self.context
     }
 
-    /// A cache of `n_rows` rows that all begin with this cache's only row.
-    ///
-    /// # Errors
-    /// This cache has more than one row, or more positions than `capacity`.
-    pub fn fork(&self, n_rows: usize, capacity: usize) -> Result<Self> {
-        if self.n_rows != 1 || self.len > capacity {
-            let detail = format!("a cache of {} rows and {} positions into room for {capacity}", self.n_rows, self.len);
-            return Err(ModelError::Request(format!("cannot fork {detail}")));
-        }
-        let copy = |from: &Tensor| -> Result<Tensor> {
-            let width = from.elem_count() / self.capacity;
-            let data = f32s(from)?;
-            let mut out = vec![0f32; n_rows * capacity * width];
-            for row in out.chunks_exact_mut(capacity * width) {
-                row[..self.len * width].copy_from_slice(&data[..self.len * width]);
-            }
-            Ok(tensor(out, (n_rows, capacity, width))?)
-        };
-        let layers = self.layers.iter().map(|(k, v)| Ok((copy(k)?, copy(v)?))).collect::<Result<_>>()?;
-        Ok(Self { layers, n_rows, capacity, len: self.len })
+    /// Ends its growth, so that it can be continued by many.
+    pub fn freeze(self) -> Prefix {
+        let lens_B: Vec<usize> = (0..self.n_rows()).map(|row| self.len(row)).collect();
+        let rows_B = self.lens_B.iter().copied().enumerate().collect();
+        let (n_layers, mut segments) = (self.layers.len(), self.prefix);
+        segments.push(Segment { layers: Arc::new(self.layers), capacity: self.capacity, rows_B });
+        Prefix { segments, n_layers, width: self.width, lens_B }
     }
 
     /// Writes new keys and values behind those of a layer; [`KvCache::advance`] makes them count.
-    pub(crate) fn append(&self, layer: usize, keys: &Value, values: &Value) -> Result<(Value, Value)> {
+    pub(crate) fn append(&mut self, layer: usize, lens_B: &[usize], keys: &Value, values: &Value) -> Result<()> {
         if keys.is_recorded() || values.is_recorded() {
             let detail = "gradients through a key-value cache are not kept; run without a cache";
             return Err(ModelError::Request(detail.into()));
         }
-        let (k, v) = &self.layers[layer];
-        for (cache, new) in [(k, keys), (v, values)] {
-            cache.slice_set(new.tensor(), 1, self.len).map_err(TensorError::from)?;
-        }
-        Ok((k.into(), v.into()))
-    }
-
-    pub(crate) fn advance(&mut self, by: usize) {
-        self.len += by;
-    }
-
-    pub(crate) fn check(&self, n_rows: usize, more: usize) -> Result<()> {
-        if n_rows != self.n_rows || self.len + more > self.capacity {
-            let held = format!("{} rows, {} of {} positions", self.n_rows, self.len, self.capacity);
-            return Err(ModelError::Request(format!(
-                "a cache of {held} cannot take {n_rows} rows of {more} positions"
-            )));
+        let (own_keys, own_values) = &mut self.layers[layer];
+        for (own, new) in [(own_keys, keys), (own_values, values)] {
+            let (new, mut from) = (f32s(new.tensor())?, 0);
+            for (row, n) in lens_B.iter().enumerate() {
+                let at = (row * self.capacity + self.lens_B[row]) * self.width;
+                own[at..at + n * self.width].copy_from_slice(&new[from..from + n * self.width]);
+                from += n * self.width;
+            }
         }
         Ok(())
+    }
+
+    /// The keys and values of each row, with `lens_B` appended ones.
+    pub(crate) fn spans(&self, layer: usize, lens_B: &[usize]) -> Vec<Vec<KeySpan<'_>>> {
+        (0..self.n_rows())
+            .map(|row| {
+                let shared = self.prefix.iter().map(|s| {
+                    let (from, len) = s.rows_B[row];
+                    slice(&s.layers[layer], s.capacity, self.width, from, len)
+                });
+                let own = slice(&self.layers[layer], self.capacity, self.width, row, self.lens_B[row] + lens_B[row]);
+                shared.chain([own]).collect()
+            })
+            .collect()
+    }
+
+    pub(crate) fn advance(&mut self, lens_B: &[usize]) {
+        self.lens_B.iter_mut().zip(lens_B).for_each(|(len, by)| *len += by);
+    }
+
+    pub(crate) fn check(&self, more_B: &[usize]) -> Result<()> {
+        let fits = |(len, more): (&usize, &usize)| len + more <= self.capacity;
+        if more_B.len() != self.n_rows() || !self.lens_B.iter().zip(more_B).all(fits) {
+            let held = format!("{} rows with {:?} of {} positions", self.n_rows(), self.lens_B, self.capacity);
+            return Err(ModelError::Request(format!("a cache of {held} cannot take {more_B:?} more")));
+        }
+        Ok(())
+    }
+}
+
+/// The first `len` positions of a row.
+fn slice((keys, values): &(Vec<f32>, Vec<f32>), capacity: usize, width: usize, row: usize, len: usize) -> KeySpan<'_> {
+    let range = row * capacity * width..(row * capacity + len) * width;
+    KeySpan { keys: &keys[range.clone()], values: &values[range], len }
+}
+
+impl Prefix {
+    /// Rows.
+    pub fn n_rows(&self) -> usize {
+        self.lens_B.len()
+    }
+
+    /// Positions of a row.
+    pub fn len(&self, row: usize) -> usize {
+        self.lens_B[row]
+    }
+
+    /// Whether it holds no positions.
+    pub fn is_empty(&self) -> bool {
+        self.lens_B.iter().all(|len| *len == 0)
+    }
+
+    /// A cache whose row i continues row `rows[i]`, with room for `more` positions each.
+    ///
+    /// # Errors
+    /// A row that does not exist, a cache that would not fit into memory.
+    pub fn fork(&self, rows: &[usize], more: usize) -> Result<KvCache> {
+        if let Some(row) = rows.iter().find(|r| **r >= self.n_rows()) {
+            return Err(ModelError::Request(format!("row {row} of a prefix of {} rows", self.n_rows())));
+        }
+        let continued = |s: &Segment| {
+            let rows_B = rows.iter().map(|r| s.rows_B[*r]).collect();
+            Segment { layers: s.layers.clone(), capacity: s.capacity, rows_B }
+        };
+        let segments = self.segments.iter().map(continued).collect();
+        let longest = rows.iter().map(|r| self.lens_B[*r]).max().unwrap_or(0);
+        KvCache::behind(segments, (self.n_layers, self.width), rows.len(), more, longest + more)
     }
 }

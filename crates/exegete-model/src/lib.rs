@@ -6,6 +6,8 @@
 //! Families differ in their [`ModelSpec`] alone; their files in [`families`] read keys and fill it in.
 #![deny(missing_docs)]
 
+mod batch;
+mod block;
 mod chat;
 pub mod edits;
 mod error;
@@ -15,19 +17,25 @@ mod generate;
 mod hooks;
 mod kv;
 mod load;
+mod memory;
+mod parts;
+pub mod rope;
 mod spec;
 mod tokens;
 pub mod weights;
 
+pub use batch::{Batch, Spot};
 pub use chat::{ChatTemplate, Message};
 pub use error::ModelError;
-pub use forward::{Batch, Logits};
-pub use generate::{GenerateOptions, Generation};
-pub use hooks::{Edit, Hooks, Positions, Tap};
-pub use kv::KvCache;
+pub use forward::Logits;
+pub use generate::{GenerateOptions, Generation, Sampling, Stop};
+pub use hooks::{Edit, Hooks, Positions, Steps, site_named};
+pub use kv::{KvCache, Prefix};
 pub use load::Model;
-pub use spec::{Mlp, ModelSpec, Norm, Rope};
+pub use parts::{Part, Weight};
+pub use spec::{Biases, LayerSpec, Mixture, Mlp, ModelSpec, Norm, NormPlaces, QkNorm};
 pub use tokens::{Bos, Tokenizer};
+pub use weights::{LoadOptions, Processing, Residence};
 
 /// Result of this crate's operations.
 pub type Result<T> = std::result::Result<T, ModelError>;

@@ -3,19 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use exegete_tensor::cpu::rope::RopeTable;
-
 use crate::families::{self, Understood};
+use crate::rope::RopeTables;
 use crate::weights::gguf::Gguf;
 use crate::weights::llama2c::Llama2c;
-use crate::weights::{SafetensorsDir, WeightSource, Weights};
+use crate::weights::{LoadOptions, SafetensorsDir, WeightSource, Weights};
 use crate::{ChatTemplate, ModelError, ModelSpec, Result, Tokenizer};
 
 /// A model, loaded.
 pub struct Model {
     /// What it is.
-    pub spec: ModelSpec,
-    /// Its weights, in f32.
+    pub spec: Arc<ModelSpec>,
+    /// Its weights.
     pub weights: Weights,
     /// Its tokenizer, where the checkpoint has one.
     pub tokenizer: Option<Tokenizer>,
@@ -23,7 +22,7 @@ pub struct Model {
     pub chat: Option<ChatTemplate>,
     /// Where it came from.
     pub path: PathBuf,
-    pub(crate) rope: Arc<RopeTable>,
+    pub(crate) ropes: RopeTables,
 }
 
 impl Model {
@@ -33,37 +32,57 @@ impl Model {
     /// # Errors
     /// Anything missing, damaged or not understood; see [`ModelError`].
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, &LoadOptions::default())
+    }
+
+    /// As [`Model::open`], saying how weights are kept and processed.
+    ///
+    /// # Errors
+    /// As for [`Model::open`].
+    pub fn open_with(path: &Path, options: &LoadOptions) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         if path.is_dir() {
-            Self::open_dir(path)
+            Self::open_dir(path, options)
         } else if !path.exists() {
             Err(ModelError::io(path, std::io::Error::new(std::io::ErrorKind::NotFound, "no such file or directory")))
         } else if extension == "gguf" {
-            Self::open_gguf(path)
+            Self::open_gguf(path, options)
         } else if extension == "bin" {
-            Self::open_llama2c(path)
+            Self::open_llama2c(path, options)
         } else {
             let detail = "not a model: expected a directory with config.json, a .gguf file or a llama2.c .bin file";
             Err(ModelError::format(path, detail))
         }
     }
 
-    fn open_dir(dir: &Path) -> Result<Self> {
+    fn open_dir(dir: &Path, options: &LoadOptions) -> Result<Self> {
         let path = dir.join("config.json");
-        let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
-        let config = serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
-        let understood = families::understand_config(&path, &config)?;
-        let source = SafetensorsDir::open(dir)?;
+        let (source, understood) = if path.exists() {
+            let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
+            let config =
+                serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
+            let understood = families::understand_config(&path, &config)?;
+            (SafetensorsDir::open(dir)?, understood)
+        } else {
+            let source = SafetensorsDir::open(dir)?;
+            let config = families::config_of_metadata(&source).ok_or_else(|| {
+                let detail = "there is no config.json, and model.safetensors has neither names nor metadata that say \
+                              what the model is";
+                ModelError::format(dir, detail)
+            })?;
+            let understood = families::understand_config(&dir.join("model.safetensors"), &config)?;
+            (source, understood)
+        };
         let tokenizer = match dir.join("tokenizer.json").exists() {
             true => Some(Tokenizer::from_dir(dir, understood.spec.bos_id)?),
             false => None,
         };
-        Self::assemble(&source, understood, tokenizer, ChatTemplate::from_dir(dir)?, dir)
+        Self::assemble(&source, understood, tokenizer, ChatTemplate::from_dir(dir)?, (dir, options))
     }
 
-    fn open_gguf(path: &Path) -> Result<Self> {
+    fn open_gguf(path: &Path, options: &LoadOptions) -> Result<Self> {
         let source = Gguf::open(path)?;
-        let understood = families::understand_gguf(path, &source.metadata)?;
+        let understood = families::understand_gguf(path, &source)?;
         let (m, spec) = (&source.metadata, &understood.spec);
         let tokenizer = match m.get("tokenizer.ggml.tokens") {
             Some(_) => Some(Tokenizer::from_gguf(path, m, spec.bos_id)?),
@@ -73,10 +92,10 @@ impl Model {
         let chat = m.text("tokenizer.chat_template");
         let chat =
             chat.map(|text| ChatTemplate::new(text, spelling(spec.bos_id), spelling(spec.eos_ids.first().copied())));
-        Self::assemble(&source, understood, tokenizer, chat, path)
+        Self::assemble(&source, understood, tokenizer, chat, (path, options))
     }
 
-    fn open_llama2c(path: &Path) -> Result<Self> {
+    fn open_llama2c(path: &Path, options: &LoadOptions) -> Result<Self> {
         let (source, understood) = Llama2c::open(path)?;
         let vocab_size = understood.spec.vocab_size;
         let beside = [format!("tok{vocab_size}.bin"), "tokenizer.bin".into()].map(|name| path.with_file_name(name));
@@ -84,7 +103,7 @@ impl Model {
             Some(found) => Some(Tokenizer::from_llama2c(found, vocab_size)?),
             None => None,
         };
-        Self::assemble(&source, understood, tokenizer, None, path)
+        Self::assemble(&source, understood, tokenizer, None, (path, options))
     }
 
     fn assemble(
@@ -92,16 +111,14 @@ impl Model {
         understood: Understood,
         tokenizer: Option<Tokenizer>,
         chat: Option<ChatTemplate>,
-        path: &Path,
+        (path, options): (&Path, &LoadOptions),
     ) -> Result<Self> {
         if let Some(tokenizer) = &tokenizer {
             tokenizer.check_fits(understood.spec.vocab_size)?;
         }
-        let weights = Weights::load(source, &understood)?;
-        let spec = understood.spec;
-        // Tables for contexts beyond 2^17 would cost more than they are used; longer inputs are refused by name.
-        let rope = Arc::new(RopeTable::new(&spec.rope.inv_freq, spec.max_positions.min(1 << 17)));
-        Ok(Self { spec, weights, tokenizer, chat, path: path.into(), rope })
+        let (weights, spec) = Weights::load(source, &understood, options)?;
+        let (spec, ropes) = (Arc::new(spec), RopeTables::default());
+        Ok(Self { spec, weights, tokenizer, chat, path: path.into(), ropes })
     }
 
     /// The tokenizer.

@@ -63,11 +63,12 @@ pub trait Dictionary: Send + Sync {
     /// `out_ND` has another size.
     fn decode(&self, codes: &Codes, out_ND: &mut [f32]) -> Result<()>;
 
-    /// Gradient of `decode(encode(x))` with respect to x, given that of the reconstruction.
+    /// Gradient of `decode(encode(x))` with respect to x, given that of the reconstruction: through all latents, or
+    /// through some of them alone.
     ///
     /// # Errors
     /// As for `encode`.
-    fn backward(&self, x_ND: &[f32], grad_ND: &[f32]) -> Result<Vec<f32>>;
+    fn backward(&self, x_ND: &[f32], grad_ND: &[f32], only: Option<&[usize]>) -> Result<Vec<f32>>;
 }
 
 /// A dictionary as an edit: the activation is replaced by its reconstruction, with the error term kept or not.
@@ -98,6 +99,63 @@ impl SiteFn for Splice {
             return Ok(grad_ND.clone());
         }
         let shape = |e: crate::SaeError| exegete_tensor::TensorError::shape("splice", e.to_string());
-        tensor(self.dictionary.backward(&f32s(x_ND)?, &f32s(grad_ND)?).map_err(shape)?, x_ND.dims())
+        tensor(self.dictionary.backward(&f32s(x_ND)?, &f32s(grad_ND)?, None).map_err(shape)?, x_ND.dims())
+    }
+}
+
+/// Clamps latents: `x' = x + sum over chosen latents of (value - activation) * decoder row`. What the dictionary does
+/// not reconstruct, and every other latent, stays as it is.
+pub struct Clamp {
+    /// The dictionary.
+    pub dictionary: Arc<dyn Dictionary>,
+    /// Latents and the activations they are given.
+    pub latents: Vec<(usize, f32)>,
+}
+
+impl Clamp {
+    /// Checks that the latents exist and that the dictionary fits a site of `width`.
+    ///
+    /// # Errors
+    /// A latent that does not exist, another width.
+    pub fn new(dictionary: Arc<dyn Dictionary>, latents: Vec<(usize, f32)>, width: usize) -> Result<Self> {
+        let (d, f) = (dictionary.d_in(), dictionary.n_latents());
+        if d != width {
+            return Err(crate::SaeError::Shape(format!(
+                "a dictionary of width {d} does not fit a site of width {width}; use the site it was trained on"
+            )));
+        }
+        match latents.iter().find(|(latent, _)| *latent >= f) {
+            Some((latent, _)) => Err(crate::SaeError::Shape(format!(
+                "latent {latent} does not exist; the dictionary has latents 0..={}",
+                f - 1
+            ))),
+            None => Ok(Self { dictionary, latents }),
+        }
+    }
+}
+
+impl SiteFn for Clamp {
+    fn forward(&self, x_ND: &Tensor, _: &[Place]) -> exegete_tensor::Result<Tensor> {
+        let shape = |e: crate::SaeError| exegete_tensor::TensorError::shape("clamp", e.to_string());
+        let mut out = f32s(x_ND)?.to_vec();
+        let codes = self.dictionary.encode(&out).map_err(shape)?;
+        for (token, x) in out.chunks_exact_mut(self.dictionary.d_in()).enumerate() {
+            for (latent, value) in &self.latents {
+                let now = codes.of(token).find(|(l, _)| *l as usize == *latent).map_or(0.0, |(_, v)| v);
+                let row = self.dictionary.decoder_row(*latent);
+                x.iter_mut().zip(row).for_each(|(x, w)| *x += (value - now) * w);
+            }
+        }
+        tensor(out, x_ND.dims())
+    }
+
+    /// `x' = x + sum of (value - a_i(x)) w_i`, so the gradient is that of x less that of the chosen latents'
+    /// reconstruction.
+    fn backward(&self, x_ND: &Tensor, _: &[Place], grad_ND: &Tensor) -> exegete_tensor::Result<Tensor> {
+        let shape = |e: crate::SaeError| exegete_tensor::TensorError::shape("clamp", e.to_string());
+        let (x, grad) = (f32s(x_ND)?, f32s(grad_ND)?);
+        let chosen: Vec<usize> = self.latents.iter().map(|(latent, _)| *latent).collect();
+        let through = self.dictionary.backward(&x, &grad, Some(&chosen)).map_err(shape)?;
+        tensor(grad.iter().zip(&through).map(|(g, t)| g - t).collect::<Vec<f32>>(), x_ND.dims())
     }
 }

@@ -13,7 +13,7 @@ pub mod kinds;
 pub mod metrics;
 pub mod train;
 
-pub use dictionary::{Codes, Dictionary, Splice};
+pub use dictionary::{Clamp, Codes, Dictionary, Splice};
 pub use error::SaeError;
 
 /// Result of this crate's operations.

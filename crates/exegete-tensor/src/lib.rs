@@ -16,9 +16,12 @@ mod site_fn;
 mod tape;
 
 pub use candle_core::{DType, Device, Shape, Tensor};
+pub use cpu::activation::Act;
+pub use cpu::packed::{Keep, Matrix, RowSource, Stack};
 pub use data::{F32Ref, U32Ref, f32s, scalar, tensor, u32s, zeros};
 pub use error::TensorError;
-pub use ops::attention::KvView;
+pub use ops::attention::KeySource;
+pub use ops::recompute::Part;
 pub use site_fn::{Place, SiteFn};
 pub use tape::{Tape, Value};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 
-/// The tensors of one golden file, as f32 or i32.
+/// The tensors of one golden file, as f32, i32 or bytes.
 pub struct Golden {
     path: PathBuf,
     tensors: BTreeMap<String, (Vec<usize>, Values)>,
@@ -14,6 +14,7 @@ pub struct Golden {
 enum Values {
     F32(Vec<f32>),
     I32(Vec<i32>),
+    U8(Vec<u8>),
 }
 
 /// The folder `refs/` of this repository.
@@ -31,7 +32,7 @@ impl Golden {
     /// Reads a golden file; a relative path is taken from `refs/`.
     ///
     /// # Panics
-    /// If the file is missing, is not safetensors, or holds a type other than f32 and i32.
+    /// If the file is missing, is not safetensors, or holds another type.
     #[track_caller]
     pub fn load(path: impl AsRef<Path>) -> Self {
         let path = refs_dir().join(path);
@@ -44,7 +45,8 @@ impl Golden {
             let values = match view.dtype() {
                 Dtype::F32 => Values::F32(words.map(f32::from_le_bytes).collect()),
                 Dtype::I32 => Values::I32(words.map(i32::from_le_bytes).collect()),
-                other => panic!("{}: {name} is {other:?}, a golden holds f32 and i32", path.display()),
+                Dtype::U8 => Values::U8(view.data().to_vec()),
+                other => panic!("{}: {name} is {other:?}, a golden holds f32, i32 and bytes", path.display()),
             };
             (name, (view.shape().to_vec(), values))
         };
@@ -79,7 +81,7 @@ impl Golden {
     pub fn f32(&self, name: &str) -> &[f32] {
         match &self.get(name).1 {
             Values::F32(values) => values,
-            Values::I32(_) => panic!("{}: {name} holds i32", self.path.display()),
+            _ => panic!("{}: {name} holds no f32", self.path.display()),
         }
     }
 
@@ -91,7 +93,19 @@ impl Golden {
     pub fn i32(&self, name: &str) -> &[i32] {
         match &self.get(name).1 {
             Values::I32(values) => values,
-            Values::F32(_) => panic!("{}: {name} holds f32", self.path.display()),
+            _ => panic!("{}: {name} holds no i32", self.path.display()),
+        }
+    }
+
+    /// The bytes of a u8 tensor.
+    ///
+    /// # Panics
+    /// If there is none of this name, or it holds numbers.
+    #[track_caller]
+    pub fn bytes(&self, name: &str) -> &[u8] {
+        match &self.get(name).1 {
+            Values::U8(values) => values,
+            _ => panic!("{}: {name} holds no bytes", self.path.display()),
         }
     }
 

@@ -18,5 +18,6 @@ pub mod wire;
 
 pub use dashboard::Dashboard;
 pub use error::{Result, WebError};
+pub use pages::lens_page;
 pub use routes::app;
 pub use server::serve;

@@ -149,3 +149,44 @@ pub struct ExampleToken {
     /// Whether it is the token that the example is about.
     pub is_own: bool,
 }
+
+/// The logit lens over a text, as its page shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct LensView {
+    /// Name of the model.
+    pub model: String,
+    /// The text's tokens.
+    pub tokens: Vec<String>,
+    /// One row a site, in the order of computation.
+    pub rows: Vec<LensRow>,
+    /// The token whose logit is attributed.
+    pub attributed: String,
+    /// What each component adds to that logit; empty where it was not asked for.
+    pub shares: Vec<(String, f64)>,
+}
+
+/// What one site says at every position.
+#[derive(Debug, Clone, Serialize)]
+pub struct LensRow {
+    /// The site.
+    pub site: String,
+    /// One cell a position.
+    pub cells: Vec<LensCell>,
+}
+
+/// What one site says at one position.
+#[derive(Debug, Clone, Serialize)]
+pub struct LensCell {
+    /// The likeliest token.
+    pub token: String,
+    /// Its probability.
+    pub probability: f64,
+    /// The next likeliest, for people.
+    pub others: String,
+    /// KL divergence from the final distribution, in nats.
+    pub kl_to_final: f64,
+    /// KL divergence from the final distribution of another position.
+    pub kl_to_other: Option<f64>,
+    /// Whether the likeliest token is the one that comes next in the text.
+    pub is_next: bool,
+}

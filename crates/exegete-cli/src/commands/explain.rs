@@ -1,36 +1,34 @@
 //! `exegete explain`: latents of a run explain themselves.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use exegete_base::LatentId;
 use exegete_base::settings::SelfExplainSettings;
 use exegete_harvest::{Progress, training};
 use exegete_methods::self_explain::{NAME, SelfExplainer, SelfExplanation};
-use exegete_model::Model;
 use exegete_sae::Dictionary;
 use exegete_store::{Curves, Explanation, Notes, Run};
 use serde_json::{Value, json};
 
 use super::numbers;
-use crate::args::Explain;
+use crate::args::{Common, Explain};
 use crate::interrupt;
+use crate::open_model;
 use crate::printer::Printer;
 
 /// Where a run keeps explanations.
 pub(crate) const NOTES: &str = "run.sqlite";
 
-pub(crate) fn run(settings: &Explain, printer: &Printer) -> Result<()> {
+pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Result<()> {
     interrupt::listen();
     let run = Run::open_to_write(&settings.run)?;
-    let recorded = run.manifest().settings["model"].as_str().map(PathBuf::from);
+    let recorded = run.manifest().settings["model"].as_str().map(str::to_owned);
     let path = settings.model.clone().or(recorded).context("the run names no model; give --model")?;
     let latents = numbers::parse(&settings.latents)?;
     let dictionary = training::dictionary(&run)?;
     if let Some(latent) = latents.iter().find(|l| **l as usize >= dictionary.n_latents()) {
         bail!("latent {latent} does not exist; the dictionary has latents 0..={}", dictionary.n_latents() - 1);
     }
-    let model = Model::open(&path)?;
+    let model = open_model::open_plain(&path, common, printer)?;
     let explainer = SelfExplainer::new(&model, &settings.self_explain)?;
     let mut notes = Notes::open(&run.path(NOTES))?;
     printer.begin("explain", latents.len() as u64, "latents", 0);

@@ -1,9 +1,13 @@
 //! Commands, one file each: a function from settings and a printer to a result.
 
+pub(crate) mod edits;
 pub(crate) mod explain;
 pub(crate) mod model_generate;
 pub(crate) mod model_info;
+pub(crate) mod model_lens;
+pub(crate) mod model_parity;
 pub(crate) mod numbers;
+pub(crate) mod prompt;
 pub(crate) mod sae_info;
 pub(crate) mod serve;
 pub(crate) mod show;

@@ -1,37 +1,60 @@
-//! `exegete model generate`: greedy continuation, with edits.
-
-use std::sync::Arc;
+//! `exegete model generate`: continuations of a prompt, greedy or sampled, with edits.
 
 use anyhow::{Context, Result, bail};
-use exegete_base::Site;
 use exegete_base::sampling::pair_hash;
-use exegete_methods::direction;
-use exegete_model::edits::{Add, ProjectOut, Replace, Scale, Vectors};
-use exegete_model::{Batch, Bos, Edit, GenerateOptions, Hooks, Logits, Message, Model, Positions};
-use exegete_tensor::{SiteFn, Tape, f32s};
-use serde_json::json;
+use exegete_model::{Batch, GenerateOptions, Hooks, KvCache, Logits, Model, Sampling, Stop};
+use exegete_tensor::{Tape, f32s};
+use serde_json::{Value, json};
 
-use super::numbers;
-use crate::args::Generate;
+use super::{edits, prompt};
+use crate::args::{Common, Generate};
+use crate::open_model;
 use crate::printer::Printer;
 
-pub(crate) fn run(settings: &Generate, printer: &Printer) -> Result<()> {
-    let model = Model::open(&settings.model)?;
+pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Result<()> {
+    let model = open_model::open(&settings.model, common, printer)?;
     let tokenizer = model.tokenizer()?;
-    let ids = if settings.chat {
-        let chat = model.chat.as_ref().context("--chat was given, but this model has no chat template")?;
-        tokenizer.encode_prompt(&chat.render(&[Message::user(&settings.prompt)], true)?)?
-    } else {
-        let mut ids: Vec<u32> = tokenizer.bos(Bos::Auto)?.into_iter().collect();
-        ids.extend(tokenizer.encode_prompt(&settings.prompt)?);
-        ids
+    let ids = prompt::ids(&model, &settings.prompt, settings.chat)?;
+    if settings.samples == 0 {
+        bail!("--samples must be at least 1");
+    }
+    let mut hooks = edits::hooks(&settings.edits, &model)?;
+    let options = GenerateOptions {
+        max_new_tokens: settings.max_new_tokens,
+        stop_ids: model.spec.eos_ids.clone(),
+        stop_texts: settings.stop.clone(),
+        sampling: Sampling {
+            temperature: settings.temperature,
+            top_k: settings.top_k,
+            top_p: settings.top_p,
+            min_p: settings.min_p,
+            repetition_penalty: settings.repetition_penalty,
+            seed: common.seed,
+        },
     };
-    let mut hooks = edits(settings, &model)?.into_iter().fold(Hooks::none(), Hooks::edit);
-    let options = GenerateOptions { max_new_tokens: settings.max_new_tokens, stop_ids: model.spec.eos_ids.clone() };
-    let new = model.generate(std::slice::from_ref(&ids), &options, &mut hooks)?.ids.remove(0);
-    let text = tokenizer.decode(&new)?;
-    printer.line(&text);
-    let mut result = json!({"text": text, "ids": new, "prompt_ids": ids});
+    let generated = match settings.samples {
+        1 => model.generate(std::slice::from_ref(&ids), &options, &mut hooks)?,
+        n => share_prompt(&model, &ids, n, &options, &mut hooks)?,
+    };
+    let mut samples: Vec<Value> = Vec::new();
+    for (new, stop) in generated.ids.iter().zip(&generated.stops) {
+        let whole = tokenizer.decode(new)?;
+        let (text, reason) = match stop {
+            Stop::Length => (whole.as_str(), "length".to_owned()),
+            Stop::Token(id) => (whole.as_str(), tokenizer.token_text(*id)),
+            Stop::Text(stop) => (whole.split(stop.as_str()).next().unwrap_or_default(), stop.clone()),
+        };
+        if !samples.is_empty() {
+            printer.line("");
+        }
+        printer.line(text);
+        samples.push(json!({"text": text, "ids": new, "stopped_by": reason}));
+    }
+    let mut result = samples.first().cloned().unwrap_or_default();
+    result["prompt_ids"] = json!(ids);
+    if samples.len() > 1 {
+        result["samples"] = json!(samples);
+    }
     if settings.logits {
         let logits = model.run(&Tape::new(), &Batch::one(&ids), None, &mut hooks, Logits::Last)?;
         let logits = f32s(logits.context("no logits")?.tensor())?.to_vec();
@@ -48,52 +71,22 @@ pub(crate) fn run(settings: &Generate, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
-/// The edits asked for, in the order add, replace, project out, scale.
-fn edits(settings: &Generate, model: &Model) -> Result<Vec<Edit>> {
-    let positions = match &settings.positions {
-        None => Positions::All,
-        Some(list) => Positions::At(numbers::parse(list)?.into_iter().map(|p| p as usize).collect()),
-    };
-    let mut edits = Vec::new();
-    let mut push =
-        |site: Site, f: Arc<dyn SiteFn>| edits.push(Edit { site, rows: None, positions: positions.clone(), f });
-    for text in &settings.add {
-        let (site, vector, scale) = scaled(text, model)?;
-        push(site, Arc::new(Add { vectors: Vectors::One(vector), scale }));
+/// Continues one prompt several times; all but its last token is run once and shared.
+fn share_prompt(
+    model: &Model,
+    ids: &[u32],
+    n: usize,
+    options: &GenerateOptions,
+    hooks: &mut Hooks,
+) -> Result<exegete_model::Generation> {
+    let (last, rest) = ids.split_last().context("an empty prompt")?;
+    let mut cache = KvCache::new(&model.spec, 1, rest.len().max(1))?;
+    let prompts_B = vec![ids.len(); n];
+    if !rest.is_empty() {
+        let batch = Batch { prompts_B: vec![ids.len()], ..Batch::one(rest) };
+        model.run(&Tape::new(), &batch, Some(&mut cache), hooks, Logits::None)?;
     }
-    for text in &settings.replace {
-        let (site, vector, scale) = scaled(text, model)?;
-        push(site, Arc::new(Replace(Vectors::One(vector.iter().map(|x| x * scale).collect()))));
-    }
-    for text in &settings.project_out {
-        let (site, name) = site_and_rest(text, model)?;
-        push(site, Arc::new(ProjectOut::new(&direction::resolve(name, model, site)?)));
-    }
-    for text in &settings.scale {
-        let (site, factor) = site_and_rest(text, model)?;
-        push(site, Arc::new(Scale(number(factor, text)?)));
-    }
-    Ok(edits)
-}
-
-/// `SITE:DIRECTION:SCALE`; a direction may hold colons of its own.
-fn scaled(text: &str, model: &Model) -> Result<(Site, Vec<f32>, f32)> {
-    let (site, rest) = site_and_rest(text, model)?;
-    let Some((name, scale)) = rest.rsplit_once(':') else {
-        bail!("{text:?} has no scale; the form is SITE:DIRECTION:SCALE");
-    };
-    Ok((site, direction::resolve(name, model, site)?, number(scale, text)?))
-}
-
-fn site_and_rest<'a>(text: &'a str, model: &Model) -> Result<(Site, &'a str)> {
-    let (site, rest) = text.split_once(':').with_context(|| format!("{text:?} has no colon behind its site"))?;
-    Ok((site.parse::<Site>()?.check(model.spec.n_layers)?, rest))
-}
-
-fn number(word: &str, text: &str) -> Result<f32> {
-    let value: f32 = word.parse().with_context(|| format!("{word:?} in {text:?} is no number"))?;
-    if !value.is_finite() {
-        bail!("{word:?} in {text:?} is not finite");
-    }
-    Ok(value)
+    let mut forked = cache.freeze().fork(&vec![0; n], 1 + options.max_new_tokens)?;
+    let batch = Batch { prompts_B, ..Batch::uniform(vec![*last; n], n) };
+    Ok(model.generate_behind(&mut forked, batch, options, hooks)?)
 }

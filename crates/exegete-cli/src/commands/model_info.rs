@@ -1,15 +1,14 @@
 //! `exegete model info`: what a model is.
 
 use anyhow::Result;
-use exegete_base::Site;
-use exegete_model::Model;
 use serde_json::{Value, json};
 
-use crate::args::ModelInfo;
+use crate::args::{Common, ModelInfo};
+use crate::open_model;
 use crate::printer::Printer;
 
-pub(crate) fn run(settings: &ModelInfo, printer: &Printer) -> Result<()> {
-    let model = Model::open(&settings.model)?;
+pub(crate) fn run(settings: &ModelInfo, common: &Common, printer: &Printer) -> Result<()> {
+    let model = open_model::open(&settings.model, common, printer)?;
     let s = &model.spec;
     printer.line(format!("{} ({}, {:.1} M parameters)", model.path.display(), s.family, s.n_parameters() as f64 / 1e6));
     printer.line(format!("layers     {}", s.n_layers));
@@ -21,7 +20,9 @@ pub(crate) fn run(settings: &ModelInfo, printer: &Printer) -> Result<()> {
     printer.line(format!("context    {}", s.max_positions));
     printer.line(format!("tokenizer  {}", if model.tokenizer.is_some() { "yes" } else { "none" }));
     printer.line(format!("chat       {}", if model.chat.is_some() { "yes" } else { "none" }));
-    let sites: Vec<Value> = Site::all(s.n_layers)
+    printer.line(format!("matrices   {:.1} MiB in memory", model.weights.matrix_bytes() as f64 / (1 << 20) as f64));
+    let sites: Vec<Value> = s
+        .sites()
         .iter()
         .map(|site| {
             let row = site.kind.row();
@@ -34,13 +35,23 @@ pub(crate) fn run(settings: &ModelInfo, printer: &Printer) -> Result<()> {
             let axes: Vec<&str> = site["axes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let (name, formula) =
                 (site["site"].as_str().unwrap_or_default(), site["formula"].as_str().unwrap_or_default());
-            printer.line(format!("{name:<32} [{}]  {formula}", axes.join(", ")));
+            printer.line(format!("{name:<36} [{}]  {formula}", axes.join(", ")));
         }
     }
-    let mut spec = serde_json::to_value(s)?;
+    let weights: Vec<Value> =
+        s.weights().iter().map(|w| json!({"weight": w.to_string(), "shape": s.weight_shape(*w)})).collect();
+    if settings.weights {
+        for w in &weights {
+            printer.line(format!("{:<28} {}", w["weight"].as_str().unwrap_or_default(), w["shape"]));
+        }
+    }
+    let mut spec = serde_json::to_value(&**s)?;
     spec["n_parameters"] = json!(s.n_parameters());
     if settings.sites {
         spec["sites"] = json!(sites);
+    }
+    if settings.weights {
+        spec["weights"] = json!(weights);
     }
     printer.json(&spec);
     Ok(())

@@ -20,7 +20,7 @@ use exegete_base::sampling::pair_hash;
 use exegete_base::settings::SelfExplainSettings;
 use exegete_base::{Site, SiteKind};
 use exegete_model::edits::{Replace, Vectors};
-use exegete_model::{Batch, Edit, GenerateOptions, Hooks, KvCache, Logits, Model, Positions};
+use exegete_model::{Batch, Edit, GenerateOptions, Hooks, KvCache, Logits, Model, Positions, Prefix, Steps};
 use exegete_tensor::cpu::loss::{log_sum_exp, softmax_scaled};
 use exegete_tensor::cpu::simd::dot;
 use exegete_tensor::{Tape, f32s};
@@ -77,7 +77,7 @@ pub struct SelfExplainer<'m> {
     model: &'m Model,
     settings: SelfExplainSettings,
     prompt: Prompt,
-    prefix: KvCache,
+    prefix: Prefix,
     probe: Site,
     /// Log-probabilities of the first token under the neutral insertion.
     neutral_logp: Vec<f32>,
@@ -98,8 +98,9 @@ impl<'m> SelfExplainer<'m> {
             model.run(&Tape::new(), &batch, Some(&mut prefix), &mut Hooks::none(), Logits::None)?;
         }
         let probe = Site::at(SiteKind::ResidPost, probe_layer(model));
+        let prefix = prefix.freeze();
         let mut this = Self { model, settings: settings.clone(), prompt, prefix, probe, neutral_logp: Vec::new() };
-        let mean = mean_embedding(model)?;
+        let mean = mean_embedding(model);
         let (logits, _) = this.run_prompt(vec![mean])?;
         let lse = log_sum_exp(&logits);
         this.neutral_logp = logits.iter().map(|x| x - lse).collect();
@@ -172,9 +173,9 @@ impl<'m> SelfExplainer<'m> {
     fn run_prompt(&self, vectors: Vec<Vec<f32>>) -> Result<(Vec<f32>, Vec<f32>)> {
         let (n_rows, d) = (vectors.len(), self.model.spec.d_model);
         let batch = self.suffix(n_rows);
-        let mut cache = self.prefix.fork(n_rows, self.prompt.ids.len())?;
+        let mut cache = self.prefix.fork(&vec![0; n_rows], batch.ids.len() / n_rows)?;
         let mut hooks = self.insertion(vectors).tap(self.probe);
-        let len = batch.len;
+        let len = batch.ids.len() / n_rows;
         let logits = self.model.run(&Tape::new(), &batch, Some(&mut cache), &mut hooks, Logits::Last)?;
         let (Some(logits), Some(resid)) = (logits, hooks.value(self.probe)) else {
             return Err(MethodError::Request(format!("{} was not reached", self.probe)));
@@ -186,7 +187,7 @@ impl<'m> SelfExplainer<'m> {
 
     fn suffix(&self, n_rows: usize) -> Batch {
         let ids = &self.prompt.ids[self.prompt.placeholders[0]..];
-        Batch { ids: ids.repeat(n_rows), n_rows, len: ids.len(), starts_B: Vec::new() }
+        Batch::uniform(ids.repeat(n_rows), n_rows)
     }
 
     fn insertion(&self, vectors: Vec<Vec<f32>>) -> Hooks {
@@ -194,6 +195,7 @@ impl<'m> SelfExplainer<'m> {
             site: Site::at(SiteKind::ResidPre, self.settings.insert_layer),
             rows: None,
             positions: Positions::At(self.prompt.placeholders.clone()),
+            steps: Steps::All,
             f: Arc::new(Replace(Vectors::PerRow(vectors))),
         })
     }
@@ -201,14 +203,12 @@ impl<'m> SelfExplainer<'m> {
     /// Greedy answers at the scales given, best first, until [`N_TEXTS`] different ones are found.
     fn answers(&self, unit: &[f32], curves: &Curves, picked: &[(usize, f64)]) -> Result<Vec<Answer>> {
         let vectors = picked.iter().map(|(i, _)| unit.iter().map(|x| x * curves.scales[*i] as f32).collect()).collect();
-        let room = self.prompt.ids.len() + self.settings.explanation_tokens;
-        let mut cache = self.prefix.fork(picked.len(), room)?;
-        let options = GenerateOptions {
-            max_new_tokens: self.settings.explanation_tokens,
-            stop_ids: self.model.spec.eos_ids.clone(),
-        };
+        let suffix = self.suffix(picked.len());
+        let room = suffix.ids.len() / picked.len().max(1) + self.settings.explanation_tokens;
+        let mut cache = self.prefix.fork(&vec![0; picked.len()], room)?;
+        let options = GenerateOptions::greedy(self.settings.explanation_tokens, self.model.spec.eos_ids.clone());
         let mut hooks = self.insertion(vectors);
-        let new = self.model.generate_behind(&mut cache, self.suffix(picked.len()), &options, &mut hooks)?;
+        let new = self.model.generate_behind(&mut cache, suffix, &options, &mut hooks)?;
         let tokenizer = self.model.tokenizer()?;
         let answer = |((i, merit), ids): (&(usize, f64), &Vec<u32>)| -> Result<Answer> {
             let text = tokenizer.decode(ids)?;
@@ -261,13 +261,14 @@ pub fn check(s: &SelfExplainSettings, model: &Model) -> Result<()> {
 }
 
 /// The mean token embedding at unit length: an insertion that says nothing in particular.
-fn mean_embedding(model: &Model) -> Result<Vec<f32>> {
-    let table = f32s(model.weights.embed.tensor())?;
-    let mut mean = vec![0f32; model.spec.d_model];
+fn mean_embedding(model: &Model) -> Vec<f32> {
+    let table = &model.weights.embed;
+    let (mut mean, mut row) = (vec![0f32; model.spec.d_model], vec![0f32; model.spec.d_model]);
     let share = 1.0 / model.spec.vocab_size as f32;
-    for row in table.chunks_exact(mean.len()) {
-        mean.iter_mut().zip(row).for_each(|(m, x)| *m += x * share);
+    for id in 0..model.spec.vocab_size {
+        table.row(id, &mut row);
+        mean.iter_mut().zip(&row).for_each(|(m, x)| *m += x * share);
     }
     let norm = dot(&mean, &mean).sqrt().max(f32::MIN_POSITIVE);
-    Ok(mean.iter().map(|x| x / norm).collect())
+    mean.iter().map(|x| x / norm).collect()
 }

@@ -1,3 +1,4 @@
 //! Tests of methods.
+mod lens;
 mod self_explain;
 mod words;

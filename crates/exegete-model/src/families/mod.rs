@@ -1,72 +1,89 @@
 //! Families of checkpoints: one file each, one line in [`FAMILIES`].
 //!
-//! A family reads `config.json` or GGUF metadata into a [`ModelSpec`] and names the tensors. It runs nothing.
+//! A family reads `config.json` or GGUF metadata into a [`ModelSpec`] and says where its weights are stored. It runs
+//! nothing.
 
 pub mod config;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gguf_keys;
+mod gpt2;
+mod gpt_neox;
 mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+mod rope_keys;
+mod scratch;
+mod smollm3;
+pub mod stored;
 
 use std::path::Path;
 
+use self::stored::Stored;
+use crate::parts::Weight;
 use crate::spec::ModelSpec;
-use crate::weights::gguf::Metadata;
+use crate::weights::gguf::Gguf;
 use crate::{ModelError, Result};
 
-/// How the tensors of a checkpoint are named; `{}` stands for the layer.
-#[derive(Debug, Clone, Copy)]
-pub struct Names {
-    /// `[vocab, d_model]`
-    pub embed: &'static str,
-    /// `[d_model]`
-    pub norm1: &'static str,
-    /// `[n_heads * d_head, d_model]`
-    pub q: &'static str,
-    /// `[n_kv_heads * d_head, d_model]`
-    pub k: &'static str,
-    /// `[n_kv_heads * d_head, d_model]`
-    pub v: &'static str,
-    /// `[d_model, n_heads * d_head]`
-    pub o: &'static str,
-    /// `[d_model]`
-    pub norm2: &'static str,
-    /// `[d_mlp, d_model]`
-    pub gate: &'static str,
-    /// `[d_mlp, d_model]`
-    pub up: &'static str,
-    /// `[d_model, d_mlp]`
-    pub down: &'static str,
-    /// `[d_model]`
-    pub norm_final: &'static str,
-    /// `[vocab, d_model]`
-    pub unembed: &'static str,
-    /// Tensors that carry nothing the forward pass needs, by a part of their name.
-    pub ignored: &'static [&'static str],
-    /// Whether rows of q and k are stored in pairs (2i, 2i + 1) rather than halves (i, i + d_head / 2).
-    pub qk_rows_in_pairs: bool,
-}
+pub(crate) use scratch::config_of_metadata;
 
 /// A checkpoint as a family understood it.
 #[derive(Debug, Clone)]
 pub struct Understood {
     /// What the model is.
     pub spec: ModelSpec,
-    /// How its tensors are named.
-    pub names: Names,
+    /// Where each of its weights is stored.
+    pub locate: fn(&ModelSpec, Weight) -> Stored,
+    /// Beginnings that tensor names may lack or have more of; the first under which the embedding is found counts.
+    pub roots: &'static [(&'static str, &'static str)],
+    /// Tensors that carry nothing the forward pass needs, by a part of their name.
+    pub ignored: &'static [&'static str],
 }
+
+impl Understood {
+    /// With names as they are, and no tensor ignored.
+    pub fn new(spec: ModelSpec, locate: fn(&ModelSpec, Weight) -> Stored) -> Self {
+        Self { spec, locate, roots: &[], ignored: &[] }
+    }
+}
+
+/// Reads a `config.json`.
+type FromConfig = fn(&Path, &serde_json::Value) -> Result<Understood>;
+/// Reads GGUF metadata.
+type FromGguf = fn(&Path, &Gguf) -> Result<Understood>;
 
 /// One line of the table of families.
 pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
-    /// `general.architecture` in GGUF.
-    pub gguf_architecture: &'static str,
     /// Reads a `config.json`.
-    pub from_config: fn(&Path, &serde_json::Value) -> Result<Understood>,
-    /// Reads GGUF metadata.
-    pub from_gguf: fn(&Path, &Metadata) -> Result<Understood>,
+    pub from_config: FromConfig,
+    /// `general.architecture` in GGUF, and how to read it, where llama.cpp writes the family under a name of its own.
+    pub gguf: Option<(&'static str, FromGguf)>,
 }
 
 /// Every family that is understood.
-pub const FAMILIES: &[Family] = &[llama::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    gpt2::FAMILY,
+    gpt_neox::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    qwen3_moe::FAMILY,
+    gemma::FAMILY,
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    phi3::FAMILY,
+    olmo2::FAMILY,
+    smollm3::FAMILY,
+    scratch::FAMILY,
+];
 
 /// Finds the family of a `config.json` and lets it read the rest.
 ///
@@ -85,14 +102,15 @@ pub fn understand_config(path: &Path, config: &serde_json::Value) -> Result<Unde
 ///
 /// # Errors
 /// No family has this architecture, or the family refuses a key.
-pub fn understand_gguf(path: &Path, metadata: &Metadata) -> Result<Understood> {
-    let found = metadata.text("general.architecture");
-    let family = FAMILIES.iter().find(|f| Some(f.gguf_architecture) == found).ok_or_else(|| {
-        let known: Vec<_> = FAMILIES.iter().map(|f| f.gguf_architecture).collect();
+pub fn understand_gguf(path: &Path, file: &Gguf) -> Result<Understood> {
+    let found = file.metadata.text("general.architecture");
+    let lines = || FAMILIES.iter().filter_map(|f| f.gguf);
+    let (_, from_gguf) = lines().find(|(name, _)| Some(*name) == found).ok_or_else(|| {
+        let known: Vec<_> = lines().map(|(name, _)| name).collect();
         let detail = format!("general.architecture {found:?} is not handled; handled are {}", known.join(", "));
         ModelError::config(path, detail)
     })?;
-    checked(path, (family.from_gguf)(path, metadata)?)
+    checked(path, from_gguf(path, file)?)
 }
 
 /// A llama2.c checkpoint, whose header is all there is.
@@ -100,7 +118,7 @@ pub fn understand_gguf(path: &Path, metadata: &Metadata) -> Result<Understood> {
 /// # Errors
 /// Sizes that make no model.
 pub fn understand_llama2c(path: &Path, spec: ModelSpec) -> Result<Understood> {
-    checked(path, Understood { spec, names: llama::HF_NAMES })
+    checked(path, Understood::new(spec, llama::in_pairs))
 }
 
 fn checked(path: &Path, understood: Understood) -> Result<Understood> {

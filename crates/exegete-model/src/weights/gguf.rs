@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::quant::Encoding;
+use super::tensor_bytes::TensorBytes;
 use super::{WeightSource, map_file};
 use crate::{ModelError, Result};
 
@@ -28,7 +30,6 @@ pub enum Meta {
 #[derive(Debug, Default)]
 pub struct Metadata {
     values: BTreeMap<String, Meta>,
-    tensor_names: Vec<String>,
 }
 
 impl Metadata {
@@ -87,25 +88,12 @@ impl Metadata {
     pub fn list_len(&self, key: &str) -> Option<usize> {
         self.list(key).map(<[Meta]>::len)
     }
-
-    /// Whether the file holds a tensor.
-    pub fn has_tensor(&self, name: &str) -> bool {
-        self.tensor_names.iter().any(|n| n == name)
-    }
-}
-
-struct TensorInfo {
-    shape: Vec<usize>,
-    encoding: Encoding,
-    from: usize,
-    to: usize,
 }
 
 /// An open GGUF file.
 pub struct Gguf {
     path: PathBuf,
-    map: memmap2::Mmap,
-    tensors: BTreeMap<String, TensorInfo>,
+    tensors: BTreeMap<String, TensorBytes>,
     /// The key-value section.
     pub metadata: Metadata,
 }
@@ -116,7 +104,7 @@ impl Gguf {
     /// # Errors
     /// Anything that is not a whole, well-formed file, with the byte offset.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = map_file(path)?;
+        let map = Arc::new(map_file(path)?);
         let mut c = Cursor { path, bytes: &map, at: 0 };
         if c.take(4)? != b"GGUF" {
             return Err(ModelError::format(path, "not a GGUF file: it does not start with \"GGUF\""));
@@ -149,32 +137,25 @@ impl Gguf {
         let mut tensors = BTreeMap::new();
         for (name, shape, encoding, offset) in entries {
             let (block, size) = encoding.block();
-            let row = shape.last().copied().unwrap_or(1);
             let n_values = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-            let range =
-                n_values.filter(|_| row % block == 0).and_then(|n| (n / block).checked_mul(size)).and_then(|len| {
-                    let from = data.checked_add(usize::try_from(offset).ok()?)?;
-                    Some((from, from.checked_add(len)?))
-                });
-            match range {
-                Some((from, to)) if to <= map.len() => {
-                    metadata.tensor_names.push(name.clone());
-                    let info = TensorInfo { shape, encoding, from, to };
-                    if tensors.insert(name.clone(), info).is_some() {
-                        return Err(ModelError::format(path, format!("tensor {name:?} stands twice")));
-                    }
-                }
-                _ => {
-                    let detail = format!(
-                        "tensor {name:?} of shape {shape:?} at offset {offset} does not fit in a file of {} bytes: \
-                         truncated or damaged, get it again",
-                        map.len()
-                    );
-                    return Err(ModelError::format(path, detail));
-                }
+            let range = n_values.and_then(|n| (n / block).checked_mul(size)).and_then(|len| {
+                let from = data.checked_add(usize::try_from(offset).ok()?)?;
+                Some(from..from.checked_add(len)?)
+            });
+            let tensor = range.and_then(|range| TensorBytes::new(map.clone(), range, encoding, shape.clone()));
+            let Some(tensor) = tensor else {
+                let detail = format!(
+                    "tensor {name:?} of shape {shape:?} at offset {offset} does not fit in a file of {} bytes: \
+                     truncated or damaged, get it again",
+                    map.len()
+                );
+                return Err(ModelError::format(path, detail));
+            };
+            if tensors.insert(name.clone(), tensor).is_some() {
+                return Err(ModelError::format(path, format!("tensor {name:?} stands twice")));
             }
         }
-        Ok(Self { path: path.into(), map, tensors, metadata })
+        Ok(Self { path: path.into(), tensors, metadata })
     }
 }
 
@@ -183,14 +164,12 @@ impl WeightSource for Gguf {
         &self.path
     }
 
-    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.tensors.iter().map(|(name, info)| (name.clone(), info.shape.clone())).collect()
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
     }
 
-    fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let info =
-            self.tensors.get(name).ok_or_else(|| ModelError::weights(&self.path, format!("no tensor {name:?}")))?;
-        Ok(info.encoding.decode(&self.map[info.from..info.to]))
+    fn find(&self, name: &str) -> Option<&TensorBytes> {
+        self.tensors.get(name)
     }
 }
 
@@ -295,9 +274,7 @@ impl<'a> Cursor<'a> {
         shape.reverse();
         let kind = self.u32()?;
         let encoding = Encoding::from_ggml(kind).ok_or_else(|| {
-            self.error(format!(
-                "tensor {name:?} has element type {kind}; handled are F32 (0), F16 (1), Q4_0 (2), Q4_1 (3), Q8_0 (8), BF16 (30)"
-            ))
+            self.error(format!("tensor {name:?} has element type {kind}; handled are {}", Encoding::names()))
         })?;
         Ok((name, shape, encoding, self.u64()?))
     }

@@ -2,15 +2,21 @@
 
 pub mod gguf;
 pub mod llama2c;
-mod quant;
+mod load;
+pub mod process;
+pub mod quant;
 mod safetensors;
+mod tensor_bytes;
 
 use std::path::Path;
 
+pub use self::load::{LoadOptions, Residence};
+pub use self::process::Processing;
 pub use self::safetensors::SafetensorsDir;
-use exegete_tensor::{Value, tensor};
+pub use self::tensor_bytes::TensorBytes;
+use exegete_tensor::{Matrix, Value, tensor};
 
-use crate::families::{Names, Understood};
+use crate::parts::{Part, Weight};
 use crate::{ModelError, Result};
 
 /// A file, or files, of named tensors.
@@ -18,156 +24,202 @@ pub trait WeightSource {
     /// Where it lies, for messages.
     fn path(&self) -> &Path;
 
-    /// The names and shapes of its tensors, outermost axis first.
-    fn shapes(&self) -> Vec<(String, Vec<usize>)>;
+    /// The names of its tensors.
+    fn names(&self) -> Vec<String>;
+
+    /// A tensor.
+    fn find(&self, name: &str) -> Option<&TensorBytes>;
+
+    /// Why a tensor that is there can be no weight: its type or shape.
+    fn unusable(&self, _name: &str) -> Option<&str> {
+        None
+    }
+
+    /// Whether it holds a tensor.
+    fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// The shape of a tensor, outermost axis first.
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.find(name).map(TensorBytes::shape)
+    }
 
     /// A tensor's values in f32, row-major.
     ///
     /// # Errors
-    /// There is no such tensor, or its bytes are not as promised.
-    fn read(&self, name: &str) -> Result<Vec<f32>>;
+    /// There is no such tensor.
+    fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.find(name).ok_or_else(|| ModelError::weights(self.path(), format!("no tensor {name:?}")))?;
+        Ok(tensor.values())
+    }
 }
 
-/// Weights of one block. Matrices are `[out, in]`.
+/// A linear map.
+#[derive(Clone)]
+pub struct Linear {
+    /// `[out, in]`
+    pub w: Matrix,
+    /// `[out]`
+    pub bias: Option<Value>,
+}
+
+/// Gain and bias of a norm.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)] // The names are those of `Names`, which documents their shapes.
+pub struct NormWeights {
+    /// `[d]`
+    pub gain: Value,
+    /// `[d]`; LayerNorm only.
+    pub bias: Option<Value>,
+}
+
+/// Weights of an MLP.
+#[derive(Clone)]
+pub enum MlpWeights {
+    /// One MLP for all tokens.
+    Dense {
+        /// Where the MLP is gated.
+        gate: Option<Linear>,
+        /// Into the neurons.
+        up: Linear,
+        /// Out of them.
+        down: Linear,
+    },
+    /// A mixture of experts.
+    Mixture {
+        /// `[n_experts, d_model]`
+        router: Linear,
+        /// Gate, up and down of each expert.
+        experts: Vec<[Matrix; 3]>,
+    },
+}
+
+/// Weights of one block.
+#[derive(Clone)]
+#[allow(missing_docs)] // The names are those of the table of parts, which says what they are.
 pub struct LayerWeights {
-    pub norm1: Value,
-    pub q: Value,
-    pub k: Value,
-    pub v: Value,
-    pub o: Value,
-    pub norm2: Value,
-    pub gate: Value,
-    pub up: Value,
-    pub down: Value,
+    pub norm1: Option<NormWeights>,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    pub q_norm: Option<Value>,
+    pub k_norm: Option<Value>,
+    pub o: Linear,
+    pub norm_attn: Option<NormWeights>,
+    pub norm2: Option<NormWeights>,
+    pub mlp: MlpWeights,
+    pub norm_mlp: Option<NormWeights>,
 }
 
-/// All weights.
-#[derive(Debug, Clone)]
+/// All weights. Matrices of a kind lie in one stack with an axis of layers; a block's are views of them.
+#[derive(Clone)]
 pub struct Weights {
     /// `[vocab, d_model]`
-    pub embed: Value,
+    pub embed: Matrix,
+    /// `[max_positions, d_model]`
+    pub pos_embed: Option<Value>,
     /// One entry a layer.
     pub layers: Vec<LayerWeights>,
-    /// `[d_model]`
-    pub norm_final: Value,
+    /// The final norm.
+    pub norm_final: NormWeights,
     /// `[vocab, d_model]`; the embedding itself where they are tied.
-    pub unembed: Value,
+    pub unembed: Linear,
 }
 
 impl Weights {
-    /// Reads all weights, and refuses missing, unused and mis-shaped tensors.
+    /// A matrix, if that is what `w` is.
+    pub fn matrix(&self, w: Weight) -> Option<&Matrix> {
+        let layer = w.layer.map(|l| &self.layers[l]);
+        match (w.part, layer) {
+            _ if w.bias => None,
+            (Part::Embed, _) => Some(&self.embed),
+            (Part::Unembed, _) => Some(&self.unembed.w),
+            (Part::Q, Some(l)) => Some(&l.q.w),
+            (Part::K, Some(l)) => Some(&l.k.w),
+            (Part::V, Some(l)) => Some(&l.v.w),
+            (Part::O, Some(l)) => Some(&l.o.w),
+            (part, Some(l)) => match &l.mlp {
+                MlpWeights::Dense { gate, up, down } => match part {
+                    Part::Gate => gate.as_ref().map(|l| &l.w),
+                    Part::Up => Some(&up.w),
+                    Part::Down => Some(&down.w),
+                    _ => None,
+                },
+                MlpWeights::Mixture { router, experts } => match (part, w.expert) {
+                    (Part::Router, _) => Some(&router.w),
+                    (Part::ExpertGate, Some(e)) => experts.get(e).map(|x| &x[0]),
+                    (Part::ExpertUp, Some(e)) => experts.get(e).map(|x| &x[1]),
+                    (Part::ExpertDown, Some(e)) => experts.get(e).map(|x| &x[2]),
+                    _ => None,
+                },
+            },
+            _ => None,
+        }
+    }
+
+    /// A vector (a gain, a bias) or the position embedding, if that is what `w` is.
+    pub fn vector(&self, w: Weight) -> Option<&Value> {
+        let layer = w.layer.map(|l| &self.layers[l]);
+        let picked = match (w.part, layer) {
+            (Part::NormFinal, _) => Some(&self.norm_final),
+            (Part::Norm1, Some(l)) => l.norm1.as_ref(),
+            (Part::Norm2, Some(l)) => l.norm2.as_ref(),
+            (Part::NormAttn, Some(l)) => l.norm_attn.as_ref(),
+            (Part::NormMlp, Some(l)) => l.norm_mlp.as_ref(),
+            _ => None,
+        };
+        if let Some(norm) = picked {
+            return if w.bias { norm.bias.as_ref() } else { Some(&norm.gain) };
+        }
+        match (w.part, layer, w.bias) {
+            (Part::PosEmbed, _, false) => self.pos_embed.as_ref(),
+            (Part::QNorm, Some(l), false) => l.q_norm.as_ref(),
+            (Part::KNorm, Some(l), false) => l.k_norm.as_ref(),
+            (Part::Unembed, _, true) => self.unembed.bias.as_ref(),
+            (Part::Q, Some(l), true) => l.q.bias.as_ref(),
+            (Part::K, Some(l), true) => l.k.bias.as_ref(),
+            (Part::V, Some(l), true) => l.v.bias.as_ref(),
+            (Part::O, Some(l), true) => l.o.bias.as_ref(),
+            (part, Some(l), true) => match (&l.mlp, part) {
+                (MlpWeights::Dense { gate, .. }, Part::Gate) => gate.as_ref()?.bias.as_ref(),
+                (MlpWeights::Dense { up, .. }, Part::Up) => up.bias.as_ref(),
+                (MlpWeights::Dense { down, .. }, Part::Down) => down.bias.as_ref(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A weight's values: a matrix unpacked, `[out, in]`.
     ///
     /// # Errors
-    /// The names of the tensors at fault.
-    pub fn load(source: &dyn WeightSource, understood: &Understood) -> Result<Self> {
-        let (spec, names) = (&understood.spec, &understood.names);
-        let mut reader = Reader { source, names, shapes: source.shapes().into_iter().collect(), used: Vec::new() };
-        let (d, q, kv) = (spec.d_model, spec.n_heads * spec.d_head, spec.n_kv_heads * spec.d_head);
-        reader.check_all(understood)?;
-        let embed = reader.take(names.embed, None, &[spec.vocab_size, d])?;
-        let mut layers = Vec::new();
-        for l in 0..spec.n_layers {
-            let mut take = |name: &str, shape: &[usize]| reader.take(name, Some(l), shape);
-            layers.push(LayerWeights {
-                norm1: take(names.norm1, &[d])?,
-                q: take(names.q, &[q, d])?,
-                k: take(names.k, &[kv, d])?,
-                v: take(names.v, &[kv, d])?,
-                o: take(names.o, &[d, q])?,
-                norm2: take(names.norm2, &[d])?,
-                gate: take(names.gate, &[spec.d_mlp, d])?,
-                up: take(names.up, &[spec.d_mlp, d])?,
-                down: take(names.down, &[d, spec.d_mlp])?,
-            });
+    /// The model has no such weight.
+    pub fn value(&self, w: Weight) -> Result<Value> {
+        if let Some(vector) = self.vector(w) {
+            return Ok(Value::from(vector.tensor()));
         }
-        let norm_final = reader.take(names.norm_final, None, &[d])?;
-        let unembed = match spec.tied {
-            true => embed.clone(),
-            false => reader.take(names.unembed, None, &[spec.vocab_size, d])?,
+        let matrix = self.matrix(w).ok_or_else(|| ModelError::Request(format!("this model has no weight {w}")))?;
+        let mut out = vec![0f32; matrix.n() * matrix.k()];
+        matrix.rows(0..matrix.n(), &mut out);
+        Ok(tensor(out, (matrix.n(), matrix.k()))?.into())
+    }
+
+    /// Bytes of all matrices, as they are kept.
+    pub fn matrix_bytes(&self) -> usize {
+        let linears = |l: &LayerWeights| {
+            let attention = [&l.q, &l.k, &l.v, &l.o].map(|l| l.w.bytes()).iter().sum::<usize>();
+            attention
+                + match &l.mlp {
+                    MlpWeights::Dense { gate, up, down } => {
+                        gate.as_ref().map_or(0, |g| g.w.bytes()) + up.w.bytes() + down.w.bytes()
+                    }
+                    MlpWeights::Mixture { router, experts } => {
+                        router.w.bytes() + experts.iter().flatten().map(Matrix::bytes).sum::<usize>()
+                    }
+                }
         };
-        if names.qk_rows_in_pairs {
-            for layer in &mut layers {
-                layer.q = halves_from_pairs(&layer.q, spec.d_head)?;
-                layer.k = halves_from_pairs(&layer.k, spec.d_head)?;
-            }
-        }
-        reader.refuse_unused(spec.tied)?;
-        Ok(Self { embed, layers, norm_final, unembed })
+        self.embed.bytes() + self.layers.iter().map(linears).sum::<usize>()
     }
-}
-
-struct Reader<'a> {
-    source: &'a dyn WeightSource,
-    names: &'a Names,
-    shapes: std::collections::BTreeMap<String, Vec<usize>>,
-    used: Vec<String>,
-}
-
-impl Reader<'_> {
-    /// Names every missing tensor at once, before anything large is read.
-    fn check_all(&self, understood: &Understood) -> Result<()> {
-        let (n, spec) = (self.names, &understood.spec);
-        let per_layer = [n.norm1, n.q, n.k, n.v, n.o, n.norm2, n.gate, n.up, n.down];
-        let mut wanted: Vec<String> = vec![n.embed.into(), n.norm_final.into()];
-        wanted.extend((!spec.tied).then(|| n.unembed.to_owned()));
-        wanted.extend((0..spec.n_layers).flat_map(|l| per_layer.map(|name| name.replace("{}", &l.to_string()))));
-        let missing: Vec<String> = wanted.into_iter().filter(|w| !self.shapes.contains_key(w)).collect();
-        match missing.as_slice() {
-            [] => Ok(()),
-            some => Err(ModelError::weights(self.source.path(), format!("missing tensors: {}", list(some)))),
-        }
-    }
-
-    fn take(&mut self, name: &str, layer: Option<usize>, shape: &[usize]) -> Result<Value> {
-        let name = layer.map_or(name.to_owned(), |l| name.replace("{}", &l.to_string()));
-        let fail = |detail: String| ModelError::weights(self.source.path(), detail);
-        match self.shapes.get(&name) {
-            None => return Err(fail(format!("missing tensor {name:?}"))),
-            Some(found) if found != shape => {
-                return Err(fail(format!("tensor {name:?} has shape {found:?}, the configuration asks for {shape:?}")));
-            }
-            Some(_) => {}
-        }
-        let value = tensor(self.source.read(&name)?, shape)?.into();
-        self.used.push(name);
-        Ok(value)
-    }
-
-    fn refuse_unused(&self, tied: bool) -> Result<()> {
-        let ignored = |name: &str| {
-            self.names.ignored.iter().any(|part| name.contains(part)) || (tied && name == self.names.unembed)
-        };
-        let unused: Vec<String> =
-            self.shapes.keys().filter(|name| !self.used.contains(name) && !ignored(name)).cloned().collect();
-        match unused.as_slice() {
-            [] => Ok(()),
-            some => {
-                let detail = format!("tensors that this family does not use: {}", list(some));
-                Err(ModelError::weights(self.source.path(), detail))
-            }
-        }
-    }
-}
-
-fn list(names: &[String]) -> String {
-    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
-}
-
-/// Reorders the rows of each head from pairs (2i, 2i + 1) to halves (i, i + d_head / 2).
-fn halves_from_pairs(w: &Value, d_head: usize) -> Result<Value> {
-    let (rows, cols) = w.tensor().dims2().map_err(exegete_tensor::TensorError::from)?;
-    let data = exegete_tensor::f32s(w.tensor())?;
-    let mut out = Vec::with_capacity(rows * cols);
-    for head in 0..rows / d_head {
-        for r in (0..d_head).step_by(2).chain((1..d_head).step_by(2)) {
-            let row = head * d_head + r;
-            out.extend_from_slice(&data[row * cols..(row + 1) * cols]);
-        }
-    }
-    Ok(tensor(out, (rows, cols))?.into())
 }
 
 /// Maps a file into memory.

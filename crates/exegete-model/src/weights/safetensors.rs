@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::quant::Encoding;
+use super::tensor_bytes::TensorBytes;
 use super::{WeightSource, map_file};
 use crate::{ModelError, Result};
 
 /// The safetensors files of a directory.
 pub struct SafetensorsDir {
     dir: PathBuf,
-    files: Vec<(PathBuf, memmap2::Mmap)>,
-    tensors: BTreeMap<String, (usize, Vec<usize>)>,
+    tensors: BTreeMap<String, TensorBytes>,
+    metadata: BTreeMap<String, String>,
+    /// Tensors that can be no weights, with the reason.
+    other: BTreeMap<String, String>,
 }
 
 impl SafetensorsDir {
@@ -35,24 +40,58 @@ impl SafetensorsDir {
             let detail = "no model.safetensors and no model.safetensors.index.json in this directory";
             return Err(ModelError::weights(dir, detail));
         };
-        let mut source = Self { dir: dir.into(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut source =
+            Self { dir: dir.into(), tensors: BTreeMap::new(), metadata: BTreeMap::new(), other: BTreeMap::new() };
         for path in paths {
-            let map = map_file(&path)?;
-            let parsed = SafeTensors::deserialize(&map).map_err(|e| {
-                ModelError::format(&path, format!("not a whole safetensors file ({e}); download it again"))
-            })?;
-            for (name, view) in parsed.tensors() {
-                let entry = (source.files.len(), view.shape().to_vec());
-                if source.tensors.insert(name.clone(), entry).is_some() {
-                    return Err(ModelError::weights(&path, format!("tensor {name:?} stands in two shards")));
-                }
-            }
-            source.files.push((path, map));
+            let map = Arc::new(map_file(&path)?);
+            source.add(&path, &map)?;
         }
-        if let Some(name) = wanted.iter().flat_map(|m| m.keys()).find(|n| !source.tensors.contains_key(*n)) {
+        if let Some(name) = wanted
+            .iter()
+            .flat_map(|m| m.keys())
+            .find(|n| !source.tensors.contains_key(*n) && !source.other.contains_key(*n))
+        {
             return Err(ModelError::weights(&index, format!("tensor {name:?} is in no shard")));
         }
         Ok(source)
+    }
+
+    fn add(&mut self, path: &Path, map: &Arc<Mmap>) -> Result<()> {
+        let fail = |e: safetensors::SafeTensorError| {
+            ModelError::format(path, format!("not a whole safetensors file ({e}); download it again"))
+        };
+        let parsed = SafeTensors::deserialize(map).map_err(fail)?;
+        let (_, header) = SafeTensors::read_metadata(map).map_err(fail)?;
+        self.metadata.extend(header.metadata().clone().unwrap_or_default());
+        for (name, view) in parsed.tensors() {
+            let encoding = match view.dtype() {
+                Dtype::F64 => Encoding::F64,
+                Dtype::F32 => Encoding::F32,
+                Dtype::F16 => Encoding::F16,
+                Dtype::BF16 => Encoding::Bf16,
+                // Masks and counters of old checkpoints are no weights; one that is asked for is missed by name.
+                _ => {
+                    self.other.insert(name.clone(), format!("{:?}", view.dtype()));
+                    continue;
+                }
+            };
+            let from = view.data().as_ptr() as usize - map.as_ptr() as usize;
+            let range = from..from + view.data().len();
+            let Some(tensor) = TensorBytes::new(map.clone(), range, encoding, view.shape().to_vec()) else {
+                // Scalars and empty tensors carry no weights either.
+                self.other.insert(name.clone(), format!("shape {:?}", view.shape()));
+                continue;
+            };
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(ModelError::weights(path, format!("tensor {name:?} stands in two shards")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that the file's writer left in its header.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 }
 
@@ -73,26 +112,15 @@ impl WeightSource for SafetensorsDir {
         &self.dir
     }
 
-    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.tensors.iter().map(|(name, (_, shape))| (name.clone(), shape.clone())).collect()
+    fn names(&self) -> Vec<String> {
+        self.tensors.keys().chain(self.other.keys()).cloned().collect()
     }
 
-    fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let (file, _) =
-            self.tensors.get(name).ok_or_else(|| ModelError::weights(&self.dir, format!("no tensor {name:?}")))?;
-        let (path, map) = &self.files[*file];
-        let fail = |e: safetensors::SafeTensorError| ModelError::format(path, format!("tensor {name:?}: {e}"));
-        let parsed = SafeTensors::deserialize(map).map_err(fail)?;
-        let view = parsed.tensor(name).map_err(fail)?;
-        let encoding = match view.dtype() {
-            Dtype::F32 => Encoding::F32,
-            Dtype::F16 => Encoding::F16,
-            Dtype::BF16 => Encoding::Bf16,
-            other => {
-                let detail = format!("tensor {name:?} has element type {other:?}; handled are F32, F16, BF16");
-                return Err(ModelError::format(path, detail));
-            }
-        };
-        Ok(encoding.decode(view.data()))
+    fn find(&self, name: &str) -> Option<&TensorBytes> {
+        self.tensors.get(name)
+    }
+
+    fn unusable(&self, name: &str) -> Option<&str> {
+        self.other.get(name).map(String::as_str)
     }
 }

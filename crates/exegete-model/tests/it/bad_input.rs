@@ -36,12 +36,13 @@ fn edit_config(dir: &Path, change: impl FnOnce(&mut serde_json::Map<String, serd
 
 #[test]
 fn configurations_fail_closed() {
+    let scaling = serde_json::json!({"rope_type": "llama3", "factor": 8.0});
     let cases: [(&str, serde_json::Value, &[&str]); 7] = [
         ("residual_multiplier", 0.22.into(), &["config.json", "residual_multiplier"]),
-        ("attention_bias", true.into(), &["attention_bias", "true"]),
-        ("rope_scaling", serde_json::json!({"rope_type": "llama3", "factor": 8.0}), &["rope_scaling"]),
-        ("rope_parameters", serde_json::json!({"rope_type": "yarn", "rope_theta": 1e4}), &["rope_type", "yarn"]),
-        ("hidden_act", "gelu".into(), &["hidden_act", "gelu"]),
+        ("attention_bias", true.into(), &["missing tensors", "q_proj.bias"]),
+        ("rope_parameters", scaling, &["low_freq_factor"]),
+        ("rope_parameters", serde_json::json!({"rope_type": "spiral"}), &["rope type", "spiral", "yarn"]),
+        ("hidden_act", "glu".into(), &["hidden_act", "glu", "silu"]),
         ("model_type", "mamba".into(), &["model_type", "mamba", "llama"]),
         ("num_hidden_layers", 4.into(), &["missing tensors", "model.layers.3"]),
     ];
@@ -50,11 +51,40 @@ fn configurations_fail_closed() {
         edit_config(dir.path(), |c| drop(c.insert(key.into(), value)));
         refused(dir.path(), parts);
     }
-    for (key, value) in [("num_key_value_heads", 3), ("num_attention_heads", 0), ("vocab_size", -1), ("head_dim", 7)] {
+    for (key, value) in [("num_key_value_heads", 3), ("num_attention_heads", 0), ("vocab_size", -1), ("head_dim", 1)] {
         let dir = copy("gqa_tied");
         edit_config(dir.path(), |c| drop(c.insert(key.into(), value.into())));
         refused(dir.path(), &["config.json"]);
     }
+}
+
+/// Each family refuses one more key, and one of its own keys with a value that it does not handle, by name.
+#[test]
+fn every_family_refuses_a_key_that_it_does_not_know() {
+    let mut families = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(refs_dir().join("families")).unwrap() {
+        let from = entry.unwrap().path();
+        if !from.join("config.json").is_file() {
+            continue;
+        }
+        let read = |dir: &Path| -> serde_json::Value {
+            serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap()
+        };
+        let family = read(&from)["model_type"].as_str().unwrap().to_owned();
+        for (key, value) in [("logit_multiplier", serde_json::json!(0.5)), ("is_encoder_decoder", true.into())] {
+            let dir = tempfile::tempdir().unwrap();
+            for file in fs::read_dir(&from).unwrap().map(|e| e.unwrap()) {
+                fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+            }
+            edit_config(dir.path(), |c| drop(c.insert(key.into(), value)));
+            refused(dir.path(), &["config.json", key]);
+        }
+        families.insert(family);
+    }
+    let all: std::collections::BTreeSet<String> =
+        exegete_model::families::FAMILIES.iter().map(|f| f.model_type.to_owned()).collect();
+    let missing: Vec<&String> = all.difference(&families).collect();
+    assert_eq!(missing, ["scratch"], "every family but the one without a published configuration has a golden");
 }
 
 #[test]

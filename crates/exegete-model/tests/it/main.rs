@@ -1,5 +1,9 @@
 //! Tests of the model runtime.
 mod bad_input;
 mod edits;
+mod families;
+mod gguf;
+mod processing;
 mod real;
+mod scratch;
 mod tiny;

@@ -11,8 +11,9 @@ pub(crate) fn next_token_loss(model: &Model, batch: &Batch) -> (f32, Vec<f32>) {
     let embed = Site::global(SiteKind::Embed);
     let mut hooks = Hooks::none().watch(embed);
     let logits = model.run(&tape, batch, None, &mut hooks, Logits::All).unwrap().unwrap();
-    let flat = tape.reshape(&logits, &[batch.n_rows * batch.len, model.spec.vocab_size]).unwrap();
-    let rows: Vec<u32> = (0..batch.ids.len() as u32).filter(|i| !(*i as usize + 1).is_multiple_of(batch.len)).collect();
+    let flat = tape.reshape(&logits, &[batch.ids.len(), model.spec.vocab_size]).unwrap();
+    let len = batch.len().unwrap();
+    let rows: Vec<u32> = (0..batch.ids.len() as u32).filter(|i| !(*i as usize + 1).is_multiple_of(len)).collect();
     let targets: Vec<u32> = rows.iter().map(|i| batch.ids[*i as usize + 1]).collect();
     let loss_N = tape.cross_entropy(&tape.rows(&flat, &rows).unwrap(), &targets).unwrap();
     let n = targets.len();
@@ -70,7 +71,7 @@ fn the_greedy_continuation_is_identical() {
     let model = real_model!();
     let golden = Golden::load("smollm2/golden.safetensors");
     let ids: Vec<u32> = golden.i32("tokens").iter().map(|i| *i as u32).collect();
-    let options = GenerateOptions { max_new_tokens: 64, stop_ids: vec![] };
+    let options = GenerateOptions::greedy(64, vec![]);
     let new = model.generate(&[ids], &options, &mut Hooks::none()).unwrap().ids.remove(0);
     let want: Vec<u32> = golden.i32("greedy").iter().map(|i| *i as u32).collect();
     assert_eq!(new, want);

@@ -104,11 +104,15 @@ impl Dictionary for TopK {
         Ok(())
     }
 
-    fn backward(&self, x_ND: &[f32], grad_ND: &[f32]) -> Result<Vec<f32>> {
+    fn backward(&self, x_ND: &[f32], grad_ND: &[f32], only: Option<&[usize]>) -> Result<Vec<f32>> {
         let codes = self.encode(x_ND)?;
         let mut dvalues = buffer(codes.values_NK.len());
         sparse::gather_dots(grad_ND, self.d_in, &codes.idx_NK, self.k, &self.w_dec_FD, &mut dvalues);
-        dvalues.iter_mut().zip(&codes.values_NK).filter(|(_, v)| **v <= 0.0).for_each(|(d, _)| *d = 0.0);
+        for ((d, value), latent) in dvalues.iter_mut().zip(&codes.values_NK).zip(&codes.idx_NK) {
+            if *value <= 0.0 || only.is_some_and(|only| !only.contains(&(*latent as usize))) {
+                *d = 0.0;
+            }
+        }
         let mut dx = buffer(x_ND.len());
         let zero = vec![0f32; self.d_in];
         sparse::decode(&dvalues, &codes.idx_NK, self.k, &self.w_enc_FD, &zero, &mut dx);

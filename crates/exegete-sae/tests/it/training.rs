@@ -163,7 +163,7 @@ fn the_gradient_of_the_reconstruction_is_right() {
         dictionary.decode(&codes, &mut out).unwrap();
         out.iter().zip(&seed).map(|(a, b)| f64::from(a * b)).sum()
     };
-    let grad = dictionary.backward(&x, &seed).unwrap();
+    let grad = dictionary.backward(&x, &seed, None).unwrap();
     let numeric: Vec<f32> = (0..x.len())
         .map(|i| {
             let moved = |by: f32| {

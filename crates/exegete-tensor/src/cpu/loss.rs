@@ -49,6 +49,28 @@ pub fn log_sum_exp(x: &[f32]) -> f32 {
     max + exp_sum(x, max).ln()
 }
 
+/// Softmax of rows of `width` values; a row of -inf alone becomes zeros.
+pub fn softmax_rows(x: &[f32], width: usize, out: &mut [f32]) {
+    for_rows(out, width, |r, out| {
+        let row = &x[r * width..(r + 1) * width];
+        match log_sum_exp(row) {
+            lse if lse == f32::NEG_INFINITY || (lse.is_nan() && row.iter().all(|x| *x == f32::NEG_INFINITY)) => {
+                out.fill(0.0);
+            }
+            lse => softmax_scaled(row, lse, 1.0, out),
+        }
+    });
+}
+
+/// Gradient of [`softmax_rows`], from its result.
+pub fn softmax_rows_back(p: &[f32], width: usize, dp: &[f32], dx: &mut [f32]) {
+    for_rows(dx, width, |r, dx| {
+        let (p, dp) = (&p[r * width..(r + 1) * width], &dp[r * width..(r + 1) * width]);
+        let inner = super::simd::dot(p, dp);
+        dx.iter_mut().zip(p).zip(dp).for_each(|((dx, p), dp)| *dx = p * (dp - inner));
+    });
+}
+
 /// Cross-entropy of each row of `logits [N, V]` against its target, in nats, and each row's log-sum-exp.
 pub fn cross_entropy(logits: &[f32], vocab: usize, targets_N: &[u32], loss_N: &mut [f32], lse_N: &mut [f32]) {
     let lse = Shared(lse_N.as_mut_ptr());

@@ -3,17 +3,18 @@
 //!
 //! A reduction is never split across threads, so no result depends on the number of threads.
 
+pub mod activation;
 pub mod adam;
 pub mod attention;
 pub mod embedding;
 pub mod linear;
 pub mod loss;
+pub mod mixture;
 pub mod norm;
 pub mod packed;
 pub mod rope;
 pub mod simd;
 pub mod sparse;
-pub mod swiglu;
 pub mod topk;
 
 use rayon::prelude::*;

@@ -1,12 +1,70 @@
 //! `x w^T (+ bias)`.
 
+use candle_core::Tensor;
+
 use crate::cpu::buffer;
 use crate::cpu::linear::{Into, Mat, gemm, linear};
+use crate::cpu::packed::Matrix;
 use crate::{Result, Tape, TensorError, Value, f32s, tensor};
 
 use super::{rows_of, with_last};
 
+/// `dy^T x`
+fn weight_gradient((m, n, k): (usize, usize, usize), dy: &[f32], x: &[f32]) -> Result<Tensor> {
+    let mut dw = buffer(n * k);
+    gemm((n, k, m), &mut dw, k, Into::Overwrite, 1.0, Mat::rows(dy, n).t(), Mat::rows(x, k), true);
+    tensor(dw, (n, k))
+}
+
+/// Column sums of `dy`.
+fn bias_gradient(n: usize, dy: &[f32]) -> Result<Tensor> {
+    let mut db = vec![0f32; n];
+    dy.chunks_exact(n).for_each(|row| db.iter_mut().zip(row).for_each(|(b, d)| *b += d));
+    tensor(db, n)
+}
+
 impl Tape {
+    /// Linear map with packed weights. `watched` is the matrix as a value whose gradient is wanted.
+    ///
+    /// # Shapes
+    /// `x [.., in], w [out, in], bias [out] -> [.., out]`
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn linear_by(&self, x: &Value, w: &Matrix, watched: Option<&Value>, bias: Option<&Value>) -> Result<Value> {
+        let (n, k) = (w.n(), w.k());
+        let m = rows_of("linear", &x.tensor, k)?;
+        if bias.is_some_and(|b| b.tensor.dims() != [n]) || watched.is_some_and(|w| w.tensor.dims() != [n, k]) {
+            return Err(TensorError::shape("linear", format!("a matrix of {n} x {k} and a bias of {n} are needed")));
+        }
+        let mut out = buffer(m * n);
+        let bias_data = bias.map(|b| f32s(&b.tensor)).transpose()?;
+        w.forward(m, &f32s(&x.tensor)?, bias_data.as_deref(), &mut out);
+        let out = tensor(out, with_last(&x.tensor, n))?;
+        let none = Value::from(&out);
+        Ok(self.record(out, &[x, watched.unwrap_or(&none), bias.unwrap_or(&none)], || {
+            let (dims, w) = (x.tensor.dims().to_vec(), w.clone());
+            // The input is needed for the weight's gradient alone.
+            let x_kept = watched.filter(|w| w.is_recorded()).map(|_| x.tensor.clone());
+            Box::new(move |grad, needs| {
+                let dy = f32s(grad)?;
+                let mut parts = vec![None, None, None];
+                if needs[0] {
+                    let mut dx = buffer(m * k);
+                    w.backward(m, &dy, &mut dx);
+                    parts[0] = Some(tensor(dx, dims.clone())?);
+                }
+                if let (Some(x), true) = (&x_kept, needs[1]) {
+                    parts[1] = Some(weight_gradient((m, n, k), &dy, &f32s(x)?)?);
+                }
+                if needs[2] {
+                    parts[2] = Some(bias_gradient(n, &dy)?);
+                }
+                Ok(parts)
+            })
+        }))
+    }
+
     /// Linear map with weights stored `[out, in]`.
     ///
     /// # Shapes
@@ -43,21 +101,11 @@ impl Tape {
                     false => None,
                 };
                 let dw = match (&x_kept, needs[1]) {
-                    (Some(x), true) => {
-                        let mut dw = buffer(n * k);
-                        let x = f32s(x)?;
-                        let (dy, x) = (Mat::rows(&dy, n).t(), Mat::rows(&x, k));
-                        gemm((n, k, m), &mut dw, k, Into::Overwrite, 1.0, dy, x, true);
-                        Some(tensor(dw, (n, k))?)
-                    }
+                    (Some(x), true) => Some(weight_gradient((m, n, k), &dy, &f32s(x)?)?),
                     _ => None,
                 };
                 let db = match needs[2] {
-                    true => {
-                        let mut db = vec![0f32; n];
-                        dy.chunks_exact(n).for_each(|row| db.iter_mut().zip(row).for_each(|(b, d)| *b += d));
-                        Some(tensor(db, n)?)
-                    }
+                    true => Some(bias_gradient(n, &dy)?),
                     false => None,
                 };
                 Ok(vec![dx, dw, db])

@@ -6,7 +6,9 @@ pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod linear;
 pub(crate) mod loss;
+pub(crate) mod mixture;
 pub(crate) mod norm;
+pub(crate) mod recompute;
 pub(crate) mod rope;
 
 use candle_core::Tensor;

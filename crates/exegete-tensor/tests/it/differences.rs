@@ -1,10 +1,12 @@
 //! Gradients of every op against central differences of its forward pass.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use exegete_tensor::cpu::attention::AttentionShape;
+use exegete_tensor::cpu::attention::{AttentionRow, AttentionShape};
+use exegete_tensor::cpu::mixture::Routes;
 use exegete_tensor::cpu::rope::RopeTable;
-use exegete_tensor::{KvView, Result, Tape, Value, f32s, tensor};
+use exegete_tensor::{Act, Keep, KeySource, Matrix, Result, Stack, Tape, Value, f32s, tensor};
 use exegete_testkit::rel_l2;
 
 fn wave(len: usize, seed: f32) -> Vec<f32> {
@@ -62,32 +64,76 @@ fn norms() {
 
 #[test]
 fn rope() {
-    let table = Arc::new(RopeTable::new(&[1.0, 0.3, 0.01], 20));
+    let table = Arc::new(RopeTable::new(&[1.0, 0.3, 0.01], 6, 1.0, 20));
+    check(&[&[4, 12]], |t, v| t.rope(&v[0], &table, &[0, 5, 19, 2]));
+    // A part of each head, with scaled cosines.
+    let table = Arc::new(RopeTable::new(&[1.0, 0.3], 6, 1.5, 20));
     check(&[&[4, 12]], |t, v| t.rope(&v[0], &table, &[0, 5, 19, 2]));
 }
 
+fn shape(window: Option<usize>, soft_cap: Option<f32>) -> AttentionShape {
+    let rows = vec![AttentionRow { first: 0, n: 5, past: 0 }, AttentionRow { first: 5, n: 3, past: 0 }];
+    AttentionShape { rows, n_heads: 4, n_kv_heads: 2, d_head: 3, scale: 0.6, soft_cap, window }
+}
+
 #[test]
-fn attention() {
-    for (past, starts) in [(0, vec![]), (3, vec![0, 2])] {
-        let shape = AttentionShape {
-            batch: 2,
-            n_queries: 5,
-            n_heads: 4,
-            n_kv_heads: 2,
-            d_head: 3,
-            past,
-            capacity: 9,
-            starts_B: starts,
-        };
-        check(&[&[2, 5, 12], &[2, 9, 6], &[2, 9, 6]], |t, v| {
-            t.attention(&v[0], KvView { keys: &v[1], values: &v[2] }, &shape)
+fn attention_fused_and_in_steps() {
+    for s in [shape(None, None), shape(Some(2), None), shape(None, Some(1.5)), shape(Some(3), Some(2.0))] {
+        let source = |v: &'_ [Value]| -> (Value, Value) { (v[1].clone(), v[2].clone()) };
+        check(&[&[8, 12], &[8, 6], &[8, 6]], |t, v| {
+            let (keys, values) = source(v);
+            t.attention(&v[0], &KeySource::Run { keys: &keys, values: &values }, &s)
+        });
+        check(&[&[8, 12], &[8, 6], &[8, 6]], |t, v| {
+            let source = KeySource::Run { keys: &v[1], values: &v[2] };
+            let pattern = t.softmax(&t.attention_scores(&v[0], &source, &s)?, s.n_keys())?;
+            t.attention_mix(&pattern, &source, &s)
         });
     }
 }
 
 #[test]
+fn mixtures() {
+    let chosen = [2u32, 0, 1, 2, 0, 1];
+    for normalise in [true, false] {
+        check(&[&[3, 4]], |t, v| t.chosen_weights(&t.softmax(&v[0], 4)?, &chosen, 2, normalise));
+    }
+    let routes = Arc::new(Routes::new(&chosen, 3));
+    check(&[&[2, 5], &[2, 5], &[2, 5], &[3, 2]], |t, v| t.combine(&v[..3], &v[3], &routes));
+}
+
+#[test]
+fn packed_weights_and_recomputation() {
+    let mut stack = Stack::new(Keep::F32, 2, 4, 7);
+    stack.fill(1, 0, &wave(28, 0.2));
+    let matrix = Matrix::new(Arc::new(stack), 1);
+    check(&[&[40, 7], &[4]], |t, v| t.linear_by(&v[0], &matrix, None, Some(&v[1])));
+    check(&[&[3, 7], &[3, 4]], |t, v| {
+        let matrix = matrix.clone();
+        let part =
+            Rc::new(move |t: &Tape, v: &[Value]| t.gated(Act::Silu, &t.linear_by(&v[0], &matrix, None, None)?, &v[1]));
+        t.add(&t.recompute(&[&v[0], &v[1]], part)?, &v[1])
+    });
+    let tape = Tape::new();
+    let x: Value = tensor(wave(21, 0.4), (3, 7)).unwrap().into();
+    let w = tape.watch(&tensor(wave(28, 0.2), (4, 7)).unwrap().into());
+    let (packed, plain) = (tape.linear_by(&x, &matrix, Some(&w), None).unwrap(), tape.linear(&x, &w, None).unwrap());
+    let seed = tensor(wave(12, 0.3), (3, 4)).unwrap();
+    let grads = [&packed, &plain].map(|y| f32s(&tape.gradients(y, &seed, &[&w]).unwrap()[0]).unwrap().to_vec());
+    assert_eq!(grads[0], grads[1], "a watched weight has the gradient of a plain one");
+    let rows = tape.embedding_of(&matrix, None, &[3, 0]).unwrap();
+    assert_eq!(f32s(rows.tensor()).unwrap()[..7], wave(28, 0.2)[21..]);
+}
+
+#[test]
 fn elementwise_and_lookup() {
-    check(&[&[3, 7], &[3, 7]], |t, v| t.swiglu(&v[0], &v[1]));
+    for act in [Act::Silu, Act::Gelu, Act::GeluTanh, Act::QuickGelu] {
+        check(&[&[3, 7], &[3, 7]], |t, v| t.gated(act, &v[0], &v[1]));
+        check(&[&[3, 7]], |t, v| t.activate(act, &v[0]));
+    }
+    check(&[&[3, 7]], |t, v| t.soft_cap(&v[0], 1.2));
+    check(&[&[3, 7]], |t, v| t.scale(&v[0], -0.7));
+    check(&[&[3, 7], &[7], &[7]], |t, v| t.affine(&v[0], &v[1], Some(&v[2])));
     check(&[&[3, 7], &[3, 7]], |t, v| t.add(&v[0], &t.add(&v[0], &v[1])?));
     check(&[&[3, 8]], |t, v| t.reshape(&v[0], &[2, 12]));
     check(&[&[6, 4]], |t, v| t.embedding(&v[0], &[1, 5, 1, 0]));

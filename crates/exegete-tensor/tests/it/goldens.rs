@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use exegete_tensor::cpu::adam::{AdamStep, update};
-use exegete_tensor::cpu::attention::AttentionShape;
+use exegete_tensor::cpu::attention::{AttentionRow, AttentionShape};
+use exegete_tensor::cpu::mixture::{Routes, route};
 use exegete_tensor::cpu::rope::RopeTable;
 use exegete_tensor::cpu::topk::row_topk;
-use exegete_tensor::{KvView, Result, Tape, Value, f32s, tensor};
+use exegete_tensor::{Act, KeySource, Result, Tape, Value, f32s, tensor};
 use exegete_testkit::{Golden, assert_close, assert_rel_l2};
 
 /// Runs `op` on the case's inputs and compares its output and its gradients.
 #[track_caller]
 fn check(case: &str, inputs: &[&str], op: impl Fn(&Tape, &[Value]) -> Result<Value>) {
-    let golden = Golden::load("ops/out.safetensors");
+    check_in("ops", case, inputs, op);
+}
+
+#[track_caller]
+fn check_in(file: &str, case: &str, inputs: &[&str], op: impl Fn(&Tape, &[Value]) -> Result<Value>) {
+    let golden = Golden::load(format!("{file}/out.safetensors"));
     let load = |name: &str| {
         let name = format!("{case}/{name}");
         tensor(golden.f32(&name).to_vec(), golden.shape(&name)).unwrap()
@@ -48,7 +54,7 @@ fn norms() {
 #[test]
 fn rope() {
     let inv_freq: Vec<f32> = (0..6).map(|i| 1.0 / 10_000f32.powf(2.0 * i as f32 / 12.0)).collect();
-    let table = Arc::new(RopeTable::new(&inv_freq, 64));
+    let table = Arc::new(RopeTable::new(&inv_freq, 12, 1.0, 64));
     let positions: Vec<usize> = ids("rope", "positions").repeat(2).iter().map(|p| *p as usize).collect();
     check("rope", &["x"], |t, v| {
         let rotated = t.rope(&t.reshape(&v[0], &[2, 7, 36])?, &table, &positions)?;
@@ -56,51 +62,106 @@ fn rope() {
     });
 }
 
+/// Rows of these lengths, one behind the other.
+fn shape(lens: &[usize]) -> AttentionShape {
+    let first = |b: usize| lens[..b].iter().sum();
+    let rows = (0..lens.len()).map(|b| AttentionRow { first: first(b), n: lens[b], past: 0 }).collect();
+    AttentionShape { rows, n_heads: 6, n_kv_heads: 2, d_head: 16, scale: 0.25, soft_cap: None, window: None }
+}
+
+fn attend(t: &Tape, v: &[Value], s: &AttentionShape) -> Result<Value> {
+    t.attention(&v[0], &KeySource::Run { keys: &v[1], values: &v[2] }, s)
+}
+
 #[test]
 fn attention() {
-    let shape = |starts_B| AttentionShape {
-        batch: 2,
-        n_queries: 11,
-        n_heads: 6,
-        n_kv_heads: 2,
-        d_head: 16,
-        past: 0,
-        capacity: 11,
-        starts_B,
-    };
-    let run = |t: &Tape, v: &[Value], s: &AttentionShape| t.attention(&v[0], KvView { keys: &v[1], values: &v[2] }, s);
-    check("attention", &["q", "k", "v"], |t, v| run(t, v, &shape(vec![])));
-    // Rows before a sequence's start see nothing: the reference leaves them 0, and so does a zero seed here.
+    check("attention", &["q", "k", "v"], |t, v| attend(t, v, &shape(&[11, 11])));
+    // The reference pads the second row on its left and leaves the padding 0; here the row is as long as it is.
     let starts: Vec<usize> = ids("attention_padded", "starts").iter().map(|s| *s as usize).collect();
     let golden = Golden::load("ops/out.safetensors");
-    let load = |name: &str| {
-        tensor(
-            golden.f32(&format!("attention_padded/{name}")).to_vec(),
-            golden.shape(&format!("attention_padded/{name}")),
-        )
-        .unwrap()
+    let real = |name: &str, width: usize| -> Vec<f32> {
+        let all = golden.f32(&format!("attention_padded/{name}"));
+        starts.iter().enumerate().flat_map(|(b, s)| all[(b * 11 + s) * width..(b + 1) * 11 * width].to_vec()).collect()
+    };
+    let n = 22 - starts.iter().sum::<usize>();
+    let load = |name: &str, width: usize| tensor(real(name, width), (n, width)).unwrap();
+    let tape = Tape::new();
+    let v: Vec<Value> = [("q", 96), ("k", 32), ("v", 32)].map(|(x, w)| tape.watch(&load(x, w).into())).to_vec();
+    let lens: Vec<usize> = starts.iter().map(|s| 11 - s).collect();
+    let out = attend(&tape, &v, &shape(&lens)).unwrap();
+    assert_close("ragged out", &f32s(out.tensor()).unwrap(), &real("out", 96), 1e-5);
+    let grads = tape.gradients(&out, &load("grad_out", 96), &v.iter().collect::<Vec<_>>()).unwrap();
+    for ((name, width), grad) in [("grad_q", 96), ("grad_k", 32), ("grad_v", 32)].into_iter().zip(&grads) {
+        assert_rel_l2(name, &f32s(grad).unwrap(), &real(name, width), 1e-5);
+    }
+}
+
+#[test]
+fn attention_with_windows_and_caps() {
+    let s = AttentionShape { d_head: 8, scale: 0.4, soft_cap: Some(1.5), window: Some(4), ..shape(&[9, 4]) };
+    check_in("ops_model", "attention_window_cap", &["q", "k", "v"], |t, v| attend(t, v, &s));
+    check_in("ops_model", "attention_window_cap", &["q", "k", "v"], |t, v| {
+        let source = KeySource::Run { keys: &v[1], values: &v[2] };
+        let scores = t.attention_scores(&v[0], &source, &s)?;
+        t.attention_mix(&t.softmax(&scores, s.n_keys())?, &source, &s)
+    });
+    let golden = Golden::load("ops_model/out.safetensors");
+    let load = |n: &str| {
+        tensor(golden.f32(&format!("attention_scores/{n}")).to_vec(), golden.shape(&format!("attention_scores/{n}")))
+            .unwrap()
     };
     let tape = Tape::new();
-    let v: Vec<Value> = ["q", "k", "v"].iter().map(|n| tape.watch(&load(n).into())).collect();
-    let out = run(&tape, &v, &shape(starts.clone())).unwrap();
-    let mut seed = golden.f32("attention_padded/grad_out").to_vec();
-    let (mut got, mut want) = (Vec::new(), Vec::new());
-    for (b, start) in starts.iter().enumerate() {
-        seed[b * 11 * 96..(b * 11 + start) * 96].fill(0.0);
-        let rows = (b * 11 + start) * 96..(b + 1) * 11 * 96;
-        got.extend_from_slice(&f32s(out.tensor()).unwrap()[rows.clone()]);
-        want.extend_from_slice(&golden.f32("attention_padded/out")[rows]);
+    let (q, k) = (tape.watch(&load("q").into()), tape.watch(&load("k").into()));
+    let out = tape.attention_scores(&q, &KeySource::Run { keys: &k, values: &k }, &s).unwrap();
+    // Masked scores are -inf here and 0 there.
+    let seen: Vec<f32> = f32s(out.tensor()).unwrap().iter().map(|x| if x.is_finite() { *x } else { 0.0 }).collect();
+    assert_close("scores", &seen, golden.f32("attention_scores/out"), 1e-5);
+    let grads = tape.gradients(&out, &load("grad_out"), &[&q, &k]).unwrap();
+    for (name, grad) in ["grad_q", "grad_k"].iter().zip(&grads) {
+        assert_rel_l2(name, &f32s(grad).unwrap(), golden.f32(&format!("attention_scores/{name}")), 1e-5);
     }
-    assert_close("padded out", &got, &want, 1e-5);
-    let grads = tape.gradients(&out, &tensor(seed, (2, 11, 96)).unwrap(), &v.iter().collect::<Vec<_>>()).unwrap();
-    for (name, grad) in ["q", "k", "v"].iter().zip(&grads) {
-        assert_rel_l2(name, &f32s(grad).unwrap(), golden.f32(&format!("attention_padded/grad_{name}")), 1e-5);
+}
+
+#[test]
+fn activations_and_what_bends_logits() {
+    for name in ["silu", "gelu", "gelu_new", "quick_gelu", "relu"] {
+        let act = Act::by_name(name).unwrap();
+        check_in("ops_model", &format!("activate_{name}"), &["x"], |t, v| t.activate(act, &v[0]));
+        check_in("ops_model", &format!("gated_{name}"), &["gate", "up"], |t, v| t.gated(act, &v[0], &v[1]));
+    }
+    check_in("ops_model", "soft_cap", &["x"], |t, v| t.soft_cap(&v[0], 2.5));
+    check_in("ops_model", "affine", &["x", "gain", "bias"], |t, v| t.affine(&v[0], &v[1], Some(&v[2])));
+    check_in("ops_model", "softmax", &["x"], |t, v| t.softmax(&v[0], 11));
+}
+
+#[test]
+fn mixtures() {
+    for (case, normalise) in [("mixture_normalised", true), ("mixture_raw", false)] {
+        let golden = Golden::load("ops_model/out.safetensors");
+        let w = golden.f32(&format!("{case}/w"));
+        check_in("ops_model", case, &["x", "logits"], |t, v| {
+            let probs = t.softmax(&v[1], 4)?;
+            let chosen = route(&f32s(probs.tensor())?, 4, 2);
+            let weights = t.chosen_weights(&probs, &chosen, 2, normalise)?;
+            let routes = Arc::new(Routes::new(&chosen, 4));
+            let (mut outputs, mut from) = (Vec::new(), 0);
+            for e in 0..4 {
+                let tokens: Vec<u32> =
+                    routes.slots[from..from + routes.counts[e]].iter().map(|s| (s / 2) as u32).collect();
+                from += tokens.len();
+                if !tokens.is_empty() {
+                    let expert: Value = tensor(w[e * 15..(e + 1) * 15].to_vec(), (3, 5))?.into();
+                    outputs.push(t.linear(&t.rows(&v[0], &tokens)?, &expert, None)?);
+                }
+            }
+            t.combine(&outputs, &weights, &routes)
+        });
     }
 }
 
 #[test]
 fn swiglu_and_embedding() {
-    check("swiglu", &["gate", "up"], |t, v| t.swiglu(&v[0], &v[1]));
+    check("swiglu", &["gate", "up"], |t, v| t.gated(Act::Silu, &v[0], &v[1]));
     let tokens = ids("embedding", "tokens");
     check("embedding", &["w"], |t, v| t.reshape(&t.embedding(&v[0], &tokens)?, &[2, 4, 10]));
 }

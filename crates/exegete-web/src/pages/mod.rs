@@ -2,9 +2,11 @@
 
 mod home;
 mod latent;
+mod lens;
 
 pub(crate) use home::home;
 pub(crate) use latent::latent;
+pub use lens::lens_page;
 
 use exegete_figure::Result as FigureResult;
 use maud::{DOCTYPE, Markup, PreEscaped, html};

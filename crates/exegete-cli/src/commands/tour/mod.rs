@@ -21,15 +21,17 @@ use exegete_store::{Corpus, Run, Source, open_corpus};
 use serde_json::{Value, json};
 
 use super::serve;
-use crate::args::Tour;
+use crate::args::{Common, Tour};
 use crate::interrupt;
+use crate::open_model;
 use crate::printer::Printer;
 
 const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
 
-pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
+pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result<()> {
+    let seed = common.seed;
     settings.train.check().and_then(|()| settings.keep.check()).map_err(anyhow::Error::msg)?;
-    let model = Model::open(&settings.model)?;
+    let model = open_model::open_plain(&settings.model, common, printer)?;
     let site = site(settings, &model)?;
     // What the last stage would refuse is refused before the first.
     windows::bos_and_room(&model, &settings.text_settings)?;
@@ -38,9 +40,9 @@ pub(crate) fn run(settings: &Tour, seed: u64, printer: &Printer) -> Result<()> {
     if settings.dry_run {
         return plan::tell(settings, &model, site, &corpus, printer);
     }
-    let mut inputs = model_files(&settings.model)?;
+    let mut inputs = model_files(&model.path)?;
     inputs.extend(corpus.sources.iter().cloned());
-    let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded(settings, site, seed)?, &inputs)?;
+    let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded(settings, &model, site, common)?, &inputs)?;
 
     let is_new = run.manifest().parts.is_empty();
     interrupt::listen();
@@ -94,7 +96,7 @@ fn token_windows(
 }
 
 fn subject<'a>(settings: &Tour, site: Site, windows: &'a [WindowRows], seed: u64) -> Subject<'a> {
-    Subject { model: model_name(&settings.model), site: site.to_string(), windows, seed }
+    Subject { model: model_name(Path::new(&settings.model)), site: site.to_string(), windows, seed }
 }
 
 /// The site asked for, or the residual stream after a third of the layers: late enough for concepts, early enough
@@ -112,10 +114,11 @@ fn site(settings: &Tour, model: &Model) -> Result<Site> {
 }
 
 /// What the manifest records, and what must be the same for a run to be resumed.
-fn recorded(settings: &Tour, site: Site, seed: u64) -> Result<Value> {
-    let model = std::fs::canonicalize(&settings.model).unwrap_or_else(|_| settings.model.clone());
+fn recorded(settings: &Tour, model: &Model, site: Site, common: &Common) -> Result<Value> {
+    let model = std::fs::canonicalize(&model.path).unwrap_or_else(|_| model.path.clone());
+    let (seed, dtype) = (common.seed, format!("{:?}", common.dtype).to_lowercase());
     Ok(json!({
-        "command": "tour", "model": model, "text": settings.text, "site": site.to_string(), "seed": seed,
+        "command": "tour", "model": model, "text": settings.text, "site": site.to_string(), "seed": seed, "dtype": dtype,
         "windows": serde_json::to_value(&settings.text_settings)?, "train": serde_json::to_value(&settings.train)?,
         "keep": serde_json::to_value(&settings.keep)?,
     }))

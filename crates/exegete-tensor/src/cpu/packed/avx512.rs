@@ -48,14 +48,6 @@ macro_rules! tile_kernel {
         #[target_feature(enable = $features)]
         unsafe fn $rows<const R: usize>(t: &Tile) {
             let mut acc = [[_mm512_setzero_ps(); 2]; R];
-            if t.resume {
-                for r in 0..R {
-                    for h in 0..2 {
-                        // SAFETY: the tile has R rows of PANEL sums.
-                        acc[r][h] = unsafe { _mm512_loadu_ps(t.sums.add(r * PANEL + h * 16)) };
-                    }
-                }
-            }
             let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead.map(|a| a.cast::<i8>()));
             for _ in 0..t.units {
                 // A prefetch of any address is harmless.
@@ -78,8 +70,12 @@ macro_rules! tile_kernel {
             }
             for r in 0..R {
                 for h in 0..2 {
-                    // SAFETY: as above.
-                    unsafe { _mm512_storeu_ps(t.sums.add(r * PANEL + h * 16), acc[r][h]) };
+                    // SAFETY: the tile has R rows of PANEL sums.
+                    unsafe {
+                        let to = t.sums.add(r * PANEL + h * 16);
+                        let sum = if t.resume { _mm512_add_ps(_mm512_loadu_ps(to), acc[r][h]) } else { acc[r][h] };
+                        _mm512_storeu_ps(to, sum);
+                    }
                 }
             }
         }

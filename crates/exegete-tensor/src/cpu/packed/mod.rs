@@ -4,9 +4,9 @@
 //! `x W^T` walks it from beginning to end; the product `dy W` of the backward pass turns slices of the same panels
 //! around, so that a weight is in memory once. The layers of a stack lie one after the other in one buffer.
 //!
-//! In `f32`, and in bf16 without instructions of its own, an output is one chain of multiply-adds in the order of
-//! k. So its bits depend neither on the other rows, nor on their number, nor on the threads; and they are the same
-//! on every machine with a fused multiply-add.
+//! In `f32`, and in bf16 without instructions of its own, an output is a sum of chains of multiply-adds, one for each
+//! slice of k, in order. So its bits depend neither on the other rows, nor on their number, nor on the threads; and
+//! they are the same on every machine with a fused multiply-add.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

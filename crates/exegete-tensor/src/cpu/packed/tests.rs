@@ -290,7 +290,9 @@ fn f32_has_the_same_bits_on_all_instruction_sets_with_a_fused_multiply_add() {
     let matrix = matrix(Some(Keep::F32), n, k, &w);
     let mut want = vec![0f32; m * n];
     for (o, want) in want.iter_mut().enumerate() {
-        *want = (0..k).fold(0.0, |sum, i| x[o / n * k + i].mul_add(w[o % n * k + i], sum));
+        let product = |sum: f32, i: usize| x[o / n * k + i].mul_add(w[o % n * k + i], sum);
+        let slices = (0..k).step_by(SLICE).map(|from| (from..(from + SLICE).min(k)).fold(0.0, product));
+        *want = slices.reduce(|sum, slice| sum + slice).unwrap();
     }
     for path in paths() {
         if path != Path::Floats(Isa::Baseline) || super::super::simd::BASELINE_FMA {

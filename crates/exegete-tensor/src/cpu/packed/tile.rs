@@ -1,8 +1,10 @@
 //! The kernel that everything else feeds: a tile of output, some rows by one panel of 32 columns, summed over one
 //! slice of k. Here its portable form; `avx512` has the form for that machine.
 //!
-//! One accumulator for one output, taking k in order and carried from slice to slice through memory: an output
-//! is one chain of multiply-adds, whatever the tile, the blocking or the number of threads.
+//! One accumulator for one output takes a slice of k in order and is then added to what earlier slices gave: an output
+//! is a sum of chains of [`SLICE`] multiply-adds, whatever the tile, the blocking or the number of threads. One chain
+//! over all of k would be as fast and less exact: over the 49,152 outputs of an unembedding, the backward pass of a
+//! model of 30 layers ended 2e-4 off (relative L2), with slices below 1e-5.
 
 use crate::cpu::simd::{BASELINE_FMA, Isa, madd};
 
@@ -26,7 +28,7 @@ pub(super) struct Tile {
     pub(super) w: *const u32,
     /// The sums, `[rows][PANEL]`.
     pub(super) sums: *mut f32,
-    /// Whether the sums go on from what is there.
+    /// Whether the result is added to what is there.
     pub(super) resume: bool,
     /// Memory that will be needed later: at each unit a line of both is asked for.
     pub(super) ahead: [*const u32; 2],
@@ -91,11 +93,6 @@ unsafe fn rows<const FMA: bool, const R: usize>(t: &Tile) {
         let mut acc = [[0f32; HALF]; R];
         // SAFETY: the tile has R rows of PANEL sums.
         let sums = |r: usize| unsafe { &mut *t.sums.add(r * PANEL + from).cast::<[f32; HALF]>() };
-        if t.resume {
-            for r in 0..R {
-                acc[r] = *sums(r);
-            }
-        }
         for i in 0..t.units {
             // SAFETY: a panel has PANEL columns at each unit.
             let w = unsafe { &*t.w.add(i * PANEL + from).cast::<[f32; HALF]>() };
@@ -108,7 +105,10 @@ unsafe fn rows<const FMA: bool, const R: usize>(t: &Tile) {
             }
         }
         for r in 0..R {
-            *sums(r) = acc[r];
+            let sums = sums(r);
+            for c in 0..HALF {
+                sums[c] = if t.resume { sums[c] + acc[r][c] } else { acc[r][c] };
+            }
         }
     }
 }
