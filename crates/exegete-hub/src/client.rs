@@ -165,7 +165,9 @@ impl Client {
             let host = origin.shown();
             let response = self.send(method, &uri, &origin, at_endpoint)?;
             if at_endpoint {
-                endpoint_headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
+                for (name, value) in response.headers() {
+                    endpoint_headers.insert(name, value.clone());
+                }
             }
             let status = response.status();
             let location = response.headers().get("location").filter(|_| status.is_redirection());
