@@ -4,10 +4,10 @@
 //! Python library (`models--org--name/{blobs,refs,snapshots}`, locks in `.locks`), so either program uses what the
 //! other has downloaded, and waits while the other downloads the same blob.
 //!
-//! The `hf-hub` crate is not used. Its 1.0 is asynchronous and brings a second HTTP client and a storage protocol,
-//! over two hundred packages; its 0.5 has a small synchronous client, but neither verifies what it downloads, nor works
-//! offline, nor waits when the server asks for it, nor reads `HF_HUB_CACHE`, and what it does would all have to be
-//! done again. So this crate takes from it only the conventions, over the HTTP client of its synchronous half:
+//! The `hf-hub` crate is not used. Its 1.0 is asynchronous and brings a second HTTP client and a storage protocol, some
+//! 190 packages; its 0.5 has a small synchronous client, but does not verify what it downloads, nor work offline, nor
+//! wait when the server asks for it, nor read `HF_HUB_CACHE`, and what it does do would have to be done again around it.
+//! So this crate follows the same conventions over the HTTP client of that synchronous half:
 //!
 //! - `ureq` with rustls does connections, TLS, proxies (`HTTPS_PROXY`, `NO_PROXY`) and HTTP/1.1 framing;
 //! - this crate does addresses, redirects and who is sent the token, waiting and trying again, resuming, checksums, the

@@ -6,7 +6,7 @@ use exegete_hub::HubError;
 use proptest::prelude::*;
 
 use crate::server::{Behaviour, File};
-use crate::world::{NEW, REPO, SHARDS, World, assert_says, names_in};
+use crate::world::{NEW, REPO, SHARDS, World, assert_says, names_in, parse};
 
 #[test]
 fn names_that_leave_the_cache_are_refused() {
@@ -82,6 +82,13 @@ fn another_commit_than_was_asked_for_is_refused() {
     let description = format!(r#"{{"sha": "{}", "siblings": []}}"#, "3".repeat(40));
     let world = World::with(Behaviour { description: Some(description.into()), ..Default::default() });
     assert_says(world.model(&format!("{REPO}@{NEW}")), &["another commit (3333", "than was asked for"]);
+    let lines = format!("X-Repo-Commit: {}\r\nX-None: ", "3".repeat(40));
+    let world = World::with(Behaviour { etag: Some(lines), ..Default::default() });
+    let why = format!("where {NEW} was asked for");
+    assert_says(
+        world.hub().file(&parse(&format!("{REPO}@{NEW}")), SHARDS[0], &|_| ()),
+        &["the X-Repo-Commit \"3333", &why],
+    );
 }
 
 #[test]
