@@ -110,7 +110,7 @@ fn what_is_no_description_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Bytes of a true description are changed, removed, doubled: a path or an error, and nothing outside the cache.
     #[test]
