@@ -159,12 +159,8 @@ pub(crate) struct ModelInfo {
 pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// What to continue
-    #[arg(long)]
-    pub(crate) prompt: String,
-    /// Put the prompt through the model's chat template, as a user's turn
-    #[arg(long)]
-    pub(crate) chat: bool,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
     /// Most new tokens
     #[arg(long, default_value_t = 64)]
     pub(crate) max_new_tokens: usize,
@@ -194,6 +190,24 @@ pub(crate) struct Generate {
     /// Also print the logits of the last prompt position: the largest, and a checksum of all their bits
     #[arg(long)]
     pub(crate) logits: bool,
+}
+
+/// What a model reads.
+#[derive(ClapArgs)]
+#[group(required = true, multiple = true)]
+pub(crate) struct PromptArgs {
+    /// The text
+    #[arg(long)]
+    pub(crate) prompt: Option<String>,
+    /// Put the prompt through the model's chat template, as a user's turn
+    #[arg(long, requires = "prompt")]
+    pub(crate) chat: bool,
+    /// The system's turn before it
+    #[arg(long, requires = "chat")]
+    pub(crate) system: Option<String>,
+    /// A conversation: a JSON list of {"role": ..., "content": ...}, put through the chat template
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub(crate) messages: Option<PathBuf>,
 }
 
 /// What is written at sites while a model runs.
@@ -241,12 +255,8 @@ pub(crate) struct EditArgs {
 pub(crate) struct Lens {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// The text to look into
-    #[arg(long)]
-    pub(crate) prompt: String,
-    /// Put the prompt through the model's chat template, as a user's turn
-    #[arg(long)]
-    pub(crate) chat: bool,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
     /// Tokens shown for each layer and position
     #[arg(long, default_value_t = 3)]
     pub(crate) top: usize,

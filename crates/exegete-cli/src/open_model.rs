@@ -1,16 +1,41 @@
 //! From what was typed to a model.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use exegete_harvest::Progress;
+use exegete_hub::{DownloadEvent, Hub, Reference, looks_like_reference};
 use exegete_model::{LoadOptions, Model, Processing, Residence};
 
 use crate::args::{Common, Dtype, ModelArgs};
 use crate::printer::Printer;
 
-/// The local path of a model: the path itself, or where the hub's cache keeps `org/name`.
-pub(crate) fn path_of(model: &str, _printer: &Printer) -> Result<PathBuf> {
-    Ok(PathBuf::from(model))
+/// The local path of a model: the path itself, or where the hub's cache keeps `org/name`, downloaded if need be.
+pub(crate) fn path_of(model: &str, printer: &Printer) -> Result<PathBuf> {
+    if !looks_like_reference(model) {
+        return Ok(PathBuf::from(model));
+    }
+    let reference: Reference = model.parse()?;
+    let file_now = RefCell::new(String::new());
+    let path = Hub::from_env()?.resolve(&reference, &|event| match event {
+        DownloadEvent::Progress { file, done, total } => {
+            if *file_now.borrow() != file {
+                printer.begin("download", total, &format!("bytes of {file}"), done);
+                *file_now.borrow_mut() = file.to_owned();
+            }
+            printer.at(done, "");
+            if done == total {
+                printer.end(file);
+            }
+        }
+        DownloadEvent::Waiting { reason, .. } => printer.note(&format!("download: waiting, {reason}")),
+        DownloadEvent::UsingCache { reason } => {
+            printer.note(&format!("download: {reason}; what the cache holds is used"));
+        }
+        _ => {}
+    })?;
+    Ok(path)
 }
 
 /// How weights are kept where nothing but `--dtype` says so.

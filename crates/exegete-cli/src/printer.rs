@@ -50,6 +50,11 @@ impl Printer {
         }
     }
 
+    /// A remark on standard error.
+    pub(crate) fn note(&self, text: &str) {
+        eprintln!("{text}");
+    }
+
     /// Tells of a failure and gives the exit status that fits it.
     pub(crate) fn failure(&self, error: &anyhow::Error) -> ExitCode {
         if let Some(stage) = self.stage.borrow_mut().take()

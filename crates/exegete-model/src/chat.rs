@@ -9,10 +9,13 @@ use serde_json::Value;
 
 use crate::{ModelError, Result};
 
+/// Roles that templates know.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
     pub role: String,
     /// What was said.
     pub content: String,
@@ -71,9 +74,13 @@ impl ChatTemplate {
     /// is opened at the end.
     ///
     /// # Errors
-    /// The template is malformed or refuses the conversation.
+    /// A role that no template knows (many would leave its turn out without a word); the template is malformed or
+    /// refuses the conversation.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let fail = |e: Error| ModelError::Chat(format!("{e:#}"));
+        if let Some(m) = messages.iter().find(|m| !ROLES.contains(&m.role.as_str())) {
+            return Err(ModelError::Chat(format!("unknown role {:?}; roles are {}", m.role, ROLES.join(", "))));
+        }
         let mut env = Environment::new();
         env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?);
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);

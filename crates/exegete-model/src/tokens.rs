@@ -82,10 +82,9 @@ impl Tokenizer {
             Some("gpt2") => {
                 let merges = texts("tokenizer.ggml.merges").ok_or_else(|| fail("tokenizer.ggml.merges is missing"))?;
                 let pre = m.text("tokenizer.ggml.pre").unwrap_or("gpt-2");
-                let splitter = pre_tokenizer(pre).ok_or_else(|| {
-                    fail(&format!("tokenizer.ggml.pre {pre:?} is not handled; handled are gpt-2, default, smollm"))
-                })?;
-                (byte_level_json(&pieces, &merges, &added, &splitter), false)
+                let cut = Cut::by_name(pre)
+                    .ok_or_else(|| fail(&format!("tokenizer.ggml.pre {pre:?} is not handled; handled are {CUTS}")))?;
+                (byte_level_json(&pieces, &merges, &added, &cut), cut.adds_bos)
             }
             Some("llama") => {
                 let scores = numbers("tokenizer.ggml.scores").filter(|s| s.len() == pieces.len());
@@ -251,15 +250,48 @@ fn byte_of_char(c: char) -> Option<u8> {
     }
 }
 
-fn pre_tokenizer(name: &str) -> Option<Value> {
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    match name {
-        "gpt-2" | "default" => Some(byte_level),
-        "smollm" => {
-            let digits = json!({"type": "Digits", "individual_digits": true});
-            Some(json!({"type": "Sequence", "pretokenizers": [digits, byte_level]}))
-        }
-        _ => None,
+/// How a text is cut before bytes are merged, by the name that llama.cpp gives it, and whether a piece that is a token
+/// as it stands is taken before any merge (Llama 3).
+///
+/// The expressions are those of the checkpoints' own `tokenizer.json`.
+struct Cut {
+    pre_tokenizer: Value,
+    ignore_merges: bool,
+    adds_bos: bool,
+}
+
+/// Words with a sign before them, numbers of up to three digits, signs with line ends, runs of white space.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with digits one by one.
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Words cut where lower case turns to upper, digits one by one.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Words cut where lower case turns to upper, with what follows an apostrophe, numbers of up to three digits.
+const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Names of the cuts that are handled, for messages.
+const CUTS: &str = "gpt-2, default, olmo, smollm, llama-bpe, smaug-bpe, dbrx, qwen2, tekken, gpt-4o";
+
+impl Cut {
+    fn by_name(name: &str) -> Option<Self> {
+        let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+        let both =
+            |first: Value, use_regex: bool| json!({"type": "Sequence", "pretokenizers": [first, bytes(use_regex)]});
+        let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        let plain = |pre_tokenizer: Value| Self { pre_tokenizer, ignore_merges: false, adds_bos: false };
+        Some(match name {
+            "gpt-2" | "default" | "olmo" => plain(bytes(true)),
+            "smollm" => plain(both(json!({"type": "Digits", "individual_digits": true}), true)),
+            "llama-bpe" | "llama3" | "llama-v3" => {
+                Self { pre_tokenizer: both(split(LLAMA3), false), ignore_merges: true, adds_bos: true }
+            }
+            "smaug-bpe" | "dbrx" => plain(both(split(LLAMA3), false)),
+            "qwen2" => plain(both(split(QWEN2), false)),
+            "tekken" => Self { ignore_merges: true, adds_bos: true, ..plain(both(split(TEKKEN), false)) },
+            "gpt-4o" => plain(both(split(GPT_4O), false)),
+            _ => return None,
+        })
     }
 }
 
@@ -280,14 +312,14 @@ fn vocab_json(pieces: &[&str]) -> Value {
         .into()
 }
 
-fn byte_level_json(pieces: &[&str], merges: &[&str], added: &[(u32, &str, bool)], pre_tokenizer: &Value) -> Value {
+fn byte_level_json(pieces: &[&str], merges: &[&str], added: &[(u32, &str, bool)], cut: &Cut) -> Value {
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json(added),
-        "normalizer": null, "pre_tokenizer": pre_tokenizer, "post_processor": null,
+        "normalizer": null, "pre_tokenizer": cut.pre_tokenizer, "post_processor": null,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
                   "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-                  "vocab": vocab_json(pieces), "merges": merges}
+                  "ignore_merges": cut.ignore_merges, "vocab": vocab_json(pieces), "merges": merges}
     })
 }
 
@@ -325,4 +357,41 @@ fn sentencepiece_json(pieces: &[&str], scores: &[f64], added: &[(u32, &str, bool
                   "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
                   "vocab": vocab_json(pieces), "merges": merges}
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the expressions cut, by single bytes as tokens: a merge never crosses a cut.
+    #[test]
+    fn every_cut_cuts_as_its_family_does() {
+        let pieces: Vec<String> = (0..=255u8)
+            .filter_map(|b| (0..0x150).filter_map(char::from_u32).find(|c| byte_of_char(*c) == Some(b)))
+            .map(String::from)
+            .collect();
+        let text = "It's 12345 isn'T\n\n  fooBar()/x";
+        let cuts = |name: &str| -> Vec<String> {
+            let cut = Cut::by_name(name).unwrap();
+            let texts: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let json = byte_level_json(&texts, &[], &[], &cut);
+            let t = Tokenizer::from_json(Path::new("t"), &json, None, Some(false)).unwrap();
+            use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+            let mut pre = PreTokenizedString::from(text);
+            t.plain.get_pre_tokenizer().unwrap().pre_tokenize(&mut pre).unwrap();
+            let splits = pre.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            splits.iter().map(|(_, (from, to), _)| text[*from..*to].to_owned()).collect()
+        };
+        let gpt2 = ["It", "'s", " 12345", " isn", "'", "T", "\n\n ", " fooBar", "()/", "x"];
+        assert_eq!(cuts("gpt-2"), gpt2);
+        let llama3 = ["It", "'s", " ", "123", "45", " isn", "'T", "\n\n", " ", " fooBar", "()/", "x"];
+        assert_eq!(cuts("llama-bpe"), llama3);
+        let qwen2 = ["It", "'s", " ", "1", "2", "3", "4", "5", " isn", "'T", "\n\n", " ", " fooBar", "()/", "x"];
+        assert_eq!(cuts("qwen2"), qwen2);
+        let gpt_4o = ["It's", " ", "123", "45", " isn'T", "\n\n", " ", " foo", "Bar", "()/", "x"];
+        assert_eq!(cuts("gpt-4o"), gpt_4o);
+        let tekken = ["It", "'s", " ", "1", "2", "3", "4", "5", " isn", "'T", "\n\n", " ", " foo", "Bar", "()/", "x"];
+        assert_eq!(cuts("tekken"), tekken);
+        assert!(Cut::by_name("martian").is_none());
+    }
 }

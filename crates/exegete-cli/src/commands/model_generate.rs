@@ -14,7 +14,7 @@ use crate::printer::Printer;
 pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Result<()> {
     let model = open_model::open(&settings.model, common, printer)?;
     let tokenizer = model.tokenizer()?;
-    let ids = prompt::ids(&model, &settings.prompt, settings.chat)?;
+    let ids = prompt::ids(&model, &settings.prompt)?;
     if settings.samples == 0 {
         bail!("--samples must be at least 1");
     }

@@ -13,7 +13,7 @@ use crate::printer::Printer;
 
 pub(crate) fn run(settings: &Lens, common: &Common, printer: &Printer) -> Result<()> {
     let model = open_model::open(&settings.model, common, printer)?;
-    let ids = prompt::ids(&model, &settings.prompt, settings.chat)?;
+    let ids = prompt::ids(&model, &settings.prompt)?;
     let found = lens::lens(&model, &ids, settings.top, edits::hooks(&settings.edits, &model)?)?;
     let attribution = match &settings.attribute {
         None => None,
@@ -47,7 +47,11 @@ fn one_token(model: &Model, text: &str) -> Result<u32> {
 
 fn view(settings: &Lens, model: &Model, found: &Found, attribution: Option<&Attribution>) -> Result<LensView> {
     let tokenizer = model.tokenizer()?;
-    let spelled = |id: u32| tokenizer.token_text(id).replace('\n', "\u{23ce}");
+    // Blank tokens would be blank cells.
+    let spelled = |id: u32| match tokenizer.token_text(id) {
+        blank if blank.trim().is_empty() => format!("{blank:?}"),
+        text => text,
+    };
     let rows = found.sites.iter().zip(&found.cells).map(|(site, cells)| LensRow {
         site: site.clone(),
         cells: cells
@@ -75,7 +79,10 @@ fn view(settings: &Lens, model: &Model, found: &Found, attribution: Option<&Attr
         shares.push(("logit".into(), a.logit));
     }
     Ok(LensView {
-        model: settings.model.model.clone(),
+        model: model
+            .path
+            .file_name()
+            .map_or_else(|| settings.model.model.clone(), |n| n.to_string_lossy().into_owned()),
         tokens: found.ids.iter().map(|id| spelled(*id)).collect(),
         rows: rows.collect(),
         attributed: settings.attribute.clone().unwrap_or_default(),

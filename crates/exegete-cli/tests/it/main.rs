@@ -2,6 +2,7 @@
 mod bad_input;
 mod crash;
 mod generate;
+mod model;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

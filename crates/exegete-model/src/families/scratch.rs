@@ -179,5 +179,7 @@ fn from_config(path: &Path, config: &Value) -> Result<Understood> {
         Some(_) => return Err(c.refuse("attn_scale", "\"d_head**-0.5\" or \"n_embd**-0.5\"")),
     };
     spec.layers.iter_mut().for_each(|layer| layer.scale = scale.unwrap_or(layer.scale));
-    Ok(Understood::new(spec, layout.locate))
+    // Masks that some of these modules keep as buffers.
+    let ignored = &[".attn.bias", ".attn.mask", ".tril"];
+    Ok(Understood { ignored, ..Understood::new(spec, layout.locate) })
 }

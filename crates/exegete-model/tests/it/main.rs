@@ -3,6 +3,7 @@ mod bad_input;
 mod edits;
 mod families;
 mod gguf;
+mod gradients;
 mod processing;
 mod real;
 mod scratch;

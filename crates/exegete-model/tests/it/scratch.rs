@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use exegete_base::{Site, SiteKind};
 use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_tensor::{Tape, f32s};
-use exegete_testkit::assert_close;
+use exegete_testkit::{assert_close, sorter_file, sorter_tensor, write_sorter};
 use serde_json::Value as Json;
 
 macro_rules! data {
@@ -30,36 +30,15 @@ fn ids(v: &Json) -> Vec<u32> {
     v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect()
 }
 
-/// A base64 tensor of f32 or whole numbers.
-fn tensor(v: &Json) -> Vec<f32> {
-    let text = v["data"].as_str().unwrap();
-    let value = |c: u8| match c {
-        b'A'..=b'Z' => c - b'A',
-        b'a'..=b'z' => c - b'a' + 26,
-        b'0'..=b'9' => c - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let mut bytes = Vec::new();
-    for four in text.as_bytes().chunks(4) {
-        let n = four.iter().fold(0u32, |n, c| n << 6 | if *c == b'=' { 0 } else { u32::from(value(*c)) });
-        let kept = four.iter().filter(|c| **c != b'=').count() - 1;
-        bytes.extend_from_slice(&n.to_be_bytes()[1..=kept]);
-    }
-    let shape: usize = v["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).product();
-    assert_eq!(bytes.len(), 4 * shape);
-    match v["dtype"].as_str().unwrap_or_default().contains("float") {
-        true => bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        false => bytes.chunks(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),
-    }
-}
-
 #[test]
 fn every_tensor_of_the_sorter_agrees() {
     let dir = data!("gpt_nano_sort");
-    let model = Model::open(&dir).unwrap();
-    let partials = json(dir.join("gpt-nano-sort-t0-partials.json"));
-    let idx: Vec<u32> = tensor(&partials["idx"]).iter().map(|x| *x as u32).collect();
+    let made = tempfile::tempdir().unwrap();
+    write_sorter(&dir.join("gpt-nano-sort-model.json"), made.path());
+    let model = Model::open(made.path()).unwrap();
+    let partials = sorter_file(&dir.join("gpt-nano-sort-t0-partials.json"));
+    let tensor = |name: &str| sorter_tensor(&partials, name).0;
+    let idx: Vec<u32> = tensor("idx").iter().map(|x| *x as u32).collect();
     let batch = Batch::uniform(idx, 3);
     let sites = model.spec.sites();
     let mut hooks = sites.iter().fold(Hooks::none(), |h, s| h.tap(*s));
@@ -68,7 +47,7 @@ fn every_tensor_of_the_sorter_agrees() {
     // Their heads stand before positions, ours behind them.
     let by_position = |name: &str, width: usize| -> Vec<f32> {
         let (b, h, t) = (3, 3, 11);
-        let x = tensor(&partials[name]);
+        let x = tensor(name);
         let mut out = Vec::new();
         for (b, t, h) in (0..b).flat_map(|b| (0..t).flat_map(move |t| (0..h).map(move |h| (b, t, h)))) {
             let from = ((b * 3 + h) * 11 + t) * width;
@@ -79,14 +58,14 @@ fn every_tensor_of_the_sorter_agrees() {
     };
     let embed = f32s(hooks.value(Site::global(SiteKind::Embed)).unwrap().tensor()).unwrap().to_vec();
     let close = |what: &str, got: &[f32], want: &[f32]| assert_close(what, got, want, 1e-5);
-    close("tok_emb", &embed, &tensor(&partials["tok_emb"]));
+    close("tok_emb", &embed, &tensor("tok_emb"));
     close(
         "pos_emb",
         &f32s(hooks.value(Site::global(SiteKind::PosEmbed)).unwrap().tensor()).unwrap()[..11 * 48],
-        &tensor(&partials["pos_emb"]),
+        &tensor("pos_emb"),
     );
-    close("x", &site(SiteKind::ResidPre), &tensor(&partials["x"]));
-    close("ln1", &site(SiteKind::AttnIn), &tensor(&partials["ln1"]));
+    close("x", &site(SiteKind::ResidPre), &tensor("x"));
+    close("ln1", &site(SiteKind::AttnIn), &tensor("ln1"));
     close("q", &site(SiteKind::AttnQ), &by_position("q", 16));
     close("k", &site(SiteKind::AttnK), &by_position("k", 16));
     close("v", &site(SiteKind::AttnV), &by_position("v", 16));
@@ -95,21 +74,21 @@ fn every_tensor_of_the_sorter_agrees() {
     let seen: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].is_finite()).collect();
     let pick = |x: &[f32]| seen.iter().map(|i| x[*i]).collect::<Vec<f32>>();
     close("att", &pick(&scores), &pick(&want));
-    close("y", &site(SiteKind::AttnZ), &tensor(&partials["y"]));
-    close("yProj", &site(SiteKind::AttnOut), &tensor(&partials["yProj"]));
-    close("attnResid", &site(SiteKind::ResidMid), &tensor(&partials["attnResid"]));
-    close("ln2", &site(SiteKind::MlpIn), &tensor(&partials["ln2"]));
-    close("fc", &site(SiteKind::MlpPre), &tensor(&partials["fc"]));
-    close("gelu", &site(SiteKind::MlpPost), &tensor(&partials["gelu"]));
-    close("mlp", &site(SiteKind::MlpOut), &tensor(&partials["mlp"]));
-    close("mlpResid", &site(SiteKind::ResidPost), &tensor(&partials["mlpResid"]));
+    close("y", &site(SiteKind::AttnZ), &tensor("y"));
+    close("yProj", &site(SiteKind::AttnOut), &tensor("yProj"));
+    close("attnResid", &site(SiteKind::ResidMid), &tensor("attnResid"));
+    close("ln2", &site(SiteKind::MlpIn), &tensor("ln2"));
+    close("fc", &site(SiteKind::MlpPre), &tensor("fc"));
+    close("gelu", &site(SiteKind::MlpPost), &tensor("gelu"));
+    close("mlp", &site(SiteKind::MlpOut), &tensor("mlp"));
+    close("mlpResid", &site(SiteKind::ResidPost), &tensor("mlpResid"));
     for layer in 0..3 {
         let got = f32s(hooks.value(Site::at(SiteKind::ResidPost, layer)).unwrap().tensor()).unwrap().to_vec();
-        close("block", &got, &tensor(&partials[format!("block{layer}")]));
+        close("block", &got, &tensor(&format!("block{layer}")));
     }
     let last = f32s(hooks.value(Site::global(SiteKind::FinalResid)).unwrap().tensor()).unwrap().to_vec();
-    close("ln_f", &last, &tensor(&partials["ln_f"]));
-    close("lm_head", &f32s(logits.tensor()).unwrap(), &tensor(&partials["lm_head"]));
+    close("ln_f", &last, &tensor("ln_f"));
+    close("lm_head", &f32s(logits.tensor()).unwrap(), &tensor("lm_head"));
 }
 
 fn prompts_agree(dir: PathBuf) -> Model {
