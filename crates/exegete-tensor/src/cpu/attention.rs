@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::Shared;
 use super::activation::soft_cap_in_place;
 use super::linear::{Into, Mat, gemm, gemm_at};
-use super::loss::{log_sum_exp, softmax_scaled};
+use super::loss::{softmax_in_place, softmax_scaled};
 use super::simd::{axpy, dot};
 
 /// The queries of one sequence.
@@ -302,13 +302,11 @@ pub fn attention(s: &AttentionShape, q: &[f32], keys: &Keys, z: &mut [f32], lse:
 fn softmax_seen(row: &mut [f32], seen: Range<usize>) -> f32 {
     row[..seen.start].fill(0.0);
     row[seen.end..].fill(0.0);
-    let seen = &mut row[seen];
-    let lse = log_sum_exp(seen);
-    softmax_in_place(seen, lse);
-    lse
+    softmax_in_place(&mut row[seen])
 }
 
-fn softmax_in_place(row: &mut [f32], lse: f32) {
+/// `exp(row - lse)`, in place: the pattern again from the saved log-sum-exp.
+fn pattern_again(row: &mut [f32], lse: f32) {
     // One buffer is read and written at the same index, which `softmax_scaled` cannot express safely.
     let len = row.len();
     let source = row.as_ptr();
@@ -335,8 +333,7 @@ fn one_query(s: &AttentionShape, row: AttentionRow, h: usize, q: &[f32], spans: 
         if let Some(cap) = s.soft_cap {
             soft_cap_in_place(cap, scores);
         }
-        let lse = log_sum_exp(scores);
-        softmax_in_place(scores, lse);
+        let lse = softmax_in_place(scores);
         z.fill(0.0);
         let mut at = 0;
         for span in spans {
@@ -381,7 +378,7 @@ pub fn attention_back(
                         let seen = block.seen(i);
                         row[..seen.start].fill(0.0);
                         row[seen.end..].fill(0.0);
-                        softmax_in_place(&mut row[seen], lse[(block.row.first + i) * s.n_heads + h]);
+                        pattern_again(&mut row[seen], lse[(block.row.first + i) * s.n_heads + h]);
                     }
                     let dz_block = s.queries(dz, block.row, block.i0, h);
                     let shape = (rows, n_cols, s.d_head);

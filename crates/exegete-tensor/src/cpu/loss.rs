@@ -33,6 +33,34 @@ simd_fn!(
 );
 
 #[inline(always)]
+fn softmax_in_place_body<const FMA: bool>(x: &mut [f32], max: f32) -> f32 {
+    let mut acc = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
+    for c in chunks {
+        for i in 0..LANES {
+            c[i] = exp_approx::<FMA>(c[i] - max);
+            acc[i] += c[i];
+        }
+    }
+    let mut tail = 0.0;
+    for v in rest {
+        *v = exp_approx::<FMA>(*v - max);
+        tail += *v;
+    }
+    let sum = sum_lanes(acc) + tail;
+    let scale = 1.0 / sum;
+    x.iter_mut().for_each(|v| *v *= scale);
+    sum
+}
+simd_fn!(fn softmax_in_place_of(x: &mut [f32], max: f32) -> f32 = softmax_in_place_body);
+
+/// Softmax in place, with one exponential a value; returns the log-sum-exp.
+pub fn softmax_in_place(x: &mut [f32]) -> f32 {
+    let max = max(x);
+    max + softmax_in_place_of(x, max).ln()
+}
+
+#[inline(always)]
 fn softmax_scaled_body<const FMA: bool>(x: &[f32], lse: f32, scale: f32, out: &mut [f32]) {
     for (o, x) in out.iter_mut().zip(x) {
         *o = exp_approx::<FMA>(x - lse) * scale;
