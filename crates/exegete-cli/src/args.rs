@@ -27,7 +27,7 @@ pub(crate) struct Common {
     /// Threads; 0 takes all cores
     #[arg(long, global = true, default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Where to compute; this build knows cpu
+    /// Where products are computed: cpu, cuda or cuda:N (in a build with --features cuda)
     #[arg(long, global = true, default_value = "cpu")]
     pub(crate) device: String,
     /// Element type of weights: f32, or bf16 (half the memory, products in bf16 where the machine has them)

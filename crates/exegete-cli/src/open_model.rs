@@ -7,6 +7,7 @@ use anyhow::Result;
 use exegete_harvest::Progress;
 use exegete_hub::{DownloadEvent, Hub, Reference, looks_like_reference};
 use exegete_model::{LoadOptions, Model, Processing, Residence};
+use exegete_tensor::device_named;
 
 use crate::args::{Common, Dtype, ModelArgs};
 use crate::printer::Printer;
@@ -55,11 +56,13 @@ pub(crate) fn open(args: &ModelArgs, common: &Common, printer: &Printer) -> Resu
         centre_writing: args.centre_writing,
         centre_unembed: args.centre_unembed,
     };
-    Ok(Model::open_with(&path, &LoadOptions { residence, processing })?)
+    let device = device_named(&common.device)?;
+    Ok(Model::open_with(&path, &LoadOptions { residence, processing, device })?)
 }
 
 /// Opens a model with plain settings.
 pub(crate) fn open_plain(model: &str, common: &Common, printer: &Printer) -> Result<Model> {
-    let options = LoadOptions { residence: residence(common), ..LoadOptions::default() };
+    let device = device_named(&common.device)?;
+    let options = LoadOptions { residence: residence(common), device, ..LoadOptions::default() };
     Ok(Model::open_with(&path_of(model, printer)?, &options)?)
 }

@@ -1,14 +1,13 @@
 //! Threads and devices.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use exegete_tensor::device_named;
 
 use crate::args::Common;
 
-/// Sets the number of threads and refuses devices that this build does not have.
+/// Sets the number of threads and refuses devices that this build or machine does not have.
 pub(crate) fn set_up(common: &Common) -> Result<()> {
-    if common.device != "cpu" {
-        bail!("--device {} is not in this build, which computes on cpu", common.device);
-    }
+    device_named(&common.device)?;
     rayon::ThreadPoolBuilder::new().num_threads(common.threads).stack_size(16 << 20).build_global()?;
     Ok(())
 }

@@ -31,6 +31,14 @@ pub enum TensorError {
         /// The device or element type.
         what: String,
     },
+    /// A device that cannot be used.
+    #[error("device {name:?}: {what}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// Why, and what to do.
+        what: String,
+    },
     /// A gradient was asked for a value that the tape does not know.
     #[error("no gradient: {0}")]
     NoGradient(&'static str),

@@ -10,6 +10,7 @@
 pub mod alloc;
 pub mod cpu;
 mod data;
+mod device;
 mod error;
 mod ops;
 mod site_fn;
@@ -19,6 +20,7 @@ pub use candle_core::{DType, Device, Shape, Tensor};
 pub use cpu::activation::Act;
 pub use cpu::packed::{Keep, Matrix, RowSource, Stack};
 pub use data::{F32Ref, U32Ref, f32s, scalar, tensor, u32s, zeros};
+pub use device::{DeviceMatrix, device_named};
 pub use error::TensorError;
 pub use ops::attention::KeySource;
 pub use ops::recompute::Part;

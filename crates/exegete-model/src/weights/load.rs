@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use exegete_tensor::{Keep, Matrix, RowSource, Stack, Value, tensor};
+use exegete_tensor::{Device, Keep, Matrix, RowSource, Stack, Value, tensor};
 
 use super::process::{Processing, processed_spec};
 use super::tensor_bytes::MappedRows;
@@ -35,6 +35,8 @@ pub struct LoadOptions {
     pub residence: Residence,
     /// What is done to them first.
     pub processing: Processing,
+    /// Where products are computed, if not on the CPU.
+    pub device: Option<Device>,
 }
 
 impl Weights {
@@ -60,7 +62,11 @@ impl Weights {
         for w in spec.weights() {
             stacks.add(&reader, &spec, &options.processing, w)?;
         }
-        Ok((stacks.weights(path, &spec)?, spec))
+        let mut weights = stacks.weights(path, &spec)?;
+        if let Some(device) = &options.device {
+            weights.move_to(device)?;
+        }
+        Ok((weights, spec))
     }
 }
 

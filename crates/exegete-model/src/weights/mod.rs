@@ -14,7 +14,7 @@ pub use self::load::{LoadOptions, Residence};
 pub use self::process::Processing;
 pub use self::safetensors::SafetensorsDir;
 pub use self::tensor_bytes::TensorBytes;
-use exegete_tensor::{Matrix, Value, tensor};
+use exegete_tensor::{Device, Matrix, Value, tensor};
 
 use crate::parts::{Part, Weight};
 use crate::{ModelError, Result};
@@ -202,6 +202,29 @@ impl Weights {
         let mut out = vec![0f32; matrix.n() * matrix.k()];
         matrix.rows(0..matrix.n(), &mut out);
         Ok(tensor(out, (matrix.n(), matrix.k()))?.into())
+    }
+
+    /// Gives every matrix that is multiplied with a copy on a device. The embedding is read by rows, and stays.
+    pub(crate) fn move_to(&mut self, device: &Device) -> Result<()> {
+        let linear = |l: &mut Linear| -> Result<()> {
+            l.w = l.w.clone().on(device)?;
+            Ok(())
+        };
+        for layer in &mut self.layers {
+            [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o].into_iter().try_for_each(linear)?;
+            match &mut layer.mlp {
+                MlpWeights::Dense { gate, up, down } => {
+                    gate.iter_mut().chain([up, down]).try_for_each(linear)?;
+                }
+                MlpWeights::Mixture { router, experts } => {
+                    linear(router)?;
+                    for matrix in experts.iter_mut().flatten() {
+                        *matrix = matrix.clone().on(device)?;
+                    }
+                }
+            }
+        }
+        linear(&mut self.unembed)
     }
 
     /// Bytes of all matrices, as they are kept.

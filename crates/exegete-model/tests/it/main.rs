@@ -6,5 +6,6 @@ mod gguf;
 mod gradients;
 mod processing;
 mod real;
+mod residence;
 mod scratch;
 mod tiny;

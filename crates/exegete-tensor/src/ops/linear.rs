@@ -2,12 +2,38 @@
 
 use candle_core::Tensor;
 
-use crate::cpu::buffer;
 use crate::cpu::linear::{Into, Mat, gemm, linear};
 use crate::cpu::packed::Matrix;
+use crate::cpu::{buffer, for_rows};
 use crate::{Result, Tape, TensorError, Value, f32s, tensor};
 
 use super::{rows_of, with_last};
+
+/// `x W^T (+ bias)`, where the matrix lives.
+fn forward_by(w: &Matrix, m: usize, x: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
+    let Some(device) = w.device() else {
+        let mut out = buffer(m * w.n());
+        w.forward(m, x, bias, &mut out);
+        return Ok(out);
+    };
+    let mut out = device.forward(m, x)?;
+    if let Some(bias) = bias {
+        for_rows(&mut out, w.n(), |_, row| row.iter_mut().zip(bias).for_each(|(o, b)| *o += b));
+    }
+    Ok(out)
+}
+
+/// `dy W`, where the matrix lives.
+fn backward_by(w: &Matrix, m: usize, dy: &[f32]) -> Result<Vec<f32>> {
+    match w.device() {
+        Some(device) => device.backward(m, dy),
+        None => {
+            let mut dx = buffer(m * w.k());
+            w.backward(m, dy, &mut dx);
+            Ok(dx)
+        }
+    }
+}
 
 /// `dy^T x`
 fn weight_gradient((m, n, k): (usize, usize, usize), dy: &[f32], x: &[f32]) -> Result<Tensor> {
@@ -37,9 +63,8 @@ impl Tape {
         if bias.is_some_and(|b| b.tensor.dims() != [n]) || watched.is_some_and(|w| w.tensor.dims() != [n, k]) {
             return Err(TensorError::shape("linear", format!("a matrix of {n} x {k} and a bias of {n} are needed")));
         }
-        let mut out = buffer(m * n);
         let bias_data = bias.map(|b| f32s(&b.tensor)).transpose()?;
-        w.forward(m, &f32s(&x.tensor)?, bias_data.as_deref(), &mut out);
+        let out = forward_by(w, m, &f32s(&x.tensor)?, bias_data.as_deref())?;
         let out = tensor(out, with_last(&x.tensor, n))?;
         let none = Value::from(&out);
         Ok(self.record(out, &[x, watched.unwrap_or(&none), bias.unwrap_or(&none)], || {
@@ -50,9 +75,7 @@ impl Tape {
                 let dy = f32s(grad)?;
                 let mut parts = vec![None, None, None];
                 if needs[0] {
-                    let mut dx = buffer(m * k);
-                    w.backward(m, &dy, &mut dx);
-                    parts[0] = Some(tensor(dx, dims.clone())?);
+                    parts[0] = Some(tensor(backward_by(&w, m, &dy)?, dims.clone())?);
                 }
                 if let (Some(x), true) = (&x_kept, needs[1]) {
                     parts[1] = Some(weight_gradient((m, n, k), &dy, &f32s(x)?)?);

@@ -25,8 +25,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use candle_core::Device;
+
 use super::Shared;
 use super::simd::{Isa, isa};
+use crate::device::DeviceMatrix;
 use drive::{Job, Weights};
 use memory::{Buffer, Scratch, as_floats_mut, as_units};
 use tile::{Kernel, PANEL, SLICE};
@@ -133,6 +136,7 @@ impl Stack {
 pub struct Matrix {
     stack: Arc<Stack>,
     layer: usize,
+    device: Option<Arc<DeviceMatrix>>,
 }
 
 /// Which kernels compute a product; the best that the machine has, unless a test says otherwise.
@@ -182,7 +186,21 @@ impl Matrix {
     /// Layer `layer` of a stack.
     pub fn new(stack: Arc<Stack>, layer: usize) -> Self {
         assert!(layer < stack.n_layers, "layer {layer} of {}", stack.n_layers);
-        Self { stack, layer }
+        Self { stack, layer, device: None }
+    }
+
+    /// The same with a copy on a device, on which ops of the tape then compute its products.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn on(self, device: &Device) -> crate::Result<Self> {
+        let copy = DeviceMatrix::new(&self, device)?;
+        Ok(Self { device: Some(Arc::new(copy)), ..self })
+    }
+
+    /// The copy on a device, if there is one.
+    pub fn device(&self) -> Option<&DeviceMatrix> {
+        self.device.as_deref()
     }
 
     /// Rows: outputs of the layer.
