@@ -1,5 +1,6 @@
 //! Tests of the model runtime.
 mod bad_input;
+mod chat;
 mod edits;
 mod families;
 mod gguf;
