@@ -3,7 +3,7 @@
 use exegete_model::Model;
 use exegete_sae::Dictionary;
 use exegete_store::LatentRow;
-use exegete_tensor::cpu::linear::{Into, Mat, gemm};
+use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, topk::row_topk};
 use exegete_tensor::f32s;
 

@@ -58,7 +58,7 @@ pub(crate) fn norm(
 /// Applies a linear map, with the gradients of its weights where they are watched.
 pub(crate) fn linear(tape: &Tape, hooks: &Hooks, name: Weight, w: &Linear, x: &Value) -> Result<Value> {
     let bias = hooks.weight(name.bias()).or(w.bias.as_ref());
-    Ok(tape.linear_by(x, &w.w, hooks.weight(name), bias)?)
+    Ok(tape.linear(x, &w.w, hooks.weight(name), bias)?)
 }
 
 impl Block {
@@ -283,7 +283,7 @@ impl Block {
             from += count;
             let sent = tape.rows(x, &tokens)?;
             let name = |part: Part| Weight { expert: Some(e), ..self.weight(part) };
-            let by = |x: &Value, w: &Matrix, part: Part| tape.linear_by(x, w, hooks.weight(name(part)), None);
+            let by = |x: &Value, w: &Matrix, part: Part| tape.linear(x, w, hooks.weight(name(part)), None);
             let neurons =
                 tape.gated(at.spec.mlp.act(), &by(&sent, gate, Part::ExpertGate)?, &by(&sent, up, Part::ExpertUp)?)?;
             outputs.push(by(&neurons, down, Part::ExpertDown)?);

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use exegete_tensor::cpu::linear::{Into, Mat, gemm, linear};
+use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::packed::{Keep, Matrix, Stack};
 use rayon::prelude::*;
 
@@ -104,6 +104,11 @@ impl Layers {
     }
 }
 
+/// What a plain product of the `gemm` crate does with weights `[out, in]`.
+fn linear(m: usize, n: usize, k: usize, x: &[f32], w: &[f32], out: &mut [f32]) {
+    gemm((m, n, k), out, n, Into::Overwrite, 1.0, Mat::rows(x, k), Mat::rows(w, k).t(), true);
+}
+
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let threads = rayon::current_num_threads();
@@ -147,7 +152,7 @@ fn many_rows(filter: &str, threads: usize) {
                     (0..threads * times).into_par_iter().with_max_len(1).map(|_| multiply_adds(peak_rounds)).sum();
             },
             &mut || again(&mut || f32s.forward(m, &x, None, &mut a)),
-            &mut || again(&mut || linear(m, n, k, &x, rows, None, &mut b)),
+            &mut || again(&mut || linear(m, n, k, &x, rows, &mut b)),
             &mut || again(&mut || f32s.backward(m, &dy, &mut d)),
             &mut || {
                 again(&mut || {
@@ -194,7 +199,7 @@ fn few_rows(filter: &str) {
             let secs = best(&mut [
                 &mut || read(plain),
                 &mut || layers.f32s.iter().for_each(|w| w.forward(m, &x, None, &mut out)),
-                &mut || layers.rows.iter().for_each(|w| linear(m, n, k, &x, w, None, &mut out_linear)),
+                &mut || layers.rows.iter().for_each(|w| linear(m, n, k, &x, w, &mut out_linear)),
                 &mut || layers.bf16s.iter().for_each(|w| w.forward(m, &x, None, &mut out_bf16)),
             ]);
             let bytes = (n_layers * n * k * 4) as f64;

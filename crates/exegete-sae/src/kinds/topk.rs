@@ -1,6 +1,6 @@
 //! TopK (Gao et al. 2024, arXiv 2406.04093): `f = relu(topk(W_enc (x - b_dec) + b_enc, k))`, `x' = f W_dec + b_dec`.
 
-use exegete_tensor::cpu::linear::{Into, Mat, gemm};
+use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, sparse, topk};
 
 use crate::{Codes, Dictionary, Result, SaeError};

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Shared;
 use super::activation::soft_cap_in_place;
-use super::linear::{Into, Mat, gemm, gemm_at};
+use super::gemm::{Into, Mat, gemm, gemm_at};
 use super::loss::{softmax_in_place, softmax_scaled};
 use super::simd::{axpy, dot};
 

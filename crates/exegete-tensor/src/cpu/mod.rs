@@ -7,7 +7,7 @@ pub mod activation;
 pub mod adam;
 pub mod attention;
 pub mod embedding;
-pub mod linear;
+pub mod gemm;
 pub mod loss;
 pub mod mixture;
 pub mod norm;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::cpu::linear::{Into, Mat, gemm, linear};
+use crate::cpu::gemm::{Into, Mat, gemm};
 use crate::cpu::packed::Matrix;
 use crate::cpu::{buffer, for_rows};
 use crate::{Result, Tape, TensorError, Value, f32s, tensor};
@@ -57,7 +57,7 @@ impl Tape {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn linear_by(&self, x: &Value, w: &Matrix, watched: Option<&Value>, bias: Option<&Value>) -> Result<Value> {
+    pub fn linear(&self, x: &Value, w: &Matrix, watched: Option<&Value>, bias: Option<&Value>) -> Result<Value> {
         let (n, k) = (w.n(), w.k());
         let m = rows_of("linear", &x.tensor, k)?;
         if bias.is_some_and(|b| b.tensor.dims() != [n]) || watched.is_some_and(|w| w.tensor.dims() != [n, k]) {
@@ -84,54 +84,6 @@ impl Tape {
                     parts[2] = Some(bias_gradient(n, &dy)?);
                 }
                 Ok(parts)
-            })
-        }))
-    }
-
-    /// Linear map with weights stored `[out, in]`.
-    ///
-    /// # Shapes
-    /// `x [.., in], w [out, in], bias [out] -> [.., out]`
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
-    pub fn linear(&self, x: &Value, w: &Value, bias: Option<&Value>) -> Result<Value> {
-        let (n, k) = w.tensor.dims2()?;
-        let m = rows_of("linear", &x.tensor, k)?;
-        if bias.is_some_and(|b| b.tensor.dims() != [n]) {
-            return Err(TensorError::shape("linear", format!("bias must have {n} values")));
-        }
-        let mut out = buffer(m * n);
-        let bias_data = bias.map(|b| f32s(&b.tensor)).transpose()?;
-        linear(m, n, k, &f32s(&x.tensor)?, &f32s(&w.tensor)?, bias_data.as_deref(), &mut out);
-        let out = tensor(out, with_last(&x.tensor, n))?;
-        let none = Value::from(&out);
-        let operands = [x, w, bias.unwrap_or(&none)];
-        Ok(self.record(out, &operands, || {
-            let dims = x.tensor.dims().to_vec();
-            let w_kept = w.tensor.clone();
-            // The input is needed for the weight's gradient alone.
-            let x_kept = w.is_recorded().then(|| x.tensor.clone());
-            Box::new(move |grad, needs| {
-                let dy = f32s(grad)?;
-                let dx = match needs[0] {
-                    true => {
-                        let mut dx = buffer(m * k);
-                        let w = f32s(&w_kept)?;
-                        gemm((m, k, n), &mut dx, k, Into::Overwrite, 1.0, Mat::rows(&dy, n), Mat::rows(&w, k), true);
-                        Some(tensor(dx, dims.clone())?)
-                    }
-                    false => None,
-                };
-                let dw = match (&x_kept, needs[1]) {
-                    (Some(x), true) => Some(weight_gradient((m, n, k), &dy, &f32s(x)?)?),
-                    _ => None,
-                };
-                let db = match needs[2] {
-                    true => Some(bias_gradient(n, &dy)?),
-                    false => None,
-                };
-                Ok(vec![dx, dw, db])
             })
         }))
     }

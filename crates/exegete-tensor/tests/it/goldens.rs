@@ -7,7 +7,7 @@ use exegete_tensor::cpu::attention::{AttentionRow, AttentionShape};
 use exegete_tensor::cpu::mixture::{Routes, route};
 use exegete_tensor::cpu::rope::RopeTable;
 use exegete_tensor::cpu::topk::row_topk;
-use exegete_tensor::{Act, KeySource, Result, Tape, Value, f32s, tensor};
+use exegete_tensor::{Act, Keep, KeySource, Matrix, Result, Stack, Tape, Value, f32s, tensor};
 use exegete_testkit::{Golden, assert_close, assert_rel_l2};
 
 /// Runs `op` on the case's inputs and compares its output and its gradients.
@@ -39,10 +39,18 @@ fn ids(case: &str, name: &str) -> Vec<u32> {
     Golden::load("ops/out.safetensors").i32(&format!("{case}/{name}")).iter().map(|i| *i as u32).collect()
 }
 
+/// A value as packed weights.
+fn packed(w: &Value) -> Matrix {
+    let (n, k) = w.tensor().dims2().unwrap();
+    let mut stack = Stack::new(Keep::F32, 1, n, k);
+    stack.fill(0, 0, &f32s(w.tensor()).unwrap());
+    Matrix::new(Arc::new(stack), 0)
+}
+
 #[test]
 fn linear() {
-    check("linear", &["x", "w"], |t, v| t.linear(&v[0], &v[1], None));
-    check("linear_bias", &["x", "w", "b"], |t, v| t.linear(&v[0], &v[1], Some(&v[2])));
+    check("linear", &["x", "w"], |t, v| t.linear(&v[0], &packed(&v[1]), Some(&v[1]), None));
+    check("linear_bias", &["x", "w", "b"], |t, v| t.linear(&v[0], &packed(&v[1]), Some(&v[1]), Some(&v[2])));
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn mixtures() {
                 from += tokens.len();
                 if !tokens.is_empty() {
                     let expert: Value = tensor(w[e * 15..(e + 1) * 15].to_vec(), (3, 5))?.into();
-                    outputs.push(t.linear(&t.rows(&v[0], &tokens)?, &expert, None)?);
+                    outputs.push(t.linear(&t.rows(&v[0], &tokens)?, &packed(&expert), None, None)?);
                 }
             }
             t.combine(&outputs, &weights, &routes)
