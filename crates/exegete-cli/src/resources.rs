@@ -1,13 +1,13 @@
 //! Threads and devices.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use exegete_tensor::device_named;
 
 use crate::args::Common;
 
 /// Sets the number of threads and refuses devices that this build or machine does not have.
 pub(crate) fn set_up(common: &Common) -> Result<()> {
-    device_named(&common.device)?;
+    device_named(&common.device).with_context(|| format!("--device {}", common.device))?;
     rayon::ThreadPoolBuilder::new().num_threads(common.threads).stack_size(16 << 20).build_global()?;
     Ok(())
 }
