@@ -2,10 +2,12 @@
 
     peer.py CASE VARIANT FOLDER MODEL
 
-Answers, one line each: `ready {}` once loaded, then to `run` the seconds it took, to `peak` the peak resident
+Answers, one line each: `ready {"peer": PROGRAM}` once loaded, then to `run` the seconds it took, to `peak` the peak resident
 memory since loading in KiB, to `result PATH` an empty line once the last result is written there as raw f32.
 """
 
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 
 torch.set_num_threads(2)
 PROMPT, STEPS = 32, 32
+TEXT = "The capital of France is"
 
 
 def token_ids(rows, length, vocab=49152):
@@ -23,12 +26,35 @@ def token_ids(rows, length, vocab=49152):
     return torch.from_numpy(flat.astype(np.int64)).reshape(rows, length)
 
 
-def load_model(path):
+def load_model(path, dtype=torch.float32):
     from transformers import AutoModelForCausalLM
 
     path = Path(path)
     model = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="sdpa"
+        path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa"
+    )
+    return model.eval().requires_grad_(False)
+
+
+def load_hooked(path):
+    """The same weights in TransformerLens, converted by its own function and not processed further."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
+
+    original = load_model(path)
+    c = original.config
+    d_head = c.hidden_size // c.num_attention_heads
+    config = HookedTransformerConfig(
+        n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=d_head,
+        n_key_value_heads=c.num_key_value_heads, d_mlp=c.intermediate_size, act_fn=c.hidden_act, eps=c.rms_norm_eps,
+        normalization_type="RMS", final_rms=True, gated_mlp=True, positional_embedding_type="rotary",
+        rotary_adjacent_pairs=False, rotary_dim=d_head, rotary_base=c.rope_parameters["rope_theta"], n_ctx=2048,
+        d_vocab=c.vocab_size, device="cpu", dtype=torch.float32, seed=0,
+    )
+    model = HookedTransformer(config)
+    model.load_and_process_state_dict(
+        convert_llama_weights(original, config), fold_ln=False, center_writing_weights=False, center_unembed=False,
+        fold_value_biases=False,
     )
     return model.eval().requires_grad_(False)
 
@@ -36,8 +62,8 @@ def load_model(path):
 class Prefill:
     """Logits of the last position."""
 
-    def __init__(self, model, rows, length):
-        self.model, self.ids = load_model(model), token_ids(rows, length)
+    def __init__(self, model, rows, length, dtype=torch.float32):
+        self.model, self.ids = load_model(model, dtype), token_ids(rows, length)
 
     def run(self):
         start = time.perf_counter()
@@ -49,11 +75,67 @@ class Prefill:
         return self.logits
 
 
+class Hooked:
+    """The same in TransformerLens, with the residual stream behind every layer kept if asked for.
+
+    `forward` computes the logits of all positions, which is all that it can do; `last` stops behind the blocks and
+    takes the last position's through the final norm and the unembedding, as much work as the other side does.
+    """
+
+    def __init__(self, model, rows, length, variant, capture):
+        self.model, self.ids, self.capture = load_hooked(model), token_ids(rows, length), capture
+        self.stop = {"forward": None, "last": self.model.cfg.n_layers}[variant]
+        self.names = [f"blocks.{layer}.hook_resid_post" for layer in range(self.model.cfg.n_layers)]
+
+    def run(self):
+        model, names, cache = self.model, set(self.names), {}
+        start = time.perf_counter()
+        with torch.inference_mode():
+            if self.capture:
+                out, cache = model.run_with_cache(self.ids, names_filter=lambda n: n in names, stop_at_layer=self.stop)
+            else:
+                out = model(self.ids, stop_at_layer=self.stop)
+            out = out[:, -1:]
+            self.logits = out if self.stop is None else model.unembed(model.ln_final(out))
+        secs = time.perf_counter() - start
+        self.kept = [cache[name][0, -1].clone() for name in self.names if self.capture]
+        return secs
+
+    def result(self):
+        return torch.cat([self.logits.reshape(-1), *self.kept])
+
+
+class FirstToken:
+    """A process of its own that loads the model, takes a text apart, and says the first new token."""
+
+    def __init__(self, model):
+        self.command = [sys.executable, __file__, "first_token", model]
+
+    def run(self):
+        start = time.perf_counter()
+        out = subprocess.run(self.command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+        secs = time.perf_counter() - start
+        self.ids = json.loads(out)
+        return secs
+
+    def result(self):
+        return torch.tensor(self.ids)
+
+
+def first_token(model):
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(Path(model).parent, gguf_file=Path(model).name)(TEXT, return_tensors="pt")
+    with torch.inference_mode():
+        out = load_model(model).generate(**ids, max_new_tokens=1, do_sample=False)
+    print(out[0].tolist())
+
+
 class Decode:
     """Greedy steps behind a prompt; seconds of one step."""
 
-    def __init__(self, model, rows, variant):
-        self.model, self.prompt = load_model(model), token_ids(rows, PROMPT)
+    def __init__(self, model, rows, variant, dtype=torch.float32):
+        self.model, self.prompt = load_model(model, dtype), token_ids(rows, PROMPT)
         self.run = {"loop": self.loop, "generate": self.generate}[variant]
 
     @torch.inference_mode()
@@ -90,7 +172,10 @@ class Decode:
 
     @torch.inference_mode()
     def result(self):
-        """The tokens, and the logits behind them from a run without a cache."""
+        """The tokens, and the logits behind them from a run without a cache; in bf16 the logits behind given tokens."""
+        if self.model.dtype == torch.bfloat16:
+            given = token_ids(len(self.prompt), PROMPT + STEPS)
+            return self.model(input_ids=given, use_cache=False, logits_to_keep=1).logits
         whole = torch.cat([self.prompt, self.ids], 1)
         logits = self.model(input_ids=whole, use_cache=False, logits_to_keep=1).logits
         return torch.cat([self.ids[:, 1:].reshape(-1).float(), logits.reshape(-1)])
@@ -154,15 +239,37 @@ def case_of(name, variant, folder, model):
     match name:
         case "prefill_8x128_f32":
             return Prefill(model, 8, 128)
+        case "prefill_8x128_bf16":
+            return Prefill(model, 8, 128, torch.bfloat16)
+        case "prefill_8x128_tl_f32":
+            return Hooked(model, 8, 128, variant, capture=False)
+        case "capture_all_layers_tl_f32":
+            return Hooked(model, 8, 128, variant, capture=True)
         case "decode_b1_f32":
             return Decode(model, 1, variant)
         case "decode_b16_f32":
             return Decode(model, 16, variant)
+        case "decode_b16_bf16":
+            return Decode(model, 16, variant, torch.bfloat16)
         case "fwdbwd_8x64_f32":
             return Gradient(model, 8, 64)
+        case "first_token_cold":
+            return FirstToken(model)
         case "train_topk_768x16384":
             return DenseStep(folder, 768, 16384, 32, variant)
     raise SystemExit(f"unknown case {name}")
+
+
+def program_of(served):
+    """The program whose code a case runs, with its version."""
+    from importlib.metadata import version
+
+    match served:
+        case Hooked():
+            return f"TransformerLens {version('transformer-lens')}"
+        case DenseStep():
+            return f"PyTorch {version('torch')}"
+    return f"transformers {version('transformers')}"
 
 
 def peak_kib():
@@ -170,15 +277,21 @@ def peak_kib():
     return next(line.split()[1] for line in lines if line.startswith("VmHWM"))
 
 
-case = case_of(*sys.argv[1:])
-Path("/proc/self/clear_refs").write_text("5")
-print("ready {}", flush=True)
-for line in sys.stdin:
-    match line.split():
-        case ["run"]:
-            print(case.run(), flush=True)
-        case ["peak"]:
-            print(peak_kib(), flush=True)
-        case ["result", path]:
-            case.result().detach().reshape(-1).float().numpy().tofile(path)
-            print(flush=True)
+def serve(served):
+    Path("/proc/self/clear_refs").write_text("5")
+    print("ready", json.dumps({"peer": program_of(served)}), flush=True)
+    for line in sys.stdin:
+        match line.split():
+            case ["run"]:
+                print(served.run(), flush=True)
+            case ["peak"]:
+                print(peak_kib(), flush=True)
+            case ["result", path]:
+                served.result().detach().reshape(-1).float().numpy().tofile(path)
+                print(flush=True)
+
+
+if sys.argv[1] == "first_token":
+    first_token(sys.argv[2])
+else:
+    serve(case_of(*sys.argv[1:]))

@@ -7,32 +7,32 @@ use serde_json::{Map, Value, json};
 
 use crate::machine::{Machine, Phase};
 use crate::progress;
+use crate::rows::{Peer, Row};
 use crate::side::Side;
 
-/// Rounds before measuring: they warm both sides up and choose among the peer's candidates.
-const WARM_ROUNDS: usize = 3;
-
-/// Largest relative distance between two sides' results that rounding explains.
-const SAME_WORK: f64 = 1e-4;
+/// Rounds before measuring, where the fastest of several candidates of the peer is chosen in them.
+const CHOOSING_ROUNDS: usize = 3;
 
 /// Lets ours and the fastest of the peer's candidates take turns, and makes the row.
 ///
 /// The ratio is the median over the rounds of theirs over ours within a round: on a machine that others use too,
 /// neighbours in time are what can be compared.
 pub(crate) fn compare(
-    row: &str,
+    row: &Row,
     mut ours: Side,
     mut candidates: Vec<Side>,
     rounds: usize,
-    machine: Machine,
+    machine: &Machine,
     folder: &Path,
 ) -> Result<Map<String, Value>> {
+    let name = row.name;
     ours.run()?;
     for candidate in &mut candidates {
         candidate.run()?;
     }
     let mut secs = vec![Vec::new(); candidates.len()];
-    for _ in 0..WARM_ROUNDS {
+    let choosing = if candidates.len() > 1 { CHOOSING_ROUNDS.min(rounds) } else { 1 };
+    for _ in 0..choosing {
         ours.run()?;
         for (candidate, secs) in candidates.iter_mut().zip(&mut secs) {
             secs.push(candidate.run()?);
@@ -40,7 +40,7 @@ pub(crate) fn compare(
     }
     let medians: Vec<f64> = secs.iter().map(|secs| quantile(secs, 0.5)).collect();
     for (candidate, median) in candidates.iter().zip(&medians) {
-        progress(format_args!("{row}: {} {:.2} ms", candidate.name, median * 1e3));
+        progress(format_args!("{name}: {} {:.2} ms", candidate.name, median * 1e3));
     }
     let best = (0..medians.len()).min_by(|a, b| medians[*a].total_cmp(&medians[*b])).context("no peer")?;
     let mut theirs = candidates.swap_remove(best);
@@ -57,23 +57,17 @@ pub(crate) fn compare(
             our_secs.push(ours.run()?);
         }
         let (a, b) = (our_secs[round], their_secs[round]);
-        progress(format_args!("{row}: round {round}: {:.2} ms against {:.2} ms", a * 1e3, b * 1e3));
+        progress(format_args!("{name}: round {round}: {:.2} ms against {:.2} ms", a * 1e3, b * 1e3));
     }
     let ratios: Vec<f64> = our_secs.iter().zip(&their_secs).map(|(ours, theirs)| theirs / ours).collect();
-    let phases: Vec<Phase> = serde_json::from_value::<Vec<(f64, f64)>>(ours.ready["phases"].clone())?
-        .into_iter()
-        .map(|(flops, bytes)| Phase { flops, bytes })
-        .collect();
-    let (ours_ms, floor) = (quantile(&our_secs, 0.5) * 1e3, machine.floor_secs(&phases) * 1e3);
-    let (our_peak, their_peak) = (ours.peak_mib()?, theirs.peak_mib()?);
+    let phases: Vec<Phase> = serde_json::from_value(ours.ready["phases"].clone())?;
+    let ours_ms = quantile(&our_secs, 0.5) * 1e3;
+    let peaks = (ours.peak_mib()?, theirs.peak_mib()?);
     let (worst, rel_l2) = difference(&ours.result(folder)?, &theirs.result(folder)?)?;
-    // A comparison of different work is none. Both sides compute in f32, so their sums differ only by rounding.
-    anyhow::ensure!(
-        rel_l2 < SAME_WORK,
-        "{row}: results differ by {rel_l2:.1e} (relative L2), {SAME_WORK:.0e} is allowed"
-    );
-    let value = json!({
-        "row": row,
+    // A comparison of different work is none. Sums that are added up in another order differ by rounding.
+    anyhow::ensure!(rel_l2 < row.same, "results differ by {rel_l2:.1e} (relative L2), {:.0e} is allowed", row.same);
+    let mut value = json!({
+        "row": name,
         "peer": theirs.name,
         "ours": ours_ms,
         "theirs": quantile(&their_secs, 0.5) * 1e3,
@@ -82,21 +76,51 @@ pub(crate) fn compare(
         "ratio_q1": quantile(&ratios, 0.25),
         "ratio_q3": quantile(&ratios, 0.75),
         "n": rounds,
-        "floor": floor,
-        "floor_fraction": floor / ours_ms,
-        "peak_mib_ours": our_peak,
-        "peak_mib_theirs": their_peak,
         // A float in JSON's general form keeps small differences readable.
         "max_abs_difference": format!("{worst:.1e}"),
         "rel_l2_difference": format!("{rel_l2:.1e}"),
         "machine_gflops": machine.flops / 1e9,
         "machine_gbytes": machine.bytes / 1e9,
     });
-    value.as_object().cloned().context("a row is an object")
+    // Where the sides start processes, their own memory says nothing.
+    if !matches!(row.peer, Peer::PythonCold(_)) {
+        value["peak_mib_ours"] = json!(peaks.0);
+        value["peak_mib_theirs"] = json!(peaks.1);
+        value["peak_ratio"] = json!(peaks.0 / peaks.1);
+    }
+    if row.bf16 {
+        value["machine_bf16_gflops"] = json!(machine.bf16_flops.map(|f| f / 1e9));
+    }
+    if let Some(secs) = machine.floor_secs(&phases) {
+        value["floor"] = json!(secs * 1e3);
+        value["floor_fraction"] = json!(secs * 1e3 / ours_ms);
+    }
+    Ok(finish(row, value.as_object().cloned().context("a row is an object")?))
+}
+
+/// Adds what the row is held to, and whether it was met.
+pub(crate) fn finish(row: &Row, mut value: Map<String, Value>) -> Map<String, Value> {
+    let number = |value: &Map<String, Value>, key: &str| value.get(key).and_then(Value::as_f64);
+    let (ratio, floor) = (number(&value, "ratio"), number(&value, "floor_fraction"));
+    let peak = number(&value, "peak_ratio");
+    let bars = &row.bars;
+    if let Some(bar) = bars.ratio {
+        let by_floor = bars.floor.zip(floor).is_some_and(|(bar, floor)| floor >= bar);
+        value.insert("bar".into(), json!(bar));
+        if let Some(bar) = bars.floor {
+            value.insert("bar_floor".into(), json!(bar));
+        }
+        value.insert("met".into(), json!(by_floor || ratio.is_some_and(|ratio| ratio >= bar)));
+    }
+    if let (Some(bar), Some(peak)) = (bars.peak, peak) {
+        value.insert("bar_peak".into(), json!(bar));
+        value.insert("peak_met".into(), json!(peak <= bar));
+    }
+    value
 }
 
 /// The q-quantile, between neighbours.
-fn quantile(values: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = q * (sorted.len() - 1) as f64;

@@ -1,6 +1,12 @@
 //! What this machine can do at best, for the floors.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
+
+use anyhow::Result;
+use exegete_tensor::{Keep, Matrix, Stack};
+use serde::{Deserialize, Serialize};
 
 use crate::side::THREADS;
 
@@ -9,26 +15,44 @@ use crate::side::THREADS;
 pub(crate) struct Machine {
     /// Single-precision operations a second, of fused multiply-adds that touch no memory.
     pub(crate) flops: f64,
+    /// Operations a second of products in bf16. Not what the unit could do at best: the fastest of our own products
+    /// with packed weights that stay in the second-level cache, rounding of the rows and writing of the sums included.
+    /// So it moves with our kernel, and a part of its floor says how much the rest of the work adds to the products.
+    pub(crate) bf16_flops: Option<f64>,
     /// Bytes a second, read in order from memory.
     pub(crate) bytes: f64,
 }
 
 /// A part of the work that cannot overlap with the others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Phase {
-    /// Operations.
+    /// Operations in f32.
     pub(crate) flops: f64,
+    /// Operations in bf16.
+    pub(crate) bf16_flops: f64,
     /// Bytes that must come from or go to memory.
     pub(crate) bytes: f64,
 }
 
+/// Whether the processor multiplies bf16.
+pub(crate) fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = false;
+    has
+}
+
+/// Tries; the best counts, because others may be at work.
+const TRIES: usize = 7;
+
 impl Machine {
-    /// Measures; the best of several tries, because others may be at work.
-    pub(crate) fn measure() -> Self {
+    /// Measures; the rate in bf16 only where it is asked for and the machine has one.
+    pub(crate) fn measure(bf16: bool) -> Result<Self> {
         const STEPS: usize = 20_000_000;
         const BYTES: usize = 256 << 20;
         let best = |amount: f64, work: &(dyn Fn() + Sync)| {
-            let secs = (0..7).map(|_| {
+            let secs = (0..TRIES).map(|_| {
                 let start = Instant::now();
                 std::thread::scope(|s| (0..THREADS).for_each(|_| drop(s.spawn(work))));
                 start.elapsed().as_secs_f64()
@@ -42,13 +66,49 @@ impl Machine {
         let bytes = best(BYTES as f64, &|| {
             std::hint::black_box(sum(&values));
         });
-        Self { flops, bytes }
+        let bf16_flops = if bf16 && multiplies_bf16() { Some(bf16_products()?) } else { None };
+        Ok(Self { flops, bf16_flops, bytes })
     }
 
-    /// The least time in which the phases can be done.
-    pub(crate) fn floor_secs(&self, phases: &[Phase]) -> f64 {
-        phases.iter().map(|p| (p.flops / self.flops).max(p.bytes / self.bytes)).sum()
+    /// The least time in which the phases can be done; none where there are none, or where a rate was not measured.
+    pub(crate) fn floor_secs(&self, phases: &[Phase]) -> Option<f64> {
+        let mut secs = 0.0;
+        for p in phases {
+            let bf16 = if p.bf16_flops > 0.0 { p.bf16_flops / self.bf16_flops? } else { 0.0 };
+            secs += (p.flops / self.flops + bf16).max(p.bytes / self.bytes);
+        }
+        (!phases.is_empty()).then_some(secs)
     }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:.0} GFLOP/s in f32, ", self.flops / 1e9)?;
+        if let Some(flops) = self.bf16_flops {
+            write!(f, "{:.0} GFLOP/s of our products in bf16, ", flops / 1e9)?;
+        }
+        write!(f, "{:.1} GB/s", self.bytes / 1e9)
+    }
+}
+
+/// Operations a second of the fastest of some products whose operands stay in the second-level cache.
+fn bf16_products() -> Result<f64> {
+    /// Rows, outputs and inputs of each.
+    const SHAPES: [[usize; 3]; 4] = [[256, 256, 1536], [256, 512, 1024], [512, 512, 512], [512, 256, 1536]];
+    const PRODUCTS: usize = 50;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build()?;
+    let rate = |[m, n, k]: [usize; 3]| {
+        let mut stack = Stack::new(Keep::Bf16, 1, n, k);
+        stack.fill(0, 0, &vec![0.5; n * k]);
+        let (w, x, mut out) = (Matrix::new(Arc::new(stack), 0), vec![0.5f32; m * k], vec![0f32; m * n]);
+        let secs = (0..TRIES).map(|_| {
+            let start = Instant::now();
+            (0..PRODUCTS).for_each(|_| w.forward(m, &x, None, std::hint::black_box(&mut out)));
+            start.elapsed().as_secs_f64()
+        });
+        (PRODUCTS * 2 * m * n * k) as f64 / secs.fold(f64::INFINITY, f64::min)
+    };
+    Ok(pool.install(|| SHAPES.into_iter().map(rate).fold(0.0, f64::max)))
 }
 
 const LANES: usize = 16;

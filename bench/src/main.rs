@@ -1,12 +1,15 @@
-//! Benchmarks against peers: `exegete-bench NAME [--json] [--only ROW] [--rounds N]`.
+//! Benchmarks against peers: `exegete-bench NAME [--json] [--only ROW] [--rounds N] [--quick]`.
 //!
 //! Both sides of a row are processes of their own that answer the same lines ([`side`]), so that they take turns
 //! within one run and each one's peak memory is its own. Ours is this program again, as `exegete-bench worker`.
+//! Which rows there are, and what each is held to, stands in one table ([`rows`]); `bench/README.md` explains a row.
 
 mod compare;
 mod machine;
+mod resident;
+mod rows;
+mod run;
 mod side;
-mod skeleton;
 mod worker;
 
 use std::io::Write;
@@ -17,6 +20,7 @@ use serde_json::{Map, Value};
 /// What was asked for.
 pub(crate) struct Options {
     json: bool,
+    quick: bool,
     only: Option<String>,
     rounds: Option<usize>,
 }
@@ -29,21 +33,19 @@ fn main() -> Result<()> {
         return worker::serve(rest);
     }
     let mut names = Vec::new();
-    let mut options = Options { json: false, only: None, rounds: None };
+    let mut options = Options { json: false, quick: false, only: None, rounds: None };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--json" => options.json = true,
-            "--only" => options.only = Some(args.next().context("--only needs a row's name")?),
+            "--quick" => options.quick = true,
+            "--only" => options.only = Some(args.next().context("--only needs the beginning of a row's name")?),
             "--rounds" => options.rounds = Some(args.next().context("--rounds needs a number")?.parse()?),
             _ => names.push(arg),
         }
     }
-    match names.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["skeleton"] => skeleton::run(&options),
-        ["allocator"] => skeleton::allocator(&options),
-        other => bail!("expected one benchmark, skeleton or allocator, got {other:?}"),
-    }
+    let [name] = names.as_slice() else { bail!("expected one benchmark, got {names:?}") };
+    run::bench(name, &options)
 }
 
 /// Writes a finished row on standard output: as JSON, or as aligned cells.
@@ -53,7 +55,7 @@ pub(crate) fn print(row: &Map<String, Value>, json: bool) -> Result<()> {
         writeln!(out, "{}", Value::from(row.clone()))?;
     } else {
         let cell = |(key, value): (&String, &Value)| match value {
-            Value::String(text) if key == "row" => format!("{text:<22}"),
+            Value::String(text) if key == "row" => format!("{text:<24}"),
             Value::String(text) => format!("{key} {text}"),
             Value::Number(n) if n.is_f64() => format!("{key} {:.4}", n.as_f64().unwrap_or(f64::NAN)),
             other => format!("{key} {other}"),

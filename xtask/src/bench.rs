@@ -5,40 +5,47 @@
 //! `bench/history.jsonl` with the commit and the time.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::python::environment;
-use crate::shell::{command, output, root, show};
+use crate::shell::{check, command, output, root, show};
 
-/// Runs the benchmark `name`, prints its rows and appends them to the history.
-pub(crate) fn run(name: &str, json: bool) -> Result<()> {
+/// Runs the benchmark `name`, prints its rows as they come and appends them to the history, unless they are quick ones.
+pub(crate) fn run(name: &str, json: bool, quick: bool, only: Option<&str>) -> Result<()> {
     let python = environment("venv-bench", &root().join("bench/requirements.txt"))?;
+    // The program itself is measured too, from its start on.
+    check(&mut command("cargo", &["build", "--release", "--quiet", "-p", "exegete", "-p", "exegete-bench"]))?;
     let mut cargo = command("cargo", &["run", "--release", "--quiet", "-p", "exegete-bench", "--", name, "--json"]);
-    cargo.env("EXEGETE_BENCH_PYTHON", python).stderr(std::process::Stdio::inherit());
+    cargo.args(quick.then_some("--quick")).args(only.iter().flat_map(|only| ["--only", only]));
+    cargo.env("EXEGETE_BENCH_PYTHON", python).stdout(Stdio::piped());
     let shown = show(&cargo);
-    let out = cargo.output().with_context(|| format!("cannot start `{shown}`"))?;
-    if !out.status.success() {
-        bail!("`{shown}` failed ({})", out.status);
+    let mut child = cargo.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+    let rows = child.stdout.take().context("no standard output")?;
+    let (mut n_rows, stamp) = (0, stamp(name)?);
+    for text in BufReader::new(rows).lines() {
+        let text = text.context("the benchmark's rows are not UTF-8")?;
+        let row: Map<String, Value> = serde_json::from_str(&text).with_context(|| format!("not a row: {text}"))?;
+        println!("{}", if json { text } else { line(&row) });
+        n_rows += 1;
+        if !quick {
+            let mut kept = stamp.clone();
+            kept.extend(row);
+            let path = root().join("bench/history.jsonl");
+            let mut history = OpenOptions::new().create(true).append(true).open(&path)?;
+            writeln!(history, "{}", Value::from(kept))?;
+        }
     }
-    let text = String::from_utf8(out.stdout).context("the benchmark's rows are not UTF-8")?;
-    let rows: Vec<Map<String, Value>> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("not a row: {line}")))
-        .collect::<Result<_>>()?;
-    if rows.is_empty() {
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    if n_rows == 0 {
         bail!("`{shown}` printed no rows");
-    }
-    let path = root().join("bench/history.jsonl");
-    let mut history = OpenOptions::new().create(true).append(true).open(&path)?;
-    for row in rows {
-        println!("{}", if json { Value::from(row.clone()).to_string() } else { line(&row) });
-        let mut kept = stamp(name)?;
-        kept.extend(row);
-        writeln!(history, "{}", Value::from(kept))?;
     }
     Ok(())
 }

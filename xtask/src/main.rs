@@ -37,6 +37,12 @@ enum Command {
         /// Print the rows as JSON lines.
         #[arg(long)]
         json: bool,
+        /// Few rounds, for work on the benchmark itself; the rows are not kept.
+        #[arg(long)]
+        quick: bool,
+        /// Only the rows whose name begins so.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Checks of the tree that no compiler makes: file sizes, ignored tests, machine paths.
     Tidy,
@@ -47,7 +53,7 @@ fn main() -> anyhow::Result<()> {
         Command::Gate => gate::run(),
         Command::Models => models::run(),
         Command::Golden { case } => golden::run(case.as_deref()),
-        Command::Bench { name, json } => bench::run(&name, json),
+        Command::Bench { name, json, quick, only } => bench::run(&name, json, quick, only.as_deref()),
         Command::Tidy => tidy::run(),
     }
 }
