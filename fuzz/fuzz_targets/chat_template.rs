@@ -10,8 +10,9 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What a rendering may take: the engine's fuel pays for about 64 bytes each, and the reader grants a million.
-const MOST_BYTES: usize = 192 << 20;
+/// What a rendering may take: the fuel that the reader grants pays for about 128 MB, and a list may be twice as large as its
+/// slots while it grows.
+const MOST_BYTES: usize = 256 << 20;
 
 fuzz_target!(
     init: {
