@@ -7,7 +7,7 @@ use crate::shards::Fill;
 use crate::words;
 
 /// The most bytes of values.
-const MOST_VALUES: usize = 1 << 20;
+const MOST_VALUES: usize = 5 << 18;
 
 /// An input: how it is opened, the values, the header with its padding as it is.
 #[derive(Clone, Default)]
@@ -53,7 +53,8 @@ impl Input {
 
     /// The input whose file has the header of `file`.
     pub fn of_file(file: &[u8]) -> Self {
-        let fill = Fill { pattern: [0x8f, 0xc2, 0xf5, 0x3c, 0x0a, 0xd7, 0xa3, 0xbc], noise: false };
+        // Positive, as divisors of rotations must be.
+        let fill = Fill { pattern: [0x8f, 0xc2, 0xf5, 0x3c, 0x0a, 0xd7, 0xa3, 0x3c], noise: false };
         let mut this = Self { fill, header: file.to_vec(), ..Self::default() };
         if let Some(header) = Header::read(file) {
             (this.header, this.n_bytes) = header.write();

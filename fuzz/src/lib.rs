@@ -47,6 +47,14 @@ pub fn guarded(f: impl FnOnce()) {
     }
 }
 
+/// Says what came of an input where `EXEGETE_FUZZ_TELL` is set: to see whether seeds get as far as they should.
+pub fn tell(what: &str) {
+    assert!(!what.is_empty());
+    if std::env::var_os("EXEGETE_FUZZ_TELL").is_some() {
+        eprintln!("{what}");
+    }
+}
+
 /// Writes `seeds` where `EXEGETE_FUZZ_SEEDS` says, for libFuzzer to read before it begins.
 pub fn write_seeds(seeds: impl IntoIterator<Item = (String, Vec<u8>)>) {
     let Some(dir) = std::env::var_os("EXEGETE_FUZZ_SEEDS").map(PathBuf::from) else { return };
@@ -86,11 +94,12 @@ pub const ALLOWANCE: usize = 8 << 20;
 /// longer than its own.
 pub fn open_and_run(path: &Path, options: &LoadOptions, file_bytes: usize) {
     let opened = memory::bounded(4 * file_bytes + ALLOWANCE, || Model::open_with(path, options));
-    let Ok(model) = opened.inspect_err(|e| assert!(!e.to_string().is_empty())) else { return };
+    let Ok(model) = opened.inspect_err(|e| tell(&format!("refused: {e}"))) else { return };
     let last = u32::try_from(model.spec.vocab_size - 1).expect("vocabularies are bounded");
     let batch = Batch::one(&[0, last / 2, last]);
     match model.run(&Tape::new(), &batch, None, &mut Hooks::none(), Logits::All) {
-        Ok(_) | Err(ModelError::Request(_)) => {}
+        Ok(_) => tell("ran"),
+        Err(ModelError::Request(e)) => tell(&format!("cannot serve: {e}")),
         Err(e) => panic!("a model that loads does not run: {e}"),
     }
     if let Some(tokenizer) = &model.tokenizer {

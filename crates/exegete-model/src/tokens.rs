@@ -142,6 +142,10 @@ impl Tokenizer {
 
     fn from_json(path: &Path, json: &Value, bos_id: Option<u32>, adds_bos: Option<bool>) -> Result<Self> {
         let fail = |e: tokenizers::Error| ModelError::Tokenizer(format!("{}: {e}", path.display()));
+        if has_lying_map(json) {
+            let detail = "key \"precompiled_charsmap\": its first four bytes announce more than it holds";
+            return Err(ModelError::format(path, detail));
+        }
         let bytes = serde_json::to_vec(json).map_err(|e| ModelError::format(path, e.to_string()))?;
         let mut with_specials = caught(|| tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail))?;
         // How a text is cut and filled up is for the caller to say, and transformers switches both off, too: a corpus
@@ -252,6 +256,25 @@ impl Tokenizer {
     /// One more than the largest id.
     pub fn n_ids(&self) -> usize {
         self.n_ids
+    }
+}
+
+/// Whether a map of characters anywhere in a description announces a table that is longer than itself, for which the
+/// `tokenizers` crate would take memory before it looks.
+fn has_lying_map(json: &Value) -> bool {
+    match json {
+        Value::Array(items) => items.iter().any(has_lying_map),
+        Value::Object(map) => map.iter().any(|(key, value)| match (key.as_str(), value) {
+            ("precompiled_charsmap", Value::String(text)) => {
+                let digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+                let bits = text.chars().take(6).map(|c| digits.find(c).unwrap_or_default() as u64);
+                let head = bits.fold(0, |all, six| all << 6 | six) >> 4;
+                // Base64 is read high bits first, the length low byte first.
+                u64::from((head as u32).swap_bytes()) > text.len() as u64
+            }
+            (_, value) => has_lying_map(value),
+        }),
+        _ => false,
     }
 }
 
