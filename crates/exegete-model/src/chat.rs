@@ -3,15 +3,11 @@
 use std::path::Path;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, State, context};
+use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ModelError, Result};
-
-/// What a rendering may use up: about as many steps of the engine, and 64 bytes of text each. A template is a program
-/// from a foreign file; the longest conversation that fits into a context needs a hundredth of this.
-const FUEL: u64 = 2_000_000;
+use crate::{ModelError, Result, chat_limits};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,61 +73,27 @@ impl ChatTemplate {
     /// # Errors
     /// The template is malformed, refuses the conversation, or does not come to an end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let fail = |e: Error| ModelError::Chat(format!("{e:#}"));
+        chat_limits::on_large_stack(|| self.render_here(messages, add_generation_prompt))
+            .ok_or_else(|| ModelError::Chat("the template cannot be run".into()))?
+            .map_err(|e| ModelError::Chat(format!("{e:#}")))
+    }
+
+    fn render_here(&self, messages: &[Message], add_generation_prompt: bool) -> std::result::Result<String, Error> {
         let mut env = Environment::new();
-        env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?);
-        env.set_fuel(Some(FUEL));
-        env.set_unknown_method_callback(method);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        env.set_syntax(syntax.clone());
+        chat_limits::set(&mut env);
         env.add_function("raise_exception", |message: String| -> std::result::Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        env.add_template("chat", &self.source).map_err(fail)?;
+        let source = chat_limits::with_checked_assignments(&self.source, syntax);
+        env.add_template("chat", &source)?;
         let turn =
             |m: &Message| minijinja::Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
         let turns: Vec<minijinja::Value> = messages.iter().map(turn).collect();
-        let template = env.get_template("chat").map_err(fail)?;
-        template
-            .render(context! {
-                messages => turns, add_generation_prompt,
-                bos_token => self.bos_token.as_str(), eos_token => self.eos_token.as_str(),
-            })
-            .map_err(fail)
+        env.get_template("chat")?.render(context! {
+            messages => turns, add_generation_prompt,
+            bos_token => self.bos_token.as_str(), eos_token => self.eos_token.as_str(),
+        })
     }
-}
-
-/// Python's methods of texts and lists, paid for before they run: the engine charges for what a method returns only once
-/// it is there, and by then a few steps could have filled the memory.
-fn method(
-    state: &mut State,
-    value: &minijinja::Value,
-    name: &str,
-    args: &[minijinja::Value],
-) -> std::result::Result<minijinja::Value, Error> {
-    let len = |v: &minijinja::Value| v.as_str().map_or(1, |s| s.len() as u64 + 1);
-    if let Some(text) = value.as_str() {
-        let made = match (name, args) {
-            ("replace", [old, new, ..]) => text.matches(old.as_str().unwrap_or_default()).count() as u64 * len(new),
-            ("format", _) => numbers(text),
-            ("join", [items]) => {
-                let mut sum = 0u64;
-                for item in items.try_iter()? {
-                    if item.as_str().is_none() {
-                        let detail = format!("join takes texts; {} was found among them", item.kind());
-                        return Err(Error::new(ErrorKind::InvalidOperation, detail));
-                    }
-                    sum = sum.saturating_add(len(&item)).saturating_add(len(value));
-                }
-                sum
-            }
-            _ => 0,
-        };
-        state.consume_fuel(len(value).saturating_add(made) / 64)?;
-    }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
-}
-
-/// The sum of all numbers in a format, among which its widths are.
-fn numbers(format: &str) -> u64 {
-    let runs = format.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty());
-    runs.fold(0, |sum: u64, run| sum.saturating_add(run.parse().unwrap_or(u64::MAX)))
 }
