@@ -9,6 +9,7 @@ pub mod rng;
 pub mod shards;
 pub mod words;
 
+use std::backtrace::Backtrace;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,8 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use exegete_model::{Batch, Hooks, LoadOptions, Logits, Model, ModelError};
 use exegete_tensor::Tape;
 
-/// What the last panic said, where the reader may catch it.
-static SAID: Mutex<String> = Mutex::new(String::new());
+/// What the last panic said and where, where the reader may catch it.
+static SAID: Mutex<Option<(String, Backtrace)>> = Mutex::new(None);
 static HUSHED: AtomicBool = AtomicBool::new(false);
 
 /// Prepares the process: one thread, so that coverage is the same each time; a panic is printed and unwinds, since a
@@ -27,11 +28,13 @@ pub fn start() {
     // A pool that exists already serves as well.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(1).build_global();
     std::panic::set_hook(Box::new(|info| {
-        let said = format!("{info}\n{}", std::backtrace::Backtrace::force_capture());
+        // What the backtrace takes is not the reader's.
+        memory::stop();
+        let trace = Backtrace::force_capture();
         if HUSHED.load(Relaxed) {
-            *SAID.lock().unwrap_or_else(PoisonError::into_inner) = said;
+            *SAID.lock().unwrap_or_else(PoisonError::into_inner) = Some((info.to_string(), trace));
         } else {
-            eprintln!("{said}");
+            eprintln!("{info}\n{trace}");
         }
     }));
 }
@@ -42,7 +45,9 @@ pub fn guarded(f: impl FnOnce()) {
     let result = std::panic::catch_unwind(AssertUnwindSafe(f));
     HUSHED.store(false, Relaxed);
     if result.is_err() {
-        eprintln!("{}", SAID.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some((info, trace)) = SAID.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            eprintln!("{info}\n{trace}");
+        }
         std::process::abort();
     }
 }

@@ -61,12 +61,17 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Counts no more until the next reader runs.
+pub fn stop() {
+    ON.store(false, Relaxed);
+}
+
 /// Runs a reader that may hold `most` bytes more than are held now.
 pub fn bounded<T>(most: usize, f: impl FnOnce() -> T) -> T {
     struct Off;
     impl Drop for Off {
         fn drop(&mut self) {
-            ON.store(false, Relaxed);
+            stop();
         }
     }
     LIVE.store(0, Relaxed);
