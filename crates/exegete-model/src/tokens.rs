@@ -147,7 +147,7 @@ impl Tokenizer {
             return Err(ModelError::format(path, detail));
         }
         let bytes = serde_json::to_vec(json).map_err(|e| ModelError::format(path, e.to_string()))?;
-        let mut with_specials = caught(|| tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail))?;
+        let mut with_specials = caught(path.display(), || tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail))?;
         // How a text is cut and filled up is for the caller to say, and transformers switches both off, too: a corpus
         // must not lose its end because its tokenizer was last saved with a limit.
         with_specials.with_truncation(None).map_err(fail)?;
@@ -161,7 +161,7 @@ impl Tokenizer {
         let adds_bos = match (adds_bos, bos_id) {
             (Some(adds), _) => adds,
             (None, Some(bos)) => {
-                let encoding = caught(|| with_specials.encode("a", true).map_err(fail))?;
+                let encoding = caught(path.display(), || with_specials.encode("a", true).map_err(fail))?;
                 encoding.get_ids().first() == Some(&bos)
             }
             (None, None) => false,
@@ -203,7 +203,7 @@ impl Tokenizer {
 
     fn encode_by(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
         let fail = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
-        Ok(caught(|| inner.encode_fast(text, false).map_err(fail))?.get_ids().to_vec())
+        Ok(caught(LOADED, || inner.encode_fast(text, false).map_err(fail))?.get_ids().to_vec())
     }
 
     /// The token to put before a text under a policy.
@@ -227,7 +227,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer's.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        caught(|| self.with_specials.decode(ids, true).map_err(|e| ModelError::Tokenizer(e.to_string())))
+        caught(LOADED, || self.with_specials.decode(ids, true).map_err(|e| ModelError::Tokenizer(e.to_string())))
     }
 
     /// The bytes that a token stands for; special tokens give their spelling, unknown ids nothing.
@@ -280,14 +280,17 @@ fn has_lying_map(json: &Value) -> bool {
 
 /// Runs a step of the `tokenizers` crate, which panics on some descriptions that it accepts: prefixes longer than the
 /// pieces that should begin with them, templates with tokens that are not there, maps of characters that end too early.
-fn caught<T>(step: impl FnOnce() -> Result<T>) -> Result<T> {
+fn caught<T>(place: impl std::fmt::Display, step: impl FnOnce() -> Result<T>) -> Result<T> {
     // What the step borrows is only read, and what it was making is dropped with it.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-        Err(ModelError::Tokenizer(format!("tokenizer.json describes something that cannot be run ({said})")))
+        Err(ModelError::Tokenizer(format!("{place}: it describes steps that cannot be run ({said}); get it again")))
     })
 }
+
+/// What errors name where the file is no longer known.
+const LOADED: &str = "the model's tokenizer";
 
 /// The byte behind a character of GPT-2's table: printable bytes stand for themselves, the others for
 /// characters from U+0100 on, in order.
