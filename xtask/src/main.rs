@@ -3,6 +3,7 @@
 
 mod bench;
 mod doc_commands;
+mod fuzz;
 mod gate;
 mod golden;
 mod models;
@@ -44,6 +45,17 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Fuzz the readers of foreign files, and print how far it got.
+    Fuzz {
+        /// The target in fuzz/fuzz_targets/; all of them without it.
+        target: Option<String>,
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        secs: u32,
+        /// `address`, or `none` where the address sanitizer does not run.
+        #[arg(long, default_value = "address")]
+        sanitizer: String,
+    },
     /// Checks of the tree that no compiler makes: file sizes, ignored tests, machine paths.
     Tidy,
 }
@@ -54,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         Command::Models => models::run(),
         Command::Golden { case } => golden::run(case.as_deref()),
         Command::Bench { name, json, quick, only } => bench::run(&name, json, quick, only.as_deref()),
+        Command::Fuzz { target, secs, sanitizer } => fuzz::run(target.as_deref(), secs, &sanitizer),
         Command::Tidy => tidy::run(),
     }
 }

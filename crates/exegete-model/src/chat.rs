@@ -7,7 +7,7 @@ use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, chat_limits};
 
 /// Roles that templates know.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
@@ -74,29 +74,33 @@ impl ChatTemplate {
     /// is opened at the end.
     ///
     /// # Errors
-    /// A role that no template knows (many would leave its turn out without a word); the template is malformed or
-    /// refuses the conversation.
+    /// A role that no template knows (many would leave its turn out without a word); the template is malformed, refuses
+    /// the conversation, or does not come to an end.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let fail = |e: Error| ModelError::Chat(format!("{e:#}"));
         if let Some(m) = messages.iter().find(|m| !ROLES.contains(&m.role.as_str())) {
             return Err(ModelError::Chat(format!("unknown role {:?}; roles are {}", m.role, ROLES.join(", "))));
         }
+        chat_limits::on_large_stack(|| self.render_here(messages, add_generation_prompt))
+            .ok_or_else(|| ModelError::Chat("the template cannot be run".into()))?
+            .map_err(|e| ModelError::Chat(format!("{e:#}")))
+    }
+
+    fn render_here(&self, messages: &[Message], add_generation_prompt: bool) -> std::result::Result<String, Error> {
         let mut env = Environment::new();
-        env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        env.set_syntax(syntax.clone());
+        chat_limits::set(&mut env);
         env.add_function("raise_exception", |message: String| -> std::result::Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        env.add_template("chat", &self.source).map_err(fail)?;
+        let source = chat_limits::with_checked_assignments(&self.source, syntax);
+        env.add_template("chat", &source)?;
         let turn =
             |m: &Message| minijinja::Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
         let turns: Vec<minijinja::Value> = messages.iter().map(turn).collect();
-        let template = env.get_template("chat").map_err(fail)?;
-        template
-            .render(context! {
-                messages => turns, add_generation_prompt,
-                bos_token => self.bos_token.as_str(), eos_token => self.eos_token.as_str(),
-            })
-            .map_err(fail)
+        env.get_template("chat")?.render(context! {
+            messages => turns, add_generation_prompt,
+            bos_token => self.bos_token.as_str(), eos_token => self.eos_token.as_str(),
+        })
     }
 }

@@ -9,6 +9,7 @@
 mod batch;
 mod block;
 mod chat;
+mod chat_limits;
 pub mod edits;
 mod error;
 pub mod families;

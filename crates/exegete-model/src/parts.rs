@@ -108,30 +108,37 @@ impl fmt::Display for Weight {
 impl ModelSpec {
     /// Every weight that the model has, in the order of computation.
     pub fn weights(&self) -> Vec<Weight> {
-        let mut all = vec![Weight::global(Part::Embed)];
-        all.extend(self.learned_positions.then_some(Weight::global(Part::PosEmbed)));
-        for layer in 0..self.n_layers {
-            let mixture = self.mixture.filter(|_| self.layers[layer].mixture);
-            for (part, ..) in PARTS {
-                let w = Weight::at(*part, layer);
-                if !self.has(*part, mixture.is_some()) {
-                    continue;
-                }
-                match (part, mixture) {
-                    (Part::ExpertGate | Part::ExpertUp | Part::ExpertDown, Some(mixture)) => {
-                        all.extend((0..mixture.n_experts).map(|e| Weight { expert: Some(e), ..w }));
-                    }
-                    _ => all.push(w),
-                }
-                all.extend(self.has_bias(*part).then(|| w.bias()));
-            }
-        }
-        for part in [Part::NormFinal, Part::Unembed] {
-            if part == Part::Unembed && self.tied {
+        self.each_weight().collect()
+    }
+
+    /// As [`ModelSpec::weights`], made one layer at a time: a specification from a file that is not yet compared with
+    /// its tensors may speak of more weights than there is memory for.
+    pub(crate) fn each_weight(&self) -> impl Iterator<Item = Weight> + '_ {
+        let first = [Some(Part::Embed), self.learned_positions.then_some(Part::PosEmbed)];
+        let last = [Some(Part::NormFinal), (!self.tied).then_some(Part::Unembed)];
+        let global = |part: Part| {
+            [Some(Weight::global(part)), self.has_bias(part).then(|| Weight::global(part).bias())].into_iter().flatten()
+        };
+        let blocks = (0..self.n_layers).flat_map(|layer| self.weights_of(layer));
+        first.into_iter().flatten().map(Weight::global).chain(blocks).chain(last.into_iter().flatten().flat_map(global))
+    }
+
+    /// The weights of a block.
+    fn weights_of(&self, layer: usize) -> Vec<Weight> {
+        let mut all = Vec::new();
+        let mixture = self.mixture.filter(|_| self.layers[layer].mixture);
+        for (part, ..) in PARTS {
+            let w = Weight::at(*part, layer);
+            if !self.has(*part, mixture.is_some()) {
                 continue;
             }
-            all.push(Weight::global(part));
-            all.extend(self.has_bias(part).then(|| Weight::global(part).bias()));
+            match (part, mixture) {
+                (Part::ExpertGate | Part::ExpertUp | Part::ExpertDown, Some(mixture)) => {
+                    all.extend((0..mixture.n_experts).map(|e| Weight { expert: Some(e), ..w }));
+                }
+                _ => all.push(w),
+            }
+            all.extend(self.has_bias(*part).then(|| w.bias()));
         }
         all
     }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use exegete_tensor::cpu::rope::RopeTable;
 use serde::Serialize;
 
+use crate::spec::MOST_D_HEAD;
+
 /// Inverse frequencies of the planes that are rotated ("half" convention: dimension i turns with i + rotated / 2).
 ///
 /// Planes beyond them, where only a part of the head is rotated, stay as they are.
@@ -49,6 +51,20 @@ pub fn inverse_frequencies(theta: f64, rotated: usize) -> Vec<f32> {
     (0..rotated / 2).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / rotated as f32)).collect()
 }
 
+/// Checks a number of rotated dimensions before a table of that length is made: both numbers may come from a file.
+///
+/// # Errors
+/// A sentence that names the number that does not fit.
+pub(crate) fn check_rotated(rotated: usize, d_head: usize) -> Result<(), String> {
+    if d_head == 0 || d_head > MOST_D_HEAD {
+        return Err(format!("the head width is {d_head}, which is outside 1..={MOST_D_HEAD}"));
+    }
+    match rotated {
+        2.. if rotated <= d_head => Ok(()),
+        _ => Err(format!("{rotated} rotated dimensions do not fit into heads of width {d_head}; 2 or more do")),
+    }
+}
+
 impl Rope {
     /// Frequencies `theta^(-2i / rotated)` over the first `rotated` dimensions of a head.
     pub fn plain(theta: f64, rotated: usize) -> Self {
@@ -63,16 +79,24 @@ impl Rope {
         }
     }
 
-    /// Checks that the frequencies fit a head.
+    /// Checks that the frequencies fit a head and are numbers.
     pub(crate) fn check(&self, d_head: usize) -> Result<(), String> {
         if self.n_planes() == 0 || 2 * self.n_planes() > d_head {
             return Err(format!("{} rotated planes do not fit into heads of width {d_head}", self.n_planes()));
         }
-        match &self.frequencies {
+        let numbers = match &self.frequencies {
             Frequencies::Long { short, long, .. } if short.len() != long.len() => {
-                Err(format!("{} short and {} long rotation factors differ in number", short.len(), long.len()))
+                return Err(format!("{} short and {} long rotation factors differ in number", short.len(), long.len()));
             }
-            _ => Ok(()),
+            Frequencies::Long { short, long, .. } => short.iter().chain(long).all(|f| f.is_finite()),
+            Frequencies::Fixed(inv) => inv.iter().all(|f| f.is_finite()),
+            Frequencies::Dynamic { theta, factor, original, .. } => {
+                theta.is_finite() && *theta > 0.0 && factor.is_finite() && *factor > 0.0 && *original > 0
+            }
+        };
+        match numbers && self.factor.is_finite() {
+            true => Ok(()),
+            false => Err("the rotation's base or one of its factors makes frequencies that are no numbers".into()),
         }
     }
 

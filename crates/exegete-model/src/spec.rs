@@ -7,6 +7,11 @@ use serde::Serialize;
 
 use crate::rope::Rope;
 
+/// The widest head that is handled.
+pub(crate) const MOST_D_HEAD: usize = 1 << 16;
+/// The widest residual stream.
+const MOST_D_MODEL: usize = 1 << 20;
+
 /// Normalisation before attention, before the MLP and at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub enum Norm {
@@ -171,6 +176,10 @@ impl ModelSpec {
         if n_layers == 0 || n_layers > 10_000 {
             return Err(format!("the number of layers is {n_layers}, which is outside 1..=10000"));
         }
+        // Families multiply the width before the whole specification is checked.
+        if d_model == 0 || d_model > MOST_D_MODEL {
+            return Err(format!("the model width is {d_model}, which is outside 1..={MOST_D_MODEL}"));
+        }
         let d_head = d_model / n_heads;
         let layer = LayerSpec { window: None, rope: None, scale: scale_of(d_head), mixture: false };
         Ok(Self {
@@ -289,10 +298,10 @@ impl ModelSpec {
         let mixture = self.mixture.unwrap_or(Mixture { n_experts: 1, n_used: 1, d_expert: 1, normalise: false });
         let sizes = [
             ("number of layers", self.n_layers, 10_000),
-            ("model width", self.d_model, 1 << 20),
+            ("model width", self.d_model, MOST_D_MODEL),
             ("number of heads", self.n_heads, 1 << 16),
             ("number of key-value heads", self.n_kv_heads, 1 << 16),
-            ("head width", self.d_head, 1 << 16),
+            ("head width", self.d_head, MOST_D_HEAD),
             ("MLP width", self.d_mlp, 1 << 24),
             ("vocabulary size", self.vocab_size, 1 << 26),
             ("context length", self.max_positions, 1 << 30),

@@ -8,11 +8,15 @@ use std::path::Path;
 use exegete_base::settings::BosPolicy;
 use serde_json::{Value, json};
 
-use crate::weights::gguf::{Meta, Metadata};
+use crate::weights::gguf::Metadata;
 use crate::{ModelError, Result};
 
 /// Whether a text's tokens begin with the beginning-of-sequence token.
 pub use exegete_base::settings::BosPolicy as Bos;
+
+/// The longest piece of a vocabulary that is read piece by piece: every way to cut it in two is tried, which takes the
+/// square of its length. The longest of known vocabularies have a hundred bytes.
+const MOST_PIECE_BYTES: usize = 512;
 
 /// How the pieces of the vocabulary spell bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,23 +59,25 @@ impl Tokenizer {
     /// The description is incomplete or of a kind that is not handled.
     pub fn from_gguf(path: &Path, m: &Metadata, bos_id: Option<u32>) -> Result<Self> {
         let fail = |detail: &str| ModelError::Tokenizer(format!("{}: {detail}", path.display()));
-        let texts = |key: &str| -> Option<Vec<&str>> {
-            m.list(key)?.iter().map(|v| if let Meta::Text(t) = v { Some(t.as_str()) } else { None }).collect()
-        };
-        let numbers = |key: &str| -> Option<Vec<f64>> {
-            let number = |v: &Meta| match v {
-                Meta::Int(i) => Some(*i as f64),
-                Meta::Float(f) => Some(*f),
-                _ => None,
-            };
-            m.list(key)?.iter().map(number).collect()
-        };
+        let texts = |key: &str| -> Option<Vec<&str>> { Some(m.texts(key)?.iter().map(String::as_str).collect()) };
         let pieces = texts("tokenizer.ggml.tokens")
             .ok_or_else(|| fail("tokenizer.ggml.tokens is missing or no list of texts"))?;
-        let kinds = numbers("tokenizer.ggml.token_type").unwrap_or_else(|| vec![1.0; pieces.len()]);
-        if kinds.len() != pieces.len() {
-            return Err(fail("tokenizer.ggml.token_type and tokenizer.ggml.tokens differ in length"));
+        if let Some((id, piece)) = pieces.iter().enumerate().find(|(_, piece)| piece.len() > MOST_PIECE_BYTES) {
+            let n = piece.len();
+            return Err(fail(&format!(
+                "piece {id} of tokenizer.ggml.tokens has {n} bytes; at most {MOST_PIECE_BYTES} are handled"
+            )));
         }
+        let numbers = |key: &str| m.numbers(key).filter(|list| list.len() == pieces.len());
+        let kinds: Vec<f64> = match (m.get("tokenizer.ggml.token_type"), numbers("tokenizer.ggml.token_type")) {
+            (None, _) => vec![1.0; pieces.len()],
+            (Some(_), Some(list)) => list.iter().collect(),
+            (Some(_), None) => {
+                return Err(fail(
+                    "tokenizer.ggml.token_type is no list of numbers, one for each of tokenizer.ggml.tokens",
+                ));
+            }
+        };
         // llama.cpp's token types: 3 control, 4 user-defined.
         let added: Vec<(u32, &str, bool)> = (0u32..)
             .zip(pieces.iter().zip(&kinds))
@@ -87,8 +93,9 @@ impl Tokenizer {
                 (byte_level_json(&pieces, &merges, &added, &cut), cut.adds_bos)
             }
             Some("llama") => {
-                let scores = numbers("tokenizer.ggml.scores").filter(|s| s.len() == pieces.len());
+                let scores = numbers("tokenizer.ggml.scores");
                 let scores = scores.ok_or_else(|| fail("tokenizer.ggml.scores is missing or of another length"))?;
+                let scores: Vec<f64> = scores.iter().collect();
                 let prefix = m.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
                 (sentencepiece_json(&pieces, &scores, &added, prefix), true)
             }
@@ -116,8 +123,9 @@ impl Tokenizer {
                 at += 8 + len;
                 Some((score, text.replace(' ', "\u{2581}")))
             });
-            let Some((score, text)) = piece else {
-                let detail = format!("byte {at}: piece {} of {vocab_size} is cut off or no UTF-8", pieces.len());
+            let Some((score, text)) = piece.filter(|(_, text)| text.len() <= MOST_PIECE_BYTES) else {
+                let detail =
+                    format!("byte {at}: piece {} of {vocab_size} is cut off, too long or no UTF-8", pieces.len());
                 return Err(ModelError::format(path, detail));
             };
             pieces.push(text);
@@ -133,8 +141,16 @@ impl Tokenizer {
 
     fn from_json(path: &Path, json: &Value, bos_id: Option<u32>, adds_bos: Option<bool>) -> Result<Self> {
         let fail = |e: tokenizers::Error| ModelError::Tokenizer(format!("{}: {e}", path.display()));
+        if has_lying_map(json) {
+            let detail = "key \"precompiled_charsmap\": its first four bytes announce more than it holds";
+            return Err(ModelError::format(path, detail));
+        }
         let bytes = serde_json::to_vec(json).map_err(|e| ModelError::format(path, e.to_string()))?;
-        let with_specials = tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail)?;
+        let mut with_specials = caught(path.display(), || tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail))?;
+        // How a text is cut and filled up is for the caller to say, and transformers switches both off, too: a corpus
+        // must not lose its end because its tokenizer was last saved with a limit.
+        with_specials.with_truncation(None).map_err(fail)?;
+        with_specials.with_padding(None);
         let mut plain = with_specials.clone();
         plain.set_encode_special_tokens(true);
         let spelling = match json["decoder"].to_string().contains("ByteLevel") {
@@ -143,7 +159,10 @@ impl Tokenizer {
         };
         let adds_bos = match (adds_bos, bos_id) {
             (Some(adds), _) => adds,
-            (None, Some(bos)) => with_specials.encode("a", true).map_err(fail)?.get_ids().first() == Some(&bos),
+            (None, Some(bos)) => {
+                let encoding = caught(path.display(), || with_specials.encode("a", true).map_err(fail))?;
+                encoding.get_ids().first() == Some(&bos)
+            }
             (None, None) => false,
         };
         let n_ids = with_specials.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
@@ -182,8 +201,8 @@ impl Tokenizer {
     }
 
     fn encode_by(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
-        let encoding = inner.encode_fast(text, false).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let fail = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
+        Ok(caught(LOADED, || inner.encode_fast(text, false).map_err(fail))?.get_ids().to_vec())
     }
 
     /// The token to put before a text under a policy.
@@ -207,7 +226,7 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer's.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.with_specials.decode(ids, true).map_err(|e| ModelError::Tokenizer(e.to_string()))
+        caught(LOADED, || self.with_specials.decode(ids, true).map_err(|e| ModelError::Tokenizer(e.to_string())))
     }
 
     /// The bytes that a token stands for; special tokens give their spelling, unknown ids nothing.
@@ -238,6 +257,39 @@ impl Tokenizer {
         self.n_ids
     }
 }
+
+/// Whether a map of characters anywhere in a description announces a table that is longer than itself, for which the
+/// `tokenizers` crate would take memory before it looks.
+fn has_lying_map(json: &Value) -> bool {
+    match json {
+        Value::Array(items) => items.iter().any(has_lying_map),
+        Value::Object(map) => map.iter().any(|(key, value)| match (key.as_str(), value) {
+            ("precompiled_charsmap", Value::String(text)) => {
+                let digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+                let bits = text.chars().take(6).map(|c| digits.find(c).unwrap_or_default() as u64);
+                let head = bits.fold(0, |all, six| all << 6 | six) >> 4;
+                // Base64 is read high bits first, the length low byte first.
+                u64::from((head as u32).swap_bytes()) > text.len() as u64
+            }
+            (_, value) => has_lying_map(value),
+        }),
+        _ => false,
+    }
+}
+
+/// Runs a step of the `tokenizers` crate, which panics on some descriptions that it accepts: prefixes longer than the
+/// pieces that should begin with them, templates with tokens that are not there, maps of characters that end too early.
+fn caught<T>(place: impl std::fmt::Display, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What the step borrows is only read, and what it was making is dropped with it.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+        Err(ModelError::Tokenizer(format!("{place}: it describes steps that cannot be run ({said}); get it again")))
+    })
+}
+
+/// What errors name where the file is no longer known.
+const LOADED: &str = "the model's tokenizer";
 
 /// The byte behind a character of GPT-2's table: printable bytes stand for themselves, the others for
 /// characters from U+0100 on, in order.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::config::Defaults;
-use crate::rope::{Frequencies, Rope, inverse_frequencies};
+use crate::rope::{Frequencies, Rope, check_rotated, inverse_frequencies};
 use crate::spec::{Mlp, ModelSpec, Norm};
 use crate::weights::WeightSource;
 use crate::weights::gguf::{Gguf, Meta};
@@ -99,9 +99,13 @@ impl<'a> GgufKeys<'a> {
         }
     }
 
-    /// Rotated dimensions of a head.
+    /// Rotated dimensions of a head, checked before anything of that length is made.
     pub(super) fn rotated(&self, d_head: usize) -> Result<usize> {
-        self.size_or("rope.dimension_count", d_head)
+        let key = "rope.dimension_count";
+        let rotated = self.size_or(key, d_head)?;
+        let fail = |detail| ModelError::config(self.path, format!("metadata key {:?}: {detail}", self.key(key)));
+        check_rotated(rotated, d_head).map_err(fail)?;
+        Ok(rotated)
     }
 
     /// Fills in vocabulary, context, MLP, heads and special tokens.
@@ -115,7 +119,7 @@ impl<'a> GgufKeys<'a> {
         spec.d_mlp = self.size("feed_forward_length")?;
         spec.max_positions = self.size_or("context_length", 2048)?;
         let rows = self.file.shape("token_embd.weight").and_then(|shape| shape.first().copied());
-        let found = m.list_len("tokenizer.ggml.tokens").or(rows);
+        let found = m.texts("tokenizer.ggml.tokens").map(<[String]>::len).or(rows);
         let missing = || self.wrong("vocab_size", "a whole number, as the file has neither tokens nor an embedding");
         // Some converters write the tokenizer's size here, where the embedding has more rows.
         spec.vocab_size = match rows {
@@ -178,10 +182,7 @@ impl<'a> GgufKeys<'a> {
             let windowed = match pattern {
                 None => usual(l),
                 Some(Meta::Int(period)) => (l as i128 + 1) % (*period).max(1) != 0,
-                Some(Meta::List(flags)) => match flags.get(l) {
-                    Some(Meta::Bool(flag)) => *flag,
-                    _ => return Err(wrong()),
-                },
+                Some(Meta::Flags(flags)) => *flags.get(l).ok_or_else(wrong)?,
                 Some(_) => return Err(wrong()),
             };
             spec.layers[l].window = windowed.then_some(window);

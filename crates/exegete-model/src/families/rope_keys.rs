@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use std::path::Path;
 
 use super::config::{Config, Rule, Rules};
-use crate::rope::{Frequencies, Rope, inverse_frequencies};
+use crate::rope::{Frequencies, Rope, check_rotated, inverse_frequencies};
 use crate::{ModelError, Result};
 
 /// Keys inside `rope_scaling` and `rope_parameters`.
@@ -60,10 +60,10 @@ pub(super) fn read(path: &Path, c: &Config, around: &Around) -> Result<Rope> {
 /// Reads one description; `None` stands for no scaling.
 pub(super) fn scaled(path: &Path, description: Option<&Config>, around: &Around) -> Result<Rope> {
     let Some(d) = description else {
-        return Ok(Rope::plain(around.theta, rotated(around.d_head, around.partial)));
+        return Ok(Rope::plain(around.theta, rotated(path, around.d_head, around.partial)?));
     };
     let theta = d.number_or("rope_theta", around.theta)?;
-    let rotated = rotated(around.d_head, d.number_or("partial_rotary_factor", around.partial)?);
+    let rotated = rotated(path, around.d_head, d.number_or("partial_rotary_factor", around.partial)?)?;
     let plain = inverse_frequencies(theta, rotated);
     let kind = d.text("rope_type")?.or(d.text("type")?).unwrap_or("default");
     let fixed = |inv: Vec<f32>, factor: f64| Rope { frequencies: Frequencies::Fixed(inv), factor: factor as f32 };
@@ -99,8 +99,12 @@ pub(super) fn scaled(path: &Path, description: Option<&Config>, around: &Around)
     })
 }
 
-fn rotated(d_head: usize, partial: f64) -> usize {
-    (d_head as f64 * partial) as usize
+/// Rotated dimensions of a head, checked before anything of that length is made.
+fn rotated(path: &Path, d_head: usize, partial: f64) -> Result<usize> {
+    let rotated = (d_head as f64 * partial) as usize;
+    let fail = |detail| ModelError::config(path, format!("rotated part {partial} of a head: {detail}"));
+    check_rotated(rotated, d_head).map_err(fail)?;
+    Ok(rotated)
 }
 
 /// Llama 3.1: long waves are stretched by `factor`, short ones kept, those between interpolated.

@@ -11,7 +11,7 @@ use super::tensor_bytes::TensorBytes;
 use super::{WeightSource, map_file};
 use crate::{ModelError, Result};
 
-/// A metadata value. Numbers keep their kind; lists of numbers are kept as floats only where asked for.
+/// A metadata value. Numbers keep their kind; long lists of them take no more memory than in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Meta {
     /// Any whole number.
@@ -22,8 +22,76 @@ pub enum Meta {
     Bool(bool),
     /// A text.
     Text(String),
-    /// A list.
-    List(Vec<Meta>),
+    /// A list of texts.
+    Texts(Vec<String>),
+    /// A list of truth values.
+    Flags(Vec<bool>),
+    /// A list of numbers, as they are in the file.
+    Numbers(Numbers),
+    /// A list of lists, of which nothing but the length is known: no key that is read has one.
+    Lists(usize),
+}
+
+/// Numbers of one kind, little-endian.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbers {
+    kind: u32,
+    bytes: Vec<u8>,
+}
+
+impl Numbers {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / width(self.kind)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The numbers, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = f64> + '_ {
+        let meta = |b: &[u8]| number(self.kind, b).map_or(f64::NAN, |m| m.as_number().unwrap_or(f64::NAN));
+        self.bytes.chunks_exact(width(self.kind)).map(meta)
+    }
+}
+
+impl Meta {
+    fn as_number(&self) -> Option<f64> {
+        match self {
+            Self::Int(value) => Some(*value as f64),
+            Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of a number of a kind.
+fn width(kind: u32) -> usize {
+    match kind {
+        0 | 1 | 7 => 1,
+        2 | 3 => 2,
+        4..=6 => 4,
+        _ => 8,
+    }
+}
+
+/// A number of a kind from exactly its bytes.
+fn number(kind: u32, bytes: &[u8]) -> Option<Meta> {
+    Some(match kind {
+        0 => Meta::Int(u8::from_le_bytes(bytes.try_into().ok()?).into()),
+        1 => Meta::Int(i8::from_le_bytes(bytes.try_into().ok()?).into()),
+        2 => Meta::Int(u16::from_le_bytes(bytes.try_into().ok()?).into()),
+        3 => Meta::Int(i16::from_le_bytes(bytes.try_into().ok()?).into()),
+        4 => Meta::Int(u32::from_le_bytes(bytes.try_into().ok()?).into()),
+        5 => Meta::Int(i32::from_le_bytes(bytes.try_into().ok()?).into()),
+        6 => Meta::Float(f32::from_le_bytes(bytes.try_into().ok()?).into()),
+        10 => Meta::Int(u64::from_le_bytes(bytes.try_into().ok()?).into()),
+        11 => Meta::Int(i64::from_le_bytes(bytes.try_into().ok()?).into()),
+        12 => Meta::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
+        _ => return None,
+    })
 }
 
 /// The key-value section of a file, and the names of its tensors.
@@ -61,11 +129,7 @@ impl Metadata {
 
     /// A number.
     pub fn number(&self, key: &str) -> Option<f64> {
-        match self.get(key)? {
-            Meta::Int(value) => Some(*value as f64),
-            Meta::Float(value) => Some(*value),
-            _ => None,
-        }
+        self.get(key)?.as_number()
     }
 
     /// A truth value.
@@ -76,17 +140,20 @@ impl Metadata {
         }
     }
 
-    /// A list.
-    pub fn list(&self, key: &str) -> Option<&[Meta]> {
+    /// A list of texts.
+    pub fn texts(&self, key: &str) -> Option<&[String]> {
         match self.get(key)? {
-            Meta::List(items) => Some(items),
+            Meta::Texts(items) => Some(items),
             _ => None,
         }
     }
 
-    /// The length of a list.
-    pub fn list_len(&self, key: &str) -> Option<usize> {
-        self.list(key).map(<[Meta]>::len)
+    /// A list of numbers.
+    pub fn numbers(&self, key: &str) -> Option<&Numbers> {
+        match self.get(key)? {
+            Meta::Numbers(items) => Some(items),
+            _ => None,
+        }
     }
 }
 
@@ -120,7 +187,7 @@ impl Gguf {
         for _ in 0..n_pairs {
             let key = c.string()?;
             let kind = c.u32()?;
-            let value = c.value(kind, 0)?;
+            let value = c.value(kind)?;
             if metadata.values.insert(key.clone(), value).is_some() {
                 return Err(c.error(format!("metadata key {key:?} stands twice")));
             }
@@ -224,37 +291,34 @@ impl<'a> Cursor<'a> {
         String::from_utf8(bytes.to_vec()).map_err(|e| self.error(format!("text is not UTF-8: {e}")))
     }
 
-    fn value(&mut self, kind: u32, depth: usize) -> Result<Meta> {
-        Ok(match kind {
-            0 => Meta::Int(self.array::<1>()?[0].into()),
-            1 => Meta::Int(i8::from_le_bytes(self.array()?).into()),
-            2 => Meta::Int(u16::from_le_bytes(self.array()?).into()),
-            3 => Meta::Int(i16::from_le_bytes(self.array()?).into()),
-            4 => Meta::Int(self.u32()?.into()),
-            5 => Meta::Int(i32::from_le_bytes(self.array()?).into()),
-            6 => Meta::Float(f32::from_le_bytes(self.array()?).into()),
-            7 => Meta::Bool(self.array::<1>()?[0] != 0),
-            8 => Meta::Text(self.string()?),
-            9 if depth < 4 => {
-                let item = self.u32()?;
-                let least = match item {
-                    0 | 1 | 7 => 1,
-                    2 | 3 => 2,
-                    4..=6 => 4,
-                    _ => 8,
-                };
-                let len = self.count(least, "list items")?;
-                // Items are parsed before they are counted on, so a lying length cannot reserve memory.
-                let mut items = Vec::new();
-                for _ in 0..len {
-                    items.push(self.value(item, depth + 1)?);
-                }
-                Meta::List(items)
+    fn value(&mut self, kind: u32) -> Result<Meta> {
+        match kind {
+            7 => Ok(Meta::Bool(self.array::<1>()?[0] != 0)),
+            8 => Ok(Meta::Text(self.string()?)),
+            9 => self.list(0),
+            0..=6 | 10..=12 => {
+                let bytes = self.take(width(kind))?;
+                number(kind, bytes).ok_or_else(|| self.error("a number was expected"))
             }
-            10 => Meta::Int(self.u64()?.into()),
-            11 => Meta::Int(i64::from_le_bytes(self.array()?).into()),
-            12 => Meta::Float(f64::from_le_bytes(self.array()?)),
-            other => return Err(self.error(format!("metadata type {other} is not known or nested too deep"))),
+            other => Err(self.error(format!("metadata type {other} is not known"))),
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Meta> {
+        let item = self.u32()?;
+        let len = self.count(width(item), "list items")?;
+        Ok(match item {
+            7 => Meta::Flags(self.take(len)?.iter().map(|b| *b != 0).collect()),
+            // A text takes the eight bytes of its length, so the list is bounded by the file.
+            8 => Meta::Texts((0..len).map(|_| self.string()).collect::<Result<_>>()?),
+            9 if depth < 4 => {
+                for _ in 0..len {
+                    self.list(depth + 1)?;
+                }
+                Meta::Lists(len)
+            }
+            0..=6 | 10..=12 => Meta::Numbers(Numbers { kind: item, bytes: self.take(len * width(item))?.to_vec() }),
+            other => return Err(self.error(format!("list of type {other} is not known or nested too deep"))),
         })
     }
 

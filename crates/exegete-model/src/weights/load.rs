@@ -83,17 +83,29 @@ impl<'a> Reader<'a> {
         let spec = &understood.spec;
         let mut places = BTreeMap::new();
         let root = root(source, understood);
-        for w in spec.weights() {
+        // Numbers of layers and experts are the file's to claim, so the list of weights is followed only as far as
+        // there are tensors for it.
+        let mut missing = Vec::new();
+        for w in spec.each_weight() {
             let mut stored = (understood.locate)(spec, w);
             for name in &mut stored.tensors {
                 if let Some(rest) = root.and_then(|(ours, _)| name.strip_prefix(ours)) {
                     *name = format!("{}{rest}", root.map_or("", |(_, theirs)| theirs));
                 }
             }
+            missing.extend(stored.tensors.iter().filter(|name| !source.has(name)).take(MOST_MISSING).cloned());
+            if missing.len() >= MOST_MISSING {
+                break;
+            }
+            if missing.is_empty() && misshaped(source, &stored).is_some() {
+                // Tensors that are missing further on are not looked for.
+                places.insert(w, stored);
+                break;
+            }
             places.insert(w, stored);
         }
         let this = Self { source, spec, places };
-        this.refuse_missing()?;
+        this.refuse_missing(missing)?;
         this.refuse_misshaped()?;
         this.refuse_unused(understood)?;
         Ok(this)
@@ -107,35 +119,27 @@ impl<'a> Reader<'a> {
         self.places.values().flat_map(|p| &p.tensors)
     }
 
-    fn refuse_missing(&self) -> Result<()> {
-        let mut missing: Vec<&String> = self.tensors().filter(|name| !self.source.has(name)).collect();
+    fn refuse_missing(&self, mut missing: Vec<String>) -> Result<()> {
         missing.dedup();
         if let Some((name, why)) = missing.iter().find_map(|n| Some((n, self.source.unusable(n)?))) {
             return Err(self.fail(format!(
                 "tensor {name:?} can be no weight ({why}); handled are F64, F32, F16, BF16 with at least one value"
             )));
         }
-        match missing.as_slice() {
+        match missing.iter().collect::<Vec<_>>().as_slice() {
             [] => Ok(()),
             some => Err(self.fail(format!("missing tensors: {}", list(some)))),
         }
     }
 
     fn refuse_misshaped(&self) -> Result<()> {
-        for stored in self.places.values() {
-            for name in &stored.tensors {
-                match self.source.shape(name) {
-                    Some(found) if found != stored.shape => {
-                        let want = &stored.shape;
-                        return Err(self.fail(format!(
-                            "tensor {name:?} has shape {found:?}, the configuration asks for {want:?}"
-                        )));
-                    }
-                    _ => {}
-                }
+        match self.places.values().find_map(|stored| Some((stored, misshaped(self.source, stored)?))) {
+            None => Ok(()),
+            Some((stored, (name, found))) => {
+                let want = &stored.shape;
+                Err(self.fail(format!("tensor {name:?} has shape {found:?}, the configuration asks for {want:?}")))
             }
         }
-        Ok(())
     }
 
     fn refuse_unused(&self, understood: &Understood) -> Result<()> {
@@ -198,6 +202,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Names of missing tensors after which no more are looked for.
+const MOST_MISSING: usize = 100;
+
+/// A tensor of another shape than the weight needs, and its shape.
+fn misshaped<'a>(source: &'a dyn WeightSource, stored: &'a Stored) -> Option<(&'a String, &'a [usize])> {
+    stored.tensors.iter().find_map(|name| Some((name, source.shape(name).filter(|found| *found != stored.shape)?)))
+}
+
 /// Our beginning of tensor names and the file's, where they differ: the first pair under which the embedding is found.
 fn root<'a>(source: &dyn WeightSource, understood: &'a Understood) -> Option<(&'a str, &'a str)> {
     let ours = (understood.locate)(&understood.spec, Weight::global(Part::Embed)).tensors;
@@ -213,8 +225,9 @@ fn root<'a>(source: &dyn WeightSource, understood: &'a Understood) -> Option<(&'
 /// Stacks being filled, one for each kind of matrix; vectors as they are.
 struct Stacks {
     keep: Option<Keep>,
-    /// Of each kind: how many matrices, and those filled so far.
+    /// Of each kind: how many matrices, and how many are filled so far.
     counts: BTreeMap<Part, usize>,
+    filled: BTreeMap<Part, usize>,
     panels: BTreeMap<Part, Stack>,
     rows: BTreeMap<Part, Vec<Arc<dyn RowSource>>>,
     slots: BTreeMap<Weight, usize>,
@@ -233,7 +246,8 @@ impl Stacks {
             Residence::Stored => None,
         };
         let (panels, rows) = (BTreeMap::new(), BTreeMap::new());
-        Self { keep, counts, panels, rows, slots: BTreeMap::new(), vectors: BTreeMap::new() }
+        let (slots, vectors) = (BTreeMap::new(), BTreeMap::new());
+        Self { keep, counts, filled: BTreeMap::new(), panels, rows, slots, vectors }
     }
 
     fn add(&mut self, reader: &Reader, spec: &ModelSpec, processing: &Processing, w: Weight) -> Result<()> {
@@ -243,8 +257,10 @@ impl Stacks {
             self.vectors.insert(w, tensor(values, shape)?.into());
             return Ok(());
         }
-        let slot = self.slots.keys().filter(|x| x.part == w.part).count();
-        self.slots.insert(w, slot);
+        let filled = self.filled.entry(w.part).or_insert(0);
+        self.slots.insert(w, *filled);
+        let slot = *filled;
+        *filled += 1;
         match self.keep {
             None => {
                 let unpacked = || -> Result<Arc<dyn RowSource>> {
