@@ -60,6 +60,15 @@ pub(crate) fn open(args: &ModelArgs, common: &Common, printer: &Printer) -> Resu
     Ok(Model::open_with(&path, &LoadOptions { residence, processing, device })?)
 }
 
+/// Opens a model of which nothing is computed: its weights are checked, and stay in their file where they can.
+pub(crate) fn open_to_look(args: &ModelArgs, common: &Common, printer: &Printer) -> Result<Model> {
+    if args.fold_norms || args.centre_writing || args.centre_unembed {
+        return open(args, common, printer);
+    }
+    let options = LoadOptions { residence: Residence::Stored, ..LoadOptions::default() };
+    Ok(Model::open_with(&path_of(&args.model, printer)?, &options)?)
+}
+
 /// Opens a model with plain settings.
 pub(crate) fn open_plain(model: &str, common: &Common, printer: &Printer) -> Result<Model> {
     let device = device_named(&common.device)?;

@@ -180,6 +180,8 @@ impl Hooks {
 
     /// Checks that every site exists in the model, and brings each under its first name.
     pub(crate) fn resolve(&mut self, spec: &ModelSpec) -> Result<()> {
+        // A site that this run does not come to must not show what an earlier one read.
+        self.values.clear();
         if self.resolved {
             return Ok(());
         }

@@ -8,7 +8,8 @@ use crate::open_model;
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &ModelInfo, common: &Common, printer: &Printer) -> Result<()> {
-    let model = open_model::open(&settings.model, common, printer)?;
+    // Nothing is computed, so weights are left where they are.
+    let model = open_model::open_to_look(&settings.model, common, printer)?;
     let s = &model.spec;
     printer.line(format!("{} ({}, {:.1} M parameters)", model.path.display(), s.family, s.n_parameters() as f64 / 1e6));
     printer.line(format!("layers     {}", s.n_layers));
@@ -20,7 +21,7 @@ pub(crate) fn run(settings: &ModelInfo, common: &Common, printer: &Printer) -> R
     printer.line(format!("context    {}", s.max_positions));
     printer.line(format!("tokenizer  {}", if model.tokenizer.is_some() { "yes" } else { "none" }));
     printer.line(format!("chat       {}", if model.chat.is_some() { "yes" } else { "none" }));
-    printer.line(format!("matrices   {:.1} MiB in memory", model.weights.matrix_bytes() as f64 / (1 << 20) as f64));
+    printer.line(format!("weights    {:.1} MiB as stored", model.weights.matrix_bytes() as f64 / (1 << 20) as f64));
     let sites: Vec<Value> = s
         .sites()
         .iter()
