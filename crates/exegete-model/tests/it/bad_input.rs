@@ -296,6 +296,7 @@ fn chat_templates_come_to_an_end() {
         ("{{ ('a' * 9999999).replace('a', 'b' * 9999999) }}", "fuel"),
         ("{{ '{:1000000000}'.format(1) }}", "fuel"),
         ("{{ ('a' * 9999999).join(['b'] * 9999) }}", "fuel"),
+        ("{{ ','.join(['b'] * 6000000) }}", "fuel"),
         ("{{ messages | slice(1000000000) | list }}", "fuel"),
         ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "contains itself"),
         ("{% set ns = namespace() %}{% set ns.a = [{'b': ns}] %}{{ ns == ns }}", "contains itself"),
