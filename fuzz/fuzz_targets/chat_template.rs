@@ -10,9 +10,9 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What a rendering may take: the fuel that the reader grants pays for about 64 MB, and a list may be twice as large as its
+/// What a rendering may take: the fuel that the reader grants pays for 16 MB, and what is built may be twice as large as its
 /// slots while it grows.
-const MOST_BYTES: usize = 128 << 20;
+const MOST_BYTES: usize = 64 << 20;
 
 fuzz_target!(
     init: {
