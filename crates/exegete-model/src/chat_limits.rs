@@ -9,8 +9,8 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 /// About as many steps of the engine, and 64 bytes of text each. The longest conversation that fits into a context needs
-/// a hundredth of this.
-const FUEL: u64 = 2_000_000;
+/// a third of this, and all of it takes less than a second.
+const FUEL: u64 = 250_000;
 /// How deeply what is assigned to a name may be nested.
 const MOST_NESTED: usize = 32;
 /// How deeply macros and loops may call themselves: types of tools' arguments are written out by such macros.
@@ -31,6 +31,14 @@ pub(crate) fn set(env: &mut Environment) {
     env.set_fuel(Some(FUEL));
     env.set_recursion_limit(MOST_CALLS);
     env.set_unknown_method_callback(method);
+    // A list that repeats itself costs nothing to make, and its text less than the writing of its items takes.
+    env.set_formatter(|out, state, value| {
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => drop(checked(state, value.clone(), true)?),
+            _ => {}
+        }
+        minijinja::escape_formatter(out, state, value)
+    });
     env.add_filter(FOR_NAME, |state: &State, value: Value| checked(state, value, true));
     env.add_filter(FOR_ATTRIBUTE, |state: &State, value: Value| checked(state, value, false));
 }
@@ -71,21 +79,23 @@ fn checked(state: &State, value: Value, namespaces: bool) -> Result<Value, Error
             if is_namespace && !namespaces {
                 return fail("a namespace is assigned to an attribute, which could make a value that contains itself");
             }
-            let before = next.len();
-            match value.kind() {
-                ValueKind::Seq | ValueKind::Iterable => next.extend(value.try_iter()?),
-                ValueKind::Map => next.extend(value.try_iter()?.filter_map(|key| value.get_item(&key).ok())),
-                _ => {}
+            let is_map = value.kind() == ValueKind::Map;
+            if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+                continue;
             }
-            // One list may stand in many places, so that there are more values here than were ever made.
-            state.consume_fuel((next.len() - before) as u64)?;
+            for item in value.try_iter()? {
+                // One by one, since a list may be said to be longer than there is memory for; and one list may stand in
+                // many places, so that there are more values here than were ever made.
+                state.consume_fuel(1)?;
+                next.push(if is_map { value.get_item(&item)? } else { item });
+            }
         }
         if next.is_empty() {
             return Ok(value);
         }
         level = next;
     }
-    fail("a value is nested too deeply to be assigned")
+    fail("a value is nested too deeply to be assigned or written")
 }
 
 /// Python's methods of texts and lists, paid for before they run: the engine charges for what a method returns only once
@@ -97,15 +107,15 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
             ("replace", [old, new, ..]) => text.matches(old.as_str().unwrap_or_default()).count() as u64 * len(new),
             ("format", _) => numbers(text),
             ("join", [items]) => {
-                let mut sum = 0u64;
                 for item in items.try_iter()? {
                     if item.as_str().is_none() {
                         let detail = format!("join takes texts; {} was found among them", item.kind());
                         return Err(Error::new(ErrorKind::InvalidOperation, detail));
                     }
-                    sum = sum.saturating_add(len(&item)).saturating_add(len(value));
+                    // A step for each item beside its text, and at once: a list of millions is made in one step.
+                    state.consume_fuel(1 + (len(&item) + len(value)) / 64)?;
                 }
-                sum
+                0
             }
             _ => 0,
         };

@@ -146,8 +146,8 @@ fn absurd_gguf_lengths_are_refused_before_memory_is_taken() {
 fn absurd_numbers_are_refused_before_memory_is_taken() {
     use serde_json::json;
     let most = 1u64 << 40;
-    type Case<'a> = (&'a str, &'a [(&'a str, serde_json::Value)], &'a [&'a str]);
-    let cases: [Case; 10] = [
+    type Changes<'a> = &'a [(&'a str, serde_json::Value)];
+    let cases: [(&str, Changes, &[&str]); 10] = [
         ("families/llama2", &[("head_dim", json!(most))], &["config.json", "head width", "1099511627776"]),
         ("families/gpt_neox", &[("hidden_size", json!(u64::MAX))], &["config.json", "model width"]),
         ("families/gpt_neox", &[("rotary_pct", json!(1e300))], &["config.json", "rotated", "width"]),
@@ -294,9 +294,11 @@ fn chat_templates_come_to_an_end() {
     for (template, part) in [
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "fuel"),
         ("{{ 'ab' * 1000000000 }}", "fuel"),
-        ("{{ ('a' * 9999999).replace('a', 'b' * 9999999) }}", "fuel"),
+        ("{{ ('a' * 999999).replace('a', 'b' * 9999999) }}", "fuel"),
         ("{{ '{:1000000000}'.format(1) }}", "fuel"),
-        ("{{ ('a' * 9999999).join(['b'] * 9999) }}", "fuel"),
+        ("{{ ('a' * 999999).join(['b'] * 9999) }}", "fuel"),
+        ("{{ ','.join(['b'] * 600000) }}", "fuel"),
+        ("{{ [1, 2] * 10000000 }}", "fuel"),
         ("{{ messages | slice(1000000000) | list }}", "fuel"),
         ("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "contains itself"),
         ("{% set ns = namespace() %}{% set ns.a = [{'b': ns}] %}{{ ns == ns }}", "contains itself"),
