@@ -24,9 +24,9 @@ pub(crate) struct Common {
     /// Seed of everything drawn at random
     #[arg(long, global = true, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Threads; 0 takes all cores
-    #[arg(long, global = true, default_value_t = 0)]
-    pub(crate) threads: usize,
+    /// Threads, up to 1024; 0 takes all cores
+    #[arg(long, global = true, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1024))]
+    pub(crate) threads: u64,
     /// Where products are computed: cpu, cuda or cuda:N (in a build with --features cuda)
     #[arg(long, global = true, default_value = "cpu")]
     pub(crate) device: String,
@@ -212,7 +212,7 @@ pub(crate) struct PromptArgs {
 
 /// What is written at sites while a model runs.
 #[derive(ClapArgs)]
-#[command(next_help_heading = "Edits")]
+#[command(next_help_heading = "Edits, applied in this order whatever the order they are typed in")]
 pub(crate) struct EditArgs {
     /// Add SCALE times a direction at a site; repeatable. DIRECTION: FILE.safetensors[#name], SAE@latent or
     /// tokens('a')-tokens('b')

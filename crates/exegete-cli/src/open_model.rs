@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use exegete_harvest::Progress;
 use exegete_hub::{DownloadEvent, Hub, Reference, looks_like_reference};
 use exegete_model::{LoadOptions, Model, Processing, Residence};
@@ -50,6 +50,9 @@ pub(crate) fn residence(common: &Common) -> Residence {
 /// Opens a model as it was asked for.
 pub(crate) fn open(args: &ModelArgs, common: &Common, printer: &Printer) -> Result<Model> {
     let path = path_of(&args.model, printer)?;
+    if args.stored_weights && common.dtype == Dtype::Bf16 {
+        bail!("--stored-weights keeps weights as they are, which --dtype bf16 would change; give one of the two");
+    }
     let residence = if args.stored_weights { Residence::Stored } else { residence(common) };
     let processing = Processing {
         fold_norms: args.fold_norms,

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use exegete_base::Site;
+use exegete_base::axes::Axis;
 use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_sae::Dictionary;
 use exegete_sae::formats::saelens;
@@ -19,6 +20,10 @@ use crate::{MethodError, Result};
 /// # Errors
 /// A name of no known form, a missing file, tensor or latent, a vector of another width than the site's.
 pub fn resolve(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
+    if site.kind.row().axes.contains(&Axis::Keys) {
+        let detail = format!("{site} has a value for each key, so no direction of a fixed width fits it");
+        return Err(MethodError::Request(detail));
+    }
     let vector = if name.starts_with("tokens(") {
         from_tokens(name, model, site)?
     } else if let Some((dir, latent)) = name.rsplit_once('@') {

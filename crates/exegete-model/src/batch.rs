@@ -13,6 +13,9 @@ pub struct Batch {
     pub lens_B: Vec<usize>,
     /// Positions of each row that are its prompt, for edits that ask; empty where everything in this run is.
     pub prompts_B: Vec<usize>,
+    /// Tokens that stand before each row in a cache, for what looks back at a text's tokens (the repetition penalty);
+    /// empty for none.
+    pub before_B: Vec<Vec<u32>>,
     /// The context for which rotations that depend on its length are chosen; by default the longest row, or the room
     /// in the cache.
     pub context: Option<usize>,
@@ -57,7 +60,7 @@ impl Batch {
             .iter()
             .scan(0, |at, len| {
                 *at += len;
-                Some(*at as u32 - 1)
+                Some((*at as u32).saturating_sub(1))
             })
             .collect()
     }

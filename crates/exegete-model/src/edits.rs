@@ -23,8 +23,11 @@ impl Vectors {
             Self::PerRow(rows) => Ok(f(rows.get(place.row).ok_or_else(|| missing(rows.len()))?)),
             Self::PerPlace(t) => {
                 let (b, len, d) = t.dims3()?;
-                if place.row >= b || place.position >= len {
+                if place.row >= b {
                     return Err(missing(b));
+                }
+                if place.position >= len {
+                    return Err(TensorError::Index { op: "edit position", index: place.position as u64, len });
                 }
                 let at = (place.row * len + place.position) * d;
                 Ok(f(&f32s(t)?[at..at + d]))
@@ -158,7 +161,10 @@ impl SiteFn for AddAtNorm {
         map_rows(x_ND, places, |row, place| {
             self.vectors.with(place, |v| {
                 check_len(v.len(), row.len())?;
-                let by = self.scale * norm(row) / norm(v).max(f32::MIN_POSITIVE);
+                let by = match norm(v) {
+                    0.0 => 0.0,
+                    length => self.scale * norm(row) / length,
+                };
                 row.iter_mut().zip(v).for_each(|(x, v)| *x += by * v);
                 Ok(())
             })?
@@ -172,7 +178,10 @@ impl SiteFn for AddAtNorm {
         for ((x, g), place) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)).zip(places) {
             let by = self.vectors.with(*place, |v| {
                 let along: f32 = g.iter().zip(v).map(|(g, v)| g * v).sum();
-                self.scale * along / (norm(v) * norm(x)).max(f32::MIN_POSITIVE)
+                match norm(v) * norm(x) {
+                    0.0 => 0.0,
+                    lengths => self.scale * along / lengths,
+                }
             })?;
             g.iter_mut().zip(x).for_each(|(g, x)| *g += by * x);
         }

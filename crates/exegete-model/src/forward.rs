@@ -48,8 +48,8 @@ impl Model {
         self.run_blocks(tape, &layout, (0, resid), cache, hooks, logits)
     }
 
-    /// Runs a batch from residual vectors that enter a layer: `ids` are looked at by edits only. With a cache, its
-    /// positions before this run are there for the layers that are run.
+    /// Runs a batch from residual vectors that enter a layer: `ids` are looked at by edits only. A cache goes
+    /// with layer 0 alone.
     ///
     /// # Shapes
     /// `resid [.., D] with a row for each token -> logits as asked for`
@@ -71,6 +71,10 @@ impl Model {
         if layer >= self.spec.n_layers {
             let detail = format!("layer {layer} does not exist; the model has layers 0..={}", self.spec.n_layers - 1);
             return Err(ModelError::Request(detail));
+        }
+        if layer > 0 && cache.is_some() {
+            let detail = "a cache holds every layer's keys, which a run from a later layer does not make";
+            return Err(ModelError::Request(format!("{detail}; run without one")));
         }
         if resid.tensor().elem_count() != n * d || resid.tensor().dims().last() != Some(&d) {
             let detail = format!("residuals {:?} for {n} tokens of width {d}", resid.tensor().dims());
@@ -108,6 +112,13 @@ impl Model {
         hooks: &mut Hooks,
         logits: Logits,
     ) -> Result<Option<Value>> {
+        if let Some(stop) = hooks.stop_after_layer.filter(|l| !(first..self.spec.n_layers).contains(l)) {
+            let detail = format!(
+                "the run was to stop behind layer {stop}, but it runs layers {first}..={}",
+                self.spec.n_layers - 1
+            );
+            return Err(ModelError::Request(detail));
+        }
         for layer in first..self.spec.n_layers {
             resid = self.block(layer, layout).run(tape, resid, cache.as_deref_mut(), hooks)?;
             if hooks.stop_after_layer == Some(layer) {
@@ -192,6 +203,8 @@ impl Model {
             Logits::All => n,
         };
         let logit_values = n_logits.saturating_mul(s.vocab_size);
+        let tapped = hooks.tapped().map(|site| s.site_width(site, layout.n_keys())).fold(0usize, usize::saturating_add);
+        let per_layer = per_layer.saturating_add(tapped);
         let bytes = n.saturating_mul(per_layer).saturating_mul(kept).saturating_add(logit_values).saturating_mul(4);
         let what = || format!("a run of {n} tokens in {} rows", layout.rows.len());
         crate::memory::check(

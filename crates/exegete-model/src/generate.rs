@@ -145,14 +145,8 @@ impl Model {
     pub fn generate(&self, prompts: &[Vec<u32>], options: &GenerateOptions, hooks: &mut Hooks) -> Result<Generation> {
         let batch = Batch::rows(prompts);
         let longest = batch.lens_B.iter().copied().max().unwrap_or(0);
-        let (wanted, most) = (longest + options.max_new_tokens.saturating_sub(1), self.spec.max_positions);
-        if wanted > most {
-            let detail = format!("{longest} prompt tokens and {} new ones", options.max_new_tokens);
-            return Err(ModelError::Request(format!(
-                "{detail} are more than the model's context of {most}; ask for fewer"
-            )));
-        }
-        let mut cache = KvCache::new(&self.spec, batch.n_rows(), longest + options.max_new_tokens)?;
+        self.check_room(longest, options.max_new_tokens)?;
+        let mut cache = KvCache::new(&self.spec, batch.n_rows(), longest.saturating_add(options.max_new_tokens))?;
         self.generate_behind(&mut cache, batch, options, hooks)
     }
 
@@ -168,11 +162,18 @@ impl Model {
         hooks: &mut Hooks,
     ) -> Result<Generation> {
         options.sampling.check()?;
+        if hooks.stop_after_layer.is_some() {
+            return Err(ModelError::Request("generation needs every layer, but the hooks stop the run at one".into()));
+        }
         let n_rows = batch.n_rows();
+        let longest = batch.lens_B.iter().enumerate().map(|(row, n)| cache.len(row) + n).max().unwrap_or(0);
+        self.check_room(longest, options.max_new_tokens)?;
         let mut had: Vec<Vec<u32>> = Vec::new();
         let mut from = 0;
-        for len in &batch.lens_B {
-            had.push(batch.ids[from..from + len].to_vec());
+        for (row, len) in batch.lens_B.iter().enumerate() {
+            let mut ids = batch.before_B.get(row).cloned().unwrap_or_default();
+            ids.extend_from_slice(&batch.ids[from..from + len]);
+            had.push(ids);
             from += len;
         }
         let prompts_B: Vec<usize> = match batch.prompts_B.as_slice() {
@@ -187,6 +188,11 @@ impl Model {
             let logits = f32s(logits.tensor())?;
             let mut next = Vec::with_capacity(n_rows);
             for (row, logits) in logits.chunks_exact(self.spec.vocab_size).enumerate() {
+                if logits.iter().any(|x| x.is_nan()) || !logits.iter().any(|x| x.is_finite()) {
+                    return Err(ModelError::Request(format!(
+                        "the logits of row {row} at step {i} are not numbers; an edit may be too strong"
+                    )));
+                }
                 let id = options.sampling.draw(logits, &had[row], row, i);
                 next.push(id);
                 had[row].push(id);
@@ -206,6 +212,17 @@ impl Model {
             step = Batch { prompts_B: prompts_B.clone(), context: step.context, ..Batch::uniform(next, n_rows) };
         }
         Ok(Generation { ids, stops: stops.into_iter().map(|s| s.unwrap_or(Stop::Length)).collect() })
+    }
+
+    /// Refuses a text that would outgrow the model, before any of it is made.
+    fn check_room(&self, longest: usize, new: usize) -> Result<()> {
+        let most = self.spec.max_positions;
+        match longest.saturating_add(new.saturating_sub(1)) > most {
+            true => Err(ModelError::Request(format!(
+                "{longest} prompt tokens and {new} new ones are more than the model's context of {most}; ask for fewer"
+            ))),
+            false => Ok(()),
+        }
     }
 
     fn stop_text(&self, ids: &[u32], texts: &[String]) -> Result<Option<String>> {

@@ -100,11 +100,17 @@ impl Edit {
     }
 }
 
-/// What to read and write in one run. Edits come before taps at a site, and in their order.
+/// What to read and write in one run. Edits come before taps at a site, and in the order in which they were added.
 #[derive(Default)]
 pub struct Hooks {
-    edits: HashMap<Site, Vec<Edit>>,
-    taps: HashMap<Site, bool>,
+    edits: Vec<Edit>,
+    /// Tokens that each edit has touched since the hooks were made.
+    touched: Vec<usize>,
+    taps: Vec<(Site, bool)>,
+    /// Where the edits act and the taps read in the model of the last run, each site under its first name.
+    edits_at: HashMap<Site, Vec<usize>>,
+    taps_at: HashMap<Site, bool>,
+    first_names: HashMap<Site, Site>,
     values: HashMap<Site, Value>,
     weights: HashMap<Weight, Option<Value>>,
     /// The last layer to run; no logits then.
@@ -112,8 +118,6 @@ pub struct Hooks {
     /// Whether blocks that nothing is read from are computed again for the backward pass, instead of being kept: a
     /// block's inner values then exist one block at a time.
     pub recompute: bool,
-    /// Whether the names of the sites were already resolved for the model at hand.
-    resolved: bool,
 }
 
 impl Hooks {
@@ -125,24 +129,22 @@ impl Hooks {
     /// Adds an edit.
     #[must_use]
     pub fn edit(mut self, edit: Edit) -> Self {
-        self.edits.entry(edit.site).or_default().push(edit);
-        self.resolved = false;
+        self.edits.push(edit);
+        self.touched.push(0);
         self
     }
 
     /// Reads a site.
     #[must_use]
     pub fn tap(mut self, site: Site) -> Self {
-        self.taps.entry(site).or_default();
-        self.resolved = false;
+        self.taps.push((site, false));
         self
     }
 
     /// Reads a site and lets gradients be asked for there.
     #[must_use]
     pub fn watch(mut self, site: Site) -> Self {
-        self.taps.insert(site, true);
-        self.resolved = false;
+        self.taps.push((site, true));
         self
     }
 
@@ -170,7 +172,12 @@ impl Hooks {
     /// What the last run read at a site: the axes of the site table, or all tokens in one axis in place of batch and
     /// position where rows differ in length.
     pub fn value(&self, site: Site) -> Option<&Value> {
-        self.values.get(&site)
+        self.values.get(self.first_names.get(&site).unwrap_or(&site))
+    }
+
+    /// The edits that have touched no token in any run so far: their positions, rows or steps did not come up.
+    pub fn untouched(&self) -> impl Iterator<Item = &Edit> {
+        self.edits.iter().zip(&self.touched).filter(|(_, n)| **n == 0).map(|(edit, _)| edit)
     }
 
     /// A watched weight as the last run used it, to ask its gradient by.
@@ -182,19 +189,16 @@ impl Hooks {
     pub(crate) fn resolve(&mut self, spec: &ModelSpec) -> Result<()> {
         // A site that this run does not come to must not show what an earlier one read.
         self.values.clear();
-        if self.resolved {
-            return Ok(());
+        let (mut edits_at, mut taps_at, mut first_names) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (i, edit) in self.edits.iter().enumerate() {
+            edits_at.entry(spec.site(edit.site)?).or_insert_with(Vec::new).push(i);
         }
-        let mut edits: HashMap<Site, Vec<Edit>> = HashMap::new();
-        for (site, list) in std::mem::take(&mut self.edits) {
-            edits.entry(spec.site(site)?).or_default().extend(list);
+        for (site, watched) in &self.taps {
+            let first = spec.site(*site)?;
+            *taps_at.entry(first).or_insert(false) |= watched;
+            first_names.insert(*site, first);
         }
-        self.edits = edits;
-        let aliases: Vec<(Site, bool)> = self.taps.drain().collect();
-        for (site, watched) in aliases {
-            *self.taps.entry(spec.site(site)?).or_default() |= watched;
-        }
-        self.resolved = true;
+        (self.edits_at, self.taps_at, self.first_names) = (edits_at, taps_at, first_names);
         Ok(())
     }
 
@@ -211,25 +215,37 @@ impl Hooks {
 
     /// Whether a backward pass will be asked for.
     pub(crate) fn records(&self) -> bool {
-        !self.weights.is_empty() || self.taps.values().any(|watched| *watched)
+        !self.weights.is_empty() || self.taps.iter().any(|(_, watched)| *watched)
+    }
+
+    /// The sites that are read.
+    pub(crate) fn tapped(&self) -> impl Iterator<Item = Site> {
+        self.taps_at.keys().copied()
     }
 
     /// Whether anything happens at a site.
     pub(crate) fn wants(&self, site: Site) -> bool {
-        !(self.edits.is_empty() && self.taps.is_empty())
-            && (self.edits.contains_key(&site) || self.taps.contains_key(&site))
+        self.edits_at.contains_key(&site) || self.taps_at.contains_key(&site)
     }
 
     /// Whether anything is read in a layer, or a weight of it is watched.
     pub(crate) fn looks_into(&self, layer: usize) -> bool {
-        self.taps.keys().any(|s| s.layer == Some(layer)) || self.weights.keys().any(|w| w.layer == Some(layer))
+        self.taps_at.keys().any(|s| s.layer == Some(layer)) || self.weights.keys().any(|w| w.layer == Some(layer))
     }
 
-    /// The edits of one layer alone.
+    /// The edits of one layer alone, for a block that is run again.
     pub(crate) fn edits_of(&self, layer: usize) -> Self {
-        let edits = self.edits.iter().filter(|(site, _)| site.layer == Some(layer));
-        let edits = edits.map(|(site, list)| (*site, list.clone())).collect();
-        Self { edits, resolved: true, ..Self::default() }
+        let mut sites: Vec<(&Site, &Vec<usize>)> =
+            self.edits_at.iter().filter(|(site, _)| site.layer == Some(layer)).collect();
+        sites.sort();
+        let (mut edits, mut edits_at) = (Vec::new(), HashMap::new());
+        for (site, list) in sites {
+            let from = edits.len();
+            edits.extend(list.iter().map(|i| self.edits[*i].clone()));
+            edits_at.insert(*site, (from..edits.len()).collect());
+        }
+        let touched = vec![0; edits.len()];
+        Self { edits, touched, edits_at, ..Self::default() }
     }
 
     /// Passes a value through a site. `x` is `[N, width]`, the site's inner axes joined.
@@ -244,13 +260,15 @@ impl Hooks {
             return Ok(x);
         }
         let mut x = x;
-        for edit in self.edits.get(&site).into_iter().flatten() {
+        for i in self.edits_at.get(&site).into_iter().flatten() {
+            let edit = &self.edits[*i];
             let (rows, places) = at.select(edit);
             if !rows.is_empty() {
+                self.touched[*i] += rows.len();
                 x = at.tape.edit(&x, width, &edit.f, &rows, &places)?;
             }
         }
-        if let Some(watched) = self.taps.get(&site) {
+        if let Some(watched) = self.taps_at.get(&site) {
             let inner = site.kind.row().axes.iter().filter_map(|axis| match axis {
                 Axis::Keys => Some(n_keys),
                 other => at.spec.axis_len(*other),

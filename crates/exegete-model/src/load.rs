@@ -73,6 +73,8 @@ impl Model {
             let understood = families::understand_config(&dir.join("model.safetensors"), &config)?;
             (source, understood)
         };
+        let mut understood = understood;
+        add_generation_ends(dir, &mut understood.spec)?;
         let tokenizer = match dir.join("tokenizer.json").exists() {
             true => Some(Tokenizer::from_dir(dir, understood.spec.bos_id)?),
             false => None,
@@ -133,4 +135,22 @@ impl Model {
             ))
         })
     }
+}
+
+/// Adds the tokens that end a turn: instruct models often name them in `generation_config.json` alone.
+fn add_generation_ends(dir: &Path, spec: &mut ModelSpec) -> Result<()> {
+    let path = dir.join("generation_config.json");
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
+    let config: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
+    let ids = match &config["eos_token_id"] {
+        serde_json::Value::Array(list) => list.clone(),
+        one => vec![one.clone()],
+    };
+    for id in ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())) {
+        if !spec.eos_ids.contains(&id) {
+            spec.eos_ids.push(id);
+        }
+    }
+    Ok(())
 }

@@ -32,7 +32,7 @@ fn human(bytes: usize) -> String {
     }
 }
 
-/// What the system has to give without swapping, where it says so, with what this process keeps for reuse.
+/// What the system has to give without swapping, where it says so.
 fn available_bytes() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;

@@ -247,6 +247,11 @@ impl Tokenizer {
         }
     }
 
+    /// Every token that is spelled like this, to the byte.
+    pub fn ids_spelled(&self, text: &str) -> Vec<u32> {
+        (0..self.n_ids as u32).filter(|id| self.token_bytes(*id) == text.as_bytes()).collect()
+    }
+
     /// A token as text, for people.
     pub fn token_text(&self, id: u32) -> String {
         String::from_utf8_lossy(&self.token_bytes(id)).into_owned()

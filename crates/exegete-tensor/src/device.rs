@@ -55,7 +55,7 @@ pub fn device_named(name: &str) -> Result<Option<Device>> {
         return unavailable("a device is cpu, cuda or cuda:N".into());
     };
     match kind {
-        "cpu" => Ok(None),
+        "cpu" if !name.contains(':') => Ok(None),
         "cuda" => cuda(number).or_else(unavailable),
         _ => unavailable("a device is cpu, cuda or cuda:N".into()),
     }

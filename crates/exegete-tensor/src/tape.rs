@@ -5,6 +5,7 @@
 //! else. [`Tape::gradients`] may be called any number of times, for any recorded values.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::Tensor;
 
@@ -14,7 +15,8 @@ use crate::{Result, TensorError, ops};
 #[derive(Debug, Clone)]
 pub struct Value {
     pub(crate) tensor: Tensor,
-    pub(crate) node: Option<usize>,
+    /// The tape that recorded it, and its place there.
+    node: Option<(u64, usize)>,
 }
 
 impl Value {
@@ -50,10 +52,17 @@ struct Node {
     backward: Option<Backward>,
 }
 
-/// Records ops for the backward pass.
-#[derive(Default)]
+/// Records ops for the backward pass. To one tape, what another recorded is a constant.
 pub struct Tape {
+    id: u64,
     nodes: RefCell<Vec<Node>>,
+}
+
+impl Default for Tape {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), nodes: RefCell::default() }
+    }
 }
 
 impl Tape {
@@ -64,9 +73,9 @@ impl Tape {
 
     /// A value whose gradient can be asked for, and through which gradients flow on.
     ///
-    /// A value that is already recorded is returned as it is.
+    /// A value that this tape has already recorded is returned as it is.
     pub fn watch(&self, value: &Value) -> Value {
-        if value.node.is_some() {
+        if self.node(value).is_some() {
             return value.clone();
         }
         self.push(value.tensor.clone(), Vec::new(), None)
@@ -74,16 +83,22 @@ impl Tape {
 
     /// Records `output = op(operands)` if any operand is recorded; `backward` is built only then.
     pub(crate) fn record(&self, output: Tensor, operands: &[&Value], backward: impl FnOnce() -> Backward) -> Value {
-        if operands.iter().all(|v| v.node.is_none()) {
+        let nodes: Vec<Option<usize>> = operands.iter().map(|v| self.node(v)).collect();
+        if nodes.iter().all(Option::is_none) {
             return output.into();
         }
-        self.push(output, operands.iter().map(|v| v.node).collect(), Some(backward()))
+        self.push(output, nodes, Some(backward()))
+    }
+
+    /// Where this tape recorded a value.
+    fn node(&self, value: &Value) -> Option<usize> {
+        value.node.filter(|(tape, _)| *tape == self.id).map(|(_, node)| node)
     }
 
     fn push(&self, tensor: Tensor, operands: Vec<Option<usize>>, backward: Option<Backward>) -> Value {
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { operands, backward });
-        Value { tensor, node: Some(nodes.len() - 1) }
+        Value { tensor, node: Some((self.id, nodes.len() - 1)) }
     }
 
     /// Number of recorded ops, watched values included.
@@ -103,14 +118,14 @@ impl Tape {
     /// `output` or a member of `wrt` is not recorded, or `seed` has another shape than `output`.
     pub fn gradients(&self, output: &Value, seed: &Tensor, wrt: &[&Value]) -> Result<Vec<Tensor>> {
         let nodes = self.nodes.borrow();
-        let last = output.node.ok_or(TensorError::NoGradient("the output depends on no watched value"))?;
+        let last = self.node(output).ok_or(TensorError::NoGradient("the output depends on no watched value"))?;
         if seed.dims() != output.tensor.dims() {
             let detail = format!("seed {:?} for an output {:?}", seed.dims(), output.tensor.dims());
             return Err(TensorError::shape("gradients", detail));
         }
         let mut wanted = vec![false; last + 1];
         for value in wrt {
-            let node = value.node.ok_or(TensorError::NoGradient("a value asked for was not watched"))?;
+            let node = self.node(value).ok_or(TensorError::NoGradient("a value asked for was not watched"))?;
             if node <= last {
                 wanted[node] = true;
             }
@@ -140,7 +155,7 @@ impl Tape {
             }
         }
         wrt.iter()
-            .map(|v| match v.node.and_then(|n| grads.get(n).cloned().flatten()) {
+            .map(|v| match self.node(v).and_then(|n| grads.get(n).cloned().flatten()) {
                 Some(grad) => Ok(grad),
                 None => crate::zeros(v.tensor.dims()),
             })

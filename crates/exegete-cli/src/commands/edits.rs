@@ -14,6 +14,7 @@ use exegete_tensor::SiteFn;
 
 use super::numbers;
 use crate::args::EditArgs;
+use crate::printer::Printer;
 
 /// Hooks with the edits asked for, in the order of their flags' list in the help.
 pub(crate) fn hooks(args: &EditArgs, model: &Model) -> Result<Hooks> {
@@ -23,6 +24,13 @@ pub(crate) fn hooks(args: &EditArgs, model: &Model) -> Result<Hooks> {
         hooks = hooks.edit(Edit { site, rows: None, positions: positions.clone(), steps: steps.clone(), f });
     }
     Ok(hooks)
+}
+
+/// Says so where an edit touched nothing: its positions or steps did not come up.
+pub(crate) fn tell_untouched(hooks: &Hooks, printer: &Printer) {
+    for edit in hooks.untouched() {
+        printer.note(&format!("note: the edit at {} touched no token; see --positions and --steps", edit.site));
+    }
 }
 
 fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn>)>> {
@@ -81,9 +89,7 @@ fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn
 fn positions(args: &EditArgs, model: &Model) -> Result<Positions> {
     let Some(text) = &args.positions else { return Ok(Positions::All) };
     if let Some(token) = text.strip_prefix("token:") {
-        let tokenizer = model.tokenizer()?;
-        let ids: Vec<u32> =
-            (0..tokenizer.n_ids() as u32).filter(|id| tokenizer.token_bytes(*id) == token.as_bytes()).collect();
+        let ids = model.tokenizer()?.ids_spelled(token);
         if ids.is_empty() {
             bail!("--positions {text:?}: no token of this model is spelled {token:?} (a leading space counts)");
         }

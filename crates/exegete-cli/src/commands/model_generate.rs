@@ -18,6 +18,10 @@ pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Re
     if settings.samples == 0 {
         bail!("--samples must be at least 1");
     }
+    let sampled = settings.top_k > 0 || settings.top_p != 1.0 || settings.min_p != 0.0 || settings.samples > 1;
+    if settings.temperature == 0.0 && sampled {
+        bail!("--top-k, --top-p, --min-p and --samples draw tokens, which needs a --temperature above 0");
+    }
     let mut hooks = edits::hooks(&settings.edits, &model)?;
     let options = GenerateOptions {
         max_new_tokens: settings.max_new_tokens,
@@ -36,6 +40,7 @@ pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Re
         1 => model.generate(std::slice::from_ref(&ids), &options, &mut hooks)?,
         n => share_prompt(&model, &ids, n, &options, &mut hooks)?,
     };
+    edits::tell_untouched(&hooks, printer);
     let mut samples: Vec<Value> = Vec::new();
     for (new, stop) in generated.ids.iter().zip(&generated.stops) {
         let whole = tokenizer.decode(new)?;
@@ -56,7 +61,9 @@ pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Re
         result["samples"] = json!(samples);
     }
     if settings.logits {
-        let logits = model.run(&Tape::new(), &Batch::one(&ids), None, &mut hooks, Logits::Last)?;
+        let context = Some(ids.len().saturating_add(settings.max_new_tokens));
+        let batch = Batch { context, ..Batch::one(&ids) };
+        let logits = model.run(&Tape::new(), &batch, None, &mut hooks, Logits::Last)?;
         let logits = f32s(logits.context("no logits")?.tensor())?.to_vec();
         let checksum = logits.iter().fold(0, |sum, x| pair_hash(sum, u64::from(x.to_bits()), 0));
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
@@ -82,11 +89,13 @@ fn share_prompt(
     let (last, rest) = ids.split_last().context("an empty prompt")?;
     let mut cache = KvCache::new(&model.spec, 1, rest.len().max(1))?;
     let prompts_B = vec![ids.len(); n];
+    // Rotations that depend on the length of the context are those of the whole text, in the prompt too.
+    let context = Some(ids.len().saturating_add(options.max_new_tokens));
     if !rest.is_empty() {
-        let batch = Batch { prompts_B: vec![ids.len()], ..Batch::one(rest) };
+        let batch = Batch { prompts_B: vec![ids.len()], context, ..Batch::one(rest) };
         model.run(&Tape::new(), &batch, Some(&mut cache), hooks, Logits::None)?;
     }
-    let mut forked = cache.freeze().fork(&vec![0; n], 1 + options.max_new_tokens)?;
-    let batch = Batch { prompts_B, ..Batch::uniform(vec![*last; n], n) };
+    let mut forked = cache.freeze().fork(&vec![0; n], options.max_new_tokens.saturating_add(1))?;
+    let batch = Batch { prompts_B, context, before_B: vec![rest.to_vec(); n], ..Batch::uniform(vec![*last; n], n) };
     Ok(model.generate_behind(&mut forked, batch, options, hooks)?)
 }

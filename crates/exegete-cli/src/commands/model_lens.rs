@@ -1,6 +1,6 @@
 //! `exegete model lens`: what every layer would say at every position.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use exegete_methods::lens::{self, Attribution, Lens as Found};
 use exegete_model::Model;
 use exegete_web::wire::{LensCell, LensRow, LensView};
@@ -35,14 +35,10 @@ pub(crate) fn run(settings: &Lens, common: &Common, printer: &Printer) -> Result
     Ok(())
 }
 
-/// The one token that a text is.
+/// The token that is spelled like this, to the byte.
 fn one_token(model: &Model, text: &str) -> Result<u32> {
-    match model.tokenizer()?.encode_prompt(text)?.as_slice() {
-        [one] => Ok(*one),
-        several => {
-            bail!("--attribute {text:?} is {} tokens; name a single one (a leading space counts)", several.len())
-        }
-    }
+    let found = model.tokenizer()?.ids_spelled(text).first().copied();
+    found.with_context(|| format!("--attribute: no token of this model is spelled {text:?} (a leading space counts)"))
 }
 
 fn view(settings: &Lens, model: &Model, found: &Found, attribution: Option<&Attribution>) -> Result<LensView> {

@@ -145,7 +145,7 @@ fn the_lens_ends_in_what_the_model_says_and_its_page_stands_alone() {
     let html = std::fs::read_to_string(&page).unwrap();
     assert!(html.contains("<table>") && !html.contains("<script") && !html.contains("http://"));
     refused(&["model", "lens", model, "--prompt", "x", "--top", "0"], &["--top"]);
-    refused(&["model", "lens", model, "--prompt", "x", "--attribute", "two words"], &["--attribute", "tokens"]);
+    refused(&["model", "lens", model, "--prompt", "x", "--attribute", "two words"], &["--attribute", "two words"]);
 }
 
 #[test]
@@ -185,6 +185,11 @@ fn edits_name_what_they_cannot_do() {
     refused(&with(&["--clamp", "blocks.1.hook_resid_post:nowhere@3:1"]), &["nowhere"]);
     refused(&with(&["--top-p", "0", "--temperature", "1"]), &["top-p"]);
     refused(&with(&["--samples", "0"]), &["--samples"]);
+    refused(&with(&["--top-k", "5"]), &["--temperature"]);
+    refused(&with(&["--stored-weights", "--dtype", "bf16"]), &["--stored-weights"]);
+    refused(&with(&["--scale", "blocks.2.attn.hook_attn_scores:0"]), &["not numbers"]);
+    let far = run(&with(&["--positions", "99", "--scale", "blocks.0.hook_mlp_out:2"]));
+    assert!(far.status.success() && stderr(&far).contains("touched no token"), "{}", stderr(&far));
     let long = [&["model", "generate", model, "--prompt", "Once", "--max-new-tokens", "600"][..]].concat();
     refused(&long, &["context of 512", "fewer"]);
     refused(&[&with(&["--chat"])[..]].concat(), &["--chat", "no chat template"]);
@@ -208,6 +213,12 @@ fn samples_share_their_prompt_and_depend_on_the_seed_alone() {
     assert_ne!(one["samples"], other["samples"]);
     assert_ne!(one["samples"][0]["ids"], one["samples"][1]["ids"]);
     assert_eq!(run(args("1", "1"))["ids"], one["samples"][0]["ids"], "the first sample is what one alone would be");
+    let penalised = |n: &'static str| {
+        let mut args = args("1", n);
+        args.extend(["--repetition-penalty".to_owned(), "4".to_owned()]);
+        run(args)
+    };
+    assert_eq!(penalised("1")["ids"], penalised("2")["samples"][0]["ids"], "a shared prompt counts as one's own");
     let greedy = |dtype: &'static str| {
         json(&["--dtype", dtype, "model", "generate", model, "--prompt", "Once upon a time", "--max-new-tokens", "8"])
     };

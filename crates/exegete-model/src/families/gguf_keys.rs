@@ -129,7 +129,9 @@ impl<'a> GgufKeys<'a> {
         spec.tied = !self.file.has("output.weight");
         let id = |key: &str| m.size(key).and_then(|v| u32::try_from(v).ok());
         spec.bos_id = id("tokenizer.ggml.bos_token_id");
-        spec.eos_ids = id("tokenizer.ggml.eos_token_id").into_iter().collect();
+        // A turn may end with a token of its own.
+        let ends = ["eos_token_id", "eot_token_id", "eom_token_id"];
+        spec.eos_ids = ends.iter().filter_map(|key| id(&format!("tokenizer.ggml.{key}"))).collect();
         Ok(())
     }
 

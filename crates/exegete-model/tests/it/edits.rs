@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use exegete_base::{Site, SiteKind};
 use exegete_model::edits::{Add, AddAtNorm, ProjectOut, Replace, Scale, ScaleHeads, SetComponent, Vectors};
-use exegete_model::{Batch, Edit, Hooks, KvCache, Logits, Model, Positions};
+use exegete_model::{Batch, Edit, GenerateOptions, Hooks, KvCache, Logits, Model, Positions};
 use exegete_tensor::{SiteFn, Tape, Tensor, Value, f32s, tensor};
 use exegete_testkit::{assert_close, assert_rel_l2, refs_dir};
 
@@ -209,4 +209,66 @@ fn gradients_flow_through_edits() {
         let exact: f32 = f32s(&grad).unwrap().iter().zip(&direction).map(|(g, u)| g * u).sum();
         assert_rel_l2("directional derivative", &[exact], &[numeric], 1e-2);
     }
+}
+
+#[test]
+fn hooks_keep_their_order_their_aliases_and_what_they_were_given() {
+    let model = model();
+    // The same point under two names: what is added first is done first.
+    let (first, alias) = (Site::at(SiteKind::AttnOut, 1), Site::at(SiteKind::AttnModuleOut, 1));
+    let add = || Arc::new(Add { vectors: Vectors::One(wave(32)), scale: 3.0 });
+    let zero = || Arc::new(Scale(0.0));
+    let run = |mut hooks: Hooks| {
+        logits(&model, &mut hooks);
+        f32s(hooks.value(alias).unwrap().tensor()).unwrap().to_vec()
+    };
+    let added_last =
+        run(Hooks::none().edit(Edit::everywhere(alias, zero())).edit(Edit::everywhere(first, add())).tap(alias));
+    assert_close("added last", &added_last[..32], &wave(32).iter().map(|x| 3.0 * x).collect::<Vec<f32>>(), 1e-6);
+    let added_first =
+        run(Hooks::none().edit(Edit::everywhere(first, add())).edit(Edit::everywhere(alias, zero())).tap(alias));
+    assert!(added_first.iter().all(|x| *x == 0.0));
+    // A run that is refused loses nothing.
+    let plain = logits(&model, &mut Hooks::none());
+    let mut hooks = Hooks::none().edit(Edit::everywhere(first, zero()));
+    assert!(model.run(&Tape::new(), &Batch::one(&[99]), None, &mut hooks, Logits::All).is_err());
+    assert_ne!(logits(&model, &mut hooks), plain);
+    assert_eq!(hooks.untouched().count(), 0);
+    let far = Edit::everywhere(first, zero()).at(Positions::At(vec![40]));
+    let mut hooks = Hooks::none().edit(far);
+    assert_eq!(logits(&model, &mut hooks), plain);
+    assert_eq!(hooks.untouched().count(), 1);
+    let mut hooks = Hooks::none().stop_after(7);
+    let error = model.run(&Tape::new(), &batch(), None, &mut hooks, Logits::All).err().unwrap().to_string();
+    assert!(error.contains("layer 7"), "{error}");
+}
+
+#[test]
+fn nothing_added_at_any_length_is_nothing_and_what_is_no_number_is_told() {
+    let model = model();
+    let plain = logits(&model, &mut Hooks::none());
+    let site = Site::at(SiteKind::ResidMid, 1);
+    let nothing = Arc::new(AddAtNorm { vectors: Vectors::One(vec![0.0; 32]), scale: 2.0 });
+    assert_eq!(logits(&model, &mut Hooks::none().edit(Edit::everywhere(site, nothing))), plain);
+    let mut hooks = Hooks::none().edit(Edit::everywhere(site, Arc::new(Scale(f32::NAN))));
+    let options = GenerateOptions::greedy(4, vec![]);
+    let error = model.generate(&[vec![5, 6]], &options, &mut hooks).err().unwrap().to_string();
+    assert!(error.contains("not numbers"), "{error}");
+    let error = model.generate(&[vec![5, 6]], &GenerateOptions::greedy(usize::MAX, vec![]), &mut Hooks::none());
+    assert!(error.err().unwrap().to_string().contains("ask for fewer"));
+}
+
+#[test]
+fn values_of_another_tape_are_constants() {
+    let model = model();
+    let site = Site::at(SiteKind::ResidPost, 0);
+    let (one, other) = (Tape::new(), Tape::new());
+    let mut hooks = Hooks::none().watch(site).stop_after(0);
+    model.run(&one, &batch(), None, &mut hooks, Logits::None).unwrap();
+    let resid = hooks.value(site).unwrap();
+    let out = model.run_from(&other, &batch(), (1, resid), None, &mut Hooks::none(), Logits::All).unwrap().unwrap();
+    assert!(other.gradients(&out, out.tensor(), &[resid]).is_err(), "the other tape did not record it");
+    let again = other.watch(resid);
+    let out = model.run_from(&other, &batch(), (1, &again), None, &mut Hooks::none(), Logits::All).unwrap().unwrap();
+    assert!(other.gradients(&out, out.tensor(), &[&again]).is_ok());
 }

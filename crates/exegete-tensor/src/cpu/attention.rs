@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::Shared;
 use super::activation::soft_cap_in_place;
 use super::gemm::{Into, Mat, gemm, gemm_at};
-use super::loss::{softmax_in_place, softmax_scaled};
+use super::loss::{exp_less, softmax_in_place};
 use super::simd::{axpy, dot};
 
 /// The queries of one sequence.
@@ -305,16 +305,6 @@ fn softmax_seen(row: &mut [f32], seen: Range<usize>) -> f32 {
     softmax_in_place(&mut row[seen])
 }
 
-/// `exp(row - lse)`, in place: the pattern again from the saved log-sum-exp.
-fn pattern_again(row: &mut [f32], lse: f32) {
-    // One buffer is read and written at the same index, which `softmax_scaled` cannot express safely.
-    let len = row.len();
-    let source = row.as_ptr();
-    // SAFETY: element i is read before it is written, and nothing else aliases the row.
-    let source = unsafe { std::slice::from_raw_parts(source, len) };
-    softmax_scaled(source, lse, 1.0, row);
-}
-
 /// Decoding's case: one query against all keys, without a matrix product's set-up.
 fn one_query(s: &AttentionShape, row: AttentionRow, h: usize, q: &[f32], spans: &[KeySpan], z: &mut [f32]) -> f32 {
     let (lo, hi, w) = (s.seen_from(row.past), row.past + 1, s.kv_stride());
@@ -378,7 +368,7 @@ pub fn attention_back(
                         let seen = block.seen(i);
                         row[..seen.start].fill(0.0);
                         row[seen.end..].fill(0.0);
-                        pattern_again(&mut row[seen], lse[(block.row.first + i) * s.n_heads + h]);
+                        exp_less(&mut row[seen], lse[(block.row.first + i) * s.n_heads + h]);
                     }
                     let dz_block = s.queries(dz, block.row, block.i0, h);
                     let shape = (rows, n_cols, s.d_head);

@@ -54,6 +54,17 @@ fn softmax_in_place_body<const FMA: bool>(x: &mut [f32], max: f32) -> f32 {
 }
 simd_fn!(fn softmax_in_place_of(x: &mut [f32], max: f32) -> f32 = softmax_in_place_body);
 
+#[inline(always)]
+fn exp_less_body<const FMA: bool>(x: &mut [f32], by: f32) {
+    for v in x {
+        *v = exp_approx::<FMA>(*v - by);
+    }
+}
+simd_fn!(
+    /// `x = exp(x - by)`, in place.
+    pub fn exp_less(x: &mut [f32], by: f32) = exp_less_body
+);
+
 /// Softmax in place, with one exponential a value; returns the log-sum-exp.
 pub fn softmax_in_place(x: &mut [f32]) -> f32 {
     let max = max(x);
