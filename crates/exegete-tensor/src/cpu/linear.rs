@@ -104,7 +104,7 @@ pub unsafe fn gemm_at(
 
 /// Rows up to which [`linear`] uses the kernel for few rows.
 ///
-/// Measured on two Zen 4 cores with weights `[out, in]`: see `cargo xtask bench skeleton`, `decode_b16_f32`.
+/// Measured on two Zen 4 cores with weights `[out, in]`: see `cargo xtask bench runtime`, `decode_b16_f32`.
 pub const FEW_ROWS: usize = 32;
 
 /// `out[m, n] = x[m, k] w[n, k]^T (+ bias[n])`.
