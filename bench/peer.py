@@ -33,6 +33,10 @@ def load_model(path, dtype=torch.float32):
     model = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa"
     )
+    # transformers can keep the weights of a GGUF file packed and decode them in each product, and warns of that even
+    # where it does not. The peer must multiply plain matrices.
+    layers = [m for m in model.modules() if hasattr(m, "in_features")]
+    assert all(type(m) is torch.nn.Linear and m.weight.dtype == dtype and m.weight.is_contiguous() for m in layers)
     return model.eval().requires_grad_(False)
 
 

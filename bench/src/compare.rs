@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::machine::{Machine, Phase};
+use crate::machine::{Machine, Phase, Rates};
 use crate::progress;
 use crate::rows::{Peer, Row};
 use crate::side::Side;
@@ -46,7 +46,7 @@ pub(crate) fn compare(
     let mut theirs = candidates.swap_remove(best);
     drop(candidates);
 
-    let (mut our_secs, mut their_secs) = (Vec::new(), Vec::new());
+    let (mut our_secs, mut their_secs, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         // Who goes first changes, so that neither always inherits the other's heat and cache.
         if round % 2 == 0 {
@@ -56,20 +56,21 @@ pub(crate) fn compare(
         if round % 2 == 1 {
             our_secs.push(ours.run()?);
         }
+        rates.push(machine.measure());
         let (a, b) = (our_secs[round], their_secs[round]);
         progress(format_args!("{name}: round {round}: {:.2} ms against {:.2} ms", a * 1e3, b * 1e3));
     }
     let ratios: Vec<f64> = our_secs.iter().zip(&their_secs).map(|(ours, theirs)| theirs / ours).collect();
     let phases: Vec<Phase> = serde_json::from_value(ours.ready["phases"].clone())?;
-    let ours_ms = quantile(&our_secs, 0.5) * 1e3;
     let peaks = (ours.peak_mib()?, theirs.peak_mib()?);
     let (worst, rel_l2) = difference(&ours.result(folder)?, &theirs.result(folder)?)?;
     // A comparison of different work is none. Sums that are added up in another order differ by rounding.
     anyhow::ensure!(rel_l2 < row.same, "results differ by {rel_l2:.1e} (relative L2), {:.0e} is allowed", row.same);
+    let best = rates.iter().copied().reduce(Rates::best).context("no rounds")?;
     let mut value = json!({
         "row": name,
         "peer": theirs.name,
-        "ours": ours_ms,
+        "ours": quantile(&our_secs, 0.5) * 1e3,
         "theirs": quantile(&their_secs, 0.5) * 1e3,
         "unit": "ms",
         "ratio": quantile(&ratios, 0.5),
@@ -79,8 +80,8 @@ pub(crate) fn compare(
         // A float in JSON's general form keeps small differences readable.
         "max_abs_difference": format!("{worst:.1e}"),
         "rel_l2_difference": format!("{rel_l2:.1e}"),
-        "machine_gflops": machine.flops / 1e9,
-        "machine_gbytes": machine.bytes / 1e9,
+        "machine_gflops": best.flops / 1e9,
+        "machine_gbytes": best.bytes / 1e9,
     });
     // Where the sides start processes, their own memory says nothing.
     if !matches!(row.peer, Peer::PythonCold(_)) {
@@ -89,11 +90,13 @@ pub(crate) fn compare(
         value["peak_ratio"] = json!(peaks.0 / peaks.1);
     }
     if row.bf16 {
-        value["machine_bf16_gflops"] = json!(machine.bf16_flops.map(|f| f / 1e9));
+        value["machine_bf16_gflops"] = json!(best.bf16_flops.map(|f| f / 1e9));
     }
-    if let Some(secs) = machine.floor_secs(&phases) {
+    if let Some(secs) = best.floor_secs(&phases) {
+        // As with the ratio: what the machine could do just then, not what it could at its best moment.
+        let floors = rates.iter().zip(&our_secs).filter_map(|(rates, ours)| Some(rates.floor_secs(&phases)? / ours));
         value["floor"] = json!(secs * 1e3);
-        value["floor_fraction"] = json!(secs * 1e3 / ours_ms);
+        value["floor_fraction"] = json!(quantile(&floors.collect::<Vec<_>>(), 0.5));
     }
     Ok(finish(row, value.as_object().cloned().context("a row is an object")?))
 }

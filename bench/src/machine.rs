@@ -1,18 +1,17 @@
 //! What this machine can do at best, for the floors.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use exegete_tensor::{Keep, Matrix, Stack};
 use serde::{Deserialize, Serialize};
 
 use crate::side::THREADS;
 
-/// Best rates of all threads together.
+/// Rates of all threads together.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Machine {
+pub(crate) struct Rates {
     /// Single-precision operations a second, of fused multiply-adds that touch no memory.
     pub(crate) flops: f64,
     /// Operations a second of products in bf16. Not what the unit could do at best: the fastest of our own products
@@ -43,31 +42,43 @@ pub(crate) fn multiplies_bf16() -> bool {
     has
 }
 
-/// Tries; the best counts, because others may be at work.
-const TRIES: usize = 7;
+/// Measures the machine, again and again: what others leave of it changes while a row runs.
+pub(crate) struct Machine {
+    values: Vec<f32>,
+    bf16: Option<Product>,
+}
 
 impl Machine {
-    /// Measures; the rate in bf16 only where it is asked for and the machine has one.
-    pub(crate) fn measure(bf16: bool) -> Result<Self> {
-        const STEPS: usize = 20_000_000;
+    /// Makes ready; the rate in bf16 is measured only where it is asked for and the machine has one.
+    pub(crate) fn new(bf16: bool) -> Result<Self> {
         const BYTES: usize = 256 << 20;
-        let best = |amount: f64, work: &(dyn Fn() + Sync)| {
-            let secs = (0..TRIES).map(|_| {
-                let start = Instant::now();
-                std::thread::scope(|s| (0..THREADS).for_each(|_| drop(s.spawn(work))));
-                start.elapsed().as_secs_f64()
-            });
-            THREADS as f64 * amount / secs.fold(f64::INFINITY, f64::min)
+        let bf16 = if bf16 && multiplies_bf16() { Some(Product::fastest()?) } else { None };
+        Ok(Self { values: vec![1f32; BYTES / 4], bf16 })
+    }
+
+    /// Measures once, in about a tenth of a second.
+    pub(crate) fn measure(&self) -> Rates {
+        const STEPS: usize = 10_000_000;
+        let rate = |amount: usize, work: &(dyn Fn() + Sync)| {
+            let start = Instant::now();
+            std::thread::scope(|s| (0..THREADS).for_each(|_| drop(s.spawn(work))));
+            (THREADS * amount) as f64 / start.elapsed().as_secs_f64()
         };
-        let values = vec![1f32; BYTES / 4];
-        let flops = best((STEPS * CHAINS * LANES * 2) as f64, &|| {
+        let flops = rate(STEPS * CHAINS * LANES * 2, &|| {
             std::hint::black_box(multiply_add(STEPS));
         });
-        let bytes = best(BYTES as f64, &|| {
-            std::hint::black_box(sum(&values));
+        let bytes = rate(4 * self.values.len(), &|| {
+            std::hint::black_box(sum(&self.values));
         });
-        let bf16_flops = if bf16 && multiplies_bf16() { Some(bf16_products()?) } else { None };
-        Ok(Self { flops, bf16_flops, bytes })
+        Rates { flops, bytes, bf16_flops: self.bf16.as_ref().map(Product::rate) }
+    }
+}
+
+impl Rates {
+    /// The better of each.
+    pub(crate) fn best(self, other: Self) -> Self {
+        let bf16_flops = self.bf16_flops.zip(other.bf16_flops).map(|(a, b)| a.max(b));
+        Self { flops: self.flops.max(other.flops), bytes: self.bytes.max(other.bytes), bf16_flops }
     }
 
     /// The least time in which the phases can be done; none where there are none, or where a rate was not measured.
@@ -81,34 +92,43 @@ impl Machine {
     }
 }
 
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{:.0} GFLOP/s in f32, ", self.flops / 1e9)?;
-        if let Some(flops) = self.bf16_flops {
-            write!(f, "{:.0} GFLOP/s of our products in bf16, ", flops / 1e9)?;
-        }
-        write!(f, "{:.1} GB/s", self.bytes / 1e9)
-    }
+/// A product in bf16 whose operands stay in the second-level cache.
+struct Product {
+    pool: rayon::ThreadPool,
+    m: usize,
+    w: Matrix,
 }
 
-/// Operations a second of the fastest of some products whose operands stay in the second-level cache.
-fn bf16_products() -> Result<f64> {
-    /// Rows, outputs and inputs of each.
-    const SHAPES: [[usize; 3]; 4] = [[256, 256, 1536], [256, 512, 1024], [512, 512, 512], [512, 256, 1536]];
-    const PRODUCTS: usize = 50;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build()?;
-    let rate = |[m, n, k]: [usize; 3]| {
-        let mut stack = Stack::new(Keep::Bf16, 1, n, k);
-        stack.fill(0, 0, &vec![0.5; n * k]);
-        let (w, x, mut out) = (Matrix::new(Arc::new(stack), 0), vec![0.5f32; m * k], vec![0f32; m * n]);
-        let secs = (0..TRIES).map(|_| {
+impl Product {
+    /// The fastest of some shapes.
+    fn fastest() -> Result<Self> {
+        /// Rows, outputs and inputs of each.
+        const SHAPES: [[usize; 3]; 4] = [[256, 256, 1536], [256, 512, 1024], [512, 512, 512], [512, 256, 1536]];
+        const TRIES: usize = 5;
+        let mut products = Vec::new();
+        for [m, n, k] in SHAPES {
+            let mut stack = Stack::new(Keep::Bf16, 1, n, k);
+            stack.fill(0, 0, &vec![0.5; n * k]);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build()?;
+            let product = Self { pool, m, w: Matrix::new(Arc::new(stack), 0) };
+            let rate = (0..TRIES).map(|_| product.rate()).fold(0.0, f64::max);
+            products.push((rate, product));
+        }
+        let best = products.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(best.context("no shapes")?.1)
+    }
+
+    /// Operations a second.
+    fn rate(&self) -> f64 {
+        const PRODUCTS: usize = 50;
+        let (m, n, k) = (self.m, self.w.n(), self.w.k());
+        let (x, mut out) = (vec![0.5f32; m * k], vec![0f32; m * n]);
+        self.pool.install(|| {
             let start = Instant::now();
-            (0..PRODUCTS).for_each(|_| w.forward(m, &x, None, std::hint::black_box(&mut out)));
-            start.elapsed().as_secs_f64()
-        });
-        (PRODUCTS * 2 * m * n * k) as f64 / secs.fold(f64::INFINITY, f64::min)
-    };
-    Ok(pool.install(|| SHAPES.into_iter().map(rate).fold(0.0, f64::max)))
+            (0..PRODUCTS).for_each(|_| self.w.forward(m, &x, None, std::hint::black_box(&mut out)));
+            (PRODUCTS * 2 * m * n * k) as f64 / start.elapsed().as_secs_f64()
+        })
+    }
 }
 
 const LANES: usize = 16;

@@ -44,6 +44,7 @@ pub(crate) fn row(
         "mib_before_loading": median(&before, |m| m.total),
         "mib_loaded": median(&loaded, |m| m.total),
         // What is the process's own, and what are pages of mapped files (the model's, the program's).
+        "mib_anonymous_loaded": median(&loaded, |m| m.anonymous),
         "mib_anonymous": median(&ran, |m| m.anonymous),
         "mib_mapped": median(&ran, |m| m.mapped),
     });

@@ -65,9 +65,7 @@ struct Bench {
 
 impl Bench {
     fn new(allocator: bool, bf16: bool) -> Result<Self> {
-        let (model, folder, machine) = (model()?, tempfile::tempdir()?, Machine::measure(bf16)?);
-        progress(format_args!("machine: {machine}"));
-        Ok(Self { model, folder, machine, allocator })
+        Ok(Self { model: model()?, folder: tempfile::tempdir()?, machine: Machine::new(bf16)?, allocator })
     }
 
     fn row(&self, row: &Row, rounds: usize) -> Result<Map<String, Value>> {

@@ -83,7 +83,8 @@ pub(crate) enum SaeCommand {
 
 #[derive(ClapArgs)]
 pub(crate) struct Tour {
-    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file or org/name[@revision]
+    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name or
+    /// org/name@revision
     #[arg(long)]
     pub(crate) model: String,
     /// Text: files, globs or directories of .txt, .jsonl, .parquet
@@ -126,8 +127,8 @@ pub(crate) struct Tour {
 /// Which model, and how it is loaded.
 #[derive(ClapArgs)]
 pub(crate) struct ModelArgs {
-    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name[@revision] or
-    /// org/name[@revision]:file.gguf
+    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name,
+    /// org/name@revision or org/name@revision:file.gguf (the revision may be left out)
     pub(crate) model: String,
     /// Keep weights as they are in the file, mapped into memory, and decode them when they are used
     #[arg(long)]

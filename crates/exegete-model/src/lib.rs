@@ -2,7 +2,7 @@
 //!
 //! [`Model::open`] reads a checkpoint (a Hugging Face directory, a `.gguf` file, a llama2.c `.bin`) into a
 //! [`ModelSpec`] and weights. [`Model::run`] is the one forward pass: it visits every site of
-//! `exegete_base::sites` with the [`Hooks`] given to it, which read ([`Tap`]) and write ([`Edit`]).
+//! `exegete_base::sites` with the [`Hooks`] given to it, which read and write ([`Edit`]).
 //! Families differ in their [`ModelSpec`] alone; their files in [`families`] read keys and fill it in.
 #![deny(missing_docs)]
 
