@@ -7,13 +7,11 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Shared;
 use super::activation::soft_cap_in_place;
 use super::gemm::{Into, Mat, gemm, gemm_at};
 use super::loss::{exp_less, softmax_in_place};
-use super::simd::{axpy, dot};
+use super::simd::{axpy, axpy_body, dot, dot_body, simd_fn};
 
 /// The queries of one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,13 +164,13 @@ impl AttentionShape {
     /// (row, head) pairs, and whether there is enough to do for several threads.
     fn tasks(&self, heads: usize) -> (usize, bool) {
         let work: usize = self.rows.iter().map(|r| r.n * (r.past + r.n)).sum();
-        (self.rows.len() * heads, work * self.n_heads * self.d_head >= super::PARALLEL_FROM * 4)
+        (self.rows.len() * heads, work * self.n_heads * self.d_head >= super::PARALLEL_FROM / 4)
     }
 
     fn for_tasks(&self, heads: usize, task: impl Fn(usize) + Sync + Send) {
         let (n, parallel) = self.tasks(heads);
         match parallel {
-            true => (0..n).into_par_iter().for_each(task),
+            true => super::team::for_tasks(n, task),
             false => (0..n).for_each(task),
         }
     }
@@ -314,9 +312,7 @@ fn one_query(s: &AttentionShape, row: AttentionRow, h: usize, q: &[f32], spans: 
         let mut at = 0;
         for span in spans {
             if let Some((from, col, n)) = overlap(at, span.len, lo, hi) {
-                for (score, j) in scores[col..col + n].iter_mut().zip(from..) {
-                    *score = dot(query, &span.keys[j * w + offset..][..s.d_head]) * s.scale;
-                }
+                score_keys(query, &span.keys[from * w + offset..], w, s.scale, &mut scores[col..col + n]);
             }
             at += span.len;
         }
@@ -328,15 +324,35 @@ fn one_query(s: &AttentionShape, row: AttentionRow, h: usize, q: &[f32], spans: 
         let mut at = 0;
         for span in spans {
             if let Some((from, col, n)) = overlap(at, span.len, lo, hi) {
-                for (weight, j) in scores[col..col + n].iter().zip(from..) {
-                    axpy(*weight, &span.values[j * w + offset..][..s.d_head], z);
-                }
+                mix_values(&scores[col..col + n], &span.values[from * w + offset..], w, z);
             }
             at += span.len;
         }
         lse
     })
 }
+
+#[inline(always)]
+fn score_keys_body<const FMA: bool>(query: &[f32], keys: &[f32], stride: usize, scale: f32, scores: &mut [f32]) {
+    for (j, score) in scores.iter_mut().enumerate() {
+        *score = dot_body::<FMA>(query, &keys[j * stride..][..query.len()]) * scale;
+    }
+}
+simd_fn!(
+    /// `scores[j] = scale * query . keys[j * stride..]`.
+    fn score_keys(query: &[f32], keys: &[f32], stride: usize, scale: f32, scores: &mut [f32]) = score_keys_body
+);
+
+#[inline(always)]
+fn mix_values_body<const FMA: bool>(weights: &[f32], values: &[f32], stride: usize, z: &mut [f32]) {
+    for (j, weight) in weights.iter().enumerate() {
+        axpy_body::<FMA>(*weight, &values[j * stride..][..z.len()], z);
+    }
+}
+simd_fn!(
+    /// `z += sum of weights[j] * values[j * stride..]`.
+    fn mix_values(weights: &[f32], values: &[f32], stride: usize, z: &mut [f32]) = mix_values_body
+);
 
 /// Gradients of [`attention`] without a cache with respect to queries, keys and values, all in the layouts of those.
 pub fn attention_back(

@@ -1,7 +1,7 @@
 //! Softmax, log-sum-exp and cross-entropy over the last axis.
 
 use super::simd::{LANES, exp_approx, simd_fn, sum_lanes};
-use super::{Shared, for_rows};
+use super::{Shared, for_chunks, for_rows};
 
 #[inline(always)]
 fn exp_sum_body<const FMA: bool>(x: &[f32], max: f32) -> f32 {
@@ -114,11 +114,10 @@ pub fn softmax_rows_back(p: &[f32], width: usize, dp: &[f32], dx: &mut [f32]) {
 pub fn cross_entropy(logits: &[f32], vocab: usize, targets_N: &[u32], loss_N: &mut [f32], lse_N: &mut [f32]) {
     let lse = Shared(lse_N.as_mut_ptr());
     // A row is long (a vocabulary), so rows are handed out one by one whatever their number.
-    use rayon::prelude::*;
-    loss_N.par_iter_mut().enumerate().for_each(|(r, loss)| {
+    for_chunks(loss_N, 1, |r, loss| {
         let row = &logits[r * vocab..(r + 1) * vocab];
         let value = log_sum_exp(row);
-        *loss = value - row[targets_N[r] as usize];
+        loss[0] = value - row[targets_N[r] as usize];
         // SAFETY: one task writes one row's scalar.
         unsafe { lse.range(r, 1)[0] = value };
     });

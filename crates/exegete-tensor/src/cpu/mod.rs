@@ -15,9 +15,8 @@ pub mod packed;
 pub mod rope;
 pub mod simd;
 pub mod sparse;
+pub mod team;
 pub mod topk;
-
-use rayon::prelude::*;
 
 /// A buffer of `len` values that the caller fills entirely before reading.
 ///
@@ -42,7 +41,7 @@ pub fn for_rows(out: &mut [f32], row_len: usize, f: impl Fn(usize, &mut [f32]) +
         out.chunks_exact_mut(row_len).enumerate().for_each(|(i, row)| f(i, row));
     } else {
         let rows_each = (PARALLEL_FROM / 4 / row_len).max(1);
-        out.par_chunks_mut(row_len * rows_each).enumerate().for_each(|(c, rows)| {
+        for_chunks(out, row_len * rows_each, |c, rows| {
             for (i, row) in rows.chunks_exact_mut(row_len).enumerate() {
                 f(c * rows_each + i, row);
             }
@@ -50,20 +49,30 @@ pub fn for_rows(out: &mut [f32], row_len: usize, f: impl Fn(usize, &mut [f32]) +
     }
 }
 
+/// Runs `f(chunk index, chunk)` over the chunks of `out`, the last of which may be shorter, on all threads.
+pub fn for_chunks<T: Send>(out: &mut [T], chunk_len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let (len, shared) = (out.len(), Shared(out.as_mut_ptr()));
+    team::for_tasks(len.div_ceil(chunk_len), |c| {
+        let start = c * chunk_len;
+        // SAFETY: chunk c, which this task alone writes.
+        f(c, unsafe { shared.range(start, chunk_len.min(len - start)) });
+    });
+}
+
 /// A raw pointer that tasks share because each writes a part of its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(pub(crate) *mut f32);
+pub(crate) struct Shared<T = f32>(pub(crate) *mut T);
 // SAFETY: used only where tasks write disjoint ranges, as argued at each use.
-unsafe impl Send for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
+impl<T> Shared<T> {
     /// The element at `offset`.
     ///
     /// # Safety
     /// The offset lies in the buffer.
-    pub(crate) unsafe fn at(&self, offset: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut T {
         // SAFETY: by the caller's promise.
         unsafe { self.0.add(offset) }
     }
@@ -73,7 +82,7 @@ impl Shared {
     /// # Safety
     /// The range lies in the buffer and no other task touches it meanwhile.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn range(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn range(&self, start: usize, len: usize) -> &mut [T] {
         // SAFETY: by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }

@@ -3,9 +3,7 @@
 //! A code is `(values [N, K], idx [N, K])`. The transposed view (by latent) is a counting sort of the entries,
 //! so each latent's gradient is summed by one task in the order of the tokens.
 
-use rayon::prelude::*;
-
-use super::for_rows;
+use super::{for_chunks, for_rows};
 use super::simd::{axpy_body, dot_body, simd_fn};
 
 /// Entries of a sparse code grouped by latent.
@@ -79,7 +77,7 @@ simd_fn!(fn rows_dot(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mut [f32]) = ro
 /// `out[n, j] = x[n] . w[idx[n, j]]`: the gradient of the codes, given that of the reconstruction.
 pub fn gather_dots(x_ND: &[f32], d: usize, idx_NK: &[u32], k: usize, w_FD: &[f32], out_NK: &mut [f32]) {
     let rows_each = (super::PARALLEL_FROM / (d * k)).max(1);
-    out_NK.par_chunks_mut(k * rows_each).enumerate().for_each(|(c, rows)| {
+    for_chunks(out_NK, k * rows_each, |c, rows| {
         for (i, out) in rows.chunks_exact_mut(k).enumerate() {
             let n = c * rows_each + i;
             rows_dot(&x_ND[n * d..(n + 1) * d], &idx_NK[n * k..(n + 1) * k], w_FD, out);

@@ -1,23 +1,25 @@
 //! The k largest of each row, by partial selection.
 
-use rayon::prelude::*;
-
+use super::Shared;
 use super::simd::{LANES, simd_fn};
+use super::team::for_tasks;
 
 /// Values and column indices of the k largest of each row of `x [N, F]`, largest first; equal values keep the
 /// lower index first, so that the result is one and the same on every machine.
 pub fn row_topk(x: &[f32], f: usize, k: usize, values_NK: &mut [f32], idx_NK: &mut [u32]) {
     assert!(k >= 1 && k <= f, "k = {k} of {f} columns");
+    let n = values_NK.len() / k;
+    assert!(idx_NK.len() == values_NK.len() && x.len() == n * f, "top {k} of {n} rows of {f}");
+    let (values, idx) = (Shared(values_NK.as_mut_ptr()), Shared(idx_NK.as_mut_ptr()));
     let rows_each = (1usize << 16).div_ceil(f).max(1);
-    values_NK.par_chunks_mut(k * rows_each).zip(idx_NK.par_chunks_mut(k * rows_each)).enumerate().for_each_init(
-        Selection::default,
-        |selection, (c, (values, idx))| {
-            for (i, (values, idx)) in values.chunks_exact_mut(k).zip(idx.chunks_exact_mut(k)).enumerate() {
-                let row = c * rows_each + i;
-                selection.run(&x[row * f..(row + 1) * f], values, idx);
-            }
-        },
-    );
+    for_tasks(n.div_ceil(rows_each), |c| {
+        let mut selection = Selection::default();
+        for row in c * rows_each..((c + 1) * rows_each).min(n) {
+            // SAFETY: a task alone writes its rows.
+            let (values, idx) = unsafe { (values.range(row * k, k), idx.range(row * k, k)) };
+            selection.run(&x[row * f..(row + 1) * f], values, idx);
+        }
+    });
 }
 
 /// Scratch of a selection, reused from row to row.

@@ -7,12 +7,14 @@ use super::tile::{Kernel, PANEL, SLICE, Tile};
 /// Rows of a tile: with two vectors of columns they take 28 of the 32 registers, two hold the weights and one the
 /// broadcast value.
 const ROWS: usize = 14;
+/// The most rows of a tile with two panels.
+const PAIR_ROWS: usize = 4;
 
 /// `f32` panels.
-pub(super) const F32: Kernel = Kernel { rows: ROWS, per_unit: 1, run: f32_tile };
+pub(super) const F32: Kernel = Kernel { rows: ROWS, pair_rows: PAIR_ROWS, per_unit: 1, run: f32_tile };
 
 /// bf16 panels, with the products of pairs that AVX512-BF16 has.
-pub(super) const BF16: Kernel = Kernel { rows: ROWS, per_unit: 2, run: bf16_tile };
+pub(super) const BF16: Kernel = Kernel { rows: ROWS, pair_rows: PAIR_ROWS, per_unit: 2, run: bf16_tile };
 
 macro_rules! tile_kernel {
     ($(#[$meta:meta])* $name:ident, $rows:ident, $features:literal, $step:expr) => {
@@ -24,44 +26,57 @@ macro_rules! tile_kernel {
         unsafe fn $name(t: &Tile) {
             // SAFETY: by the caller's promise, in each.
             unsafe {
-                match t.rows {
-                    1 => $rows::<1>(t),
-                    2 => $rows::<2>(t),
-                    3 => $rows::<3>(t),
-                    4 => $rows::<4>(t),
-                    5 => $rows::<5>(t),
-                    6 => $rows::<6>(t),
-                    7 => $rows::<7>(t),
-                    8 => $rows::<8>(t),
-                    9 => $rows::<9>(t),
-                    10 => $rows::<10>(t),
-                    11 => $rows::<11>(t),
-                    12 => $rows::<12>(t),
-                    13 => $rows::<13>(t),
-                    _ => $rows::<ROWS>(t),
+                match (t.panels, t.rows) {
+                    (2, 1) => $rows::<1, 2>(t),
+                    (2, 2) => $rows::<2, 2>(t),
+                    (2, 3) => $rows::<3, 2>(t),
+                    (2, _) => $rows::<PAIR_ROWS, 2>(t),
+                    (_, 1) => $rows::<1, 1>(t),
+                    (_, 2) => $rows::<2, 1>(t),
+                    (_, 3) => $rows::<3, 1>(t),
+                    (_, 4) => $rows::<4, 1>(t),
+                    (_, 5) => $rows::<5, 1>(t),
+                    (_, 6) => $rows::<6, 1>(t),
+                    (_, 7) => $rows::<7, 1>(t),
+                    (_, 8) => $rows::<8, 1>(t),
+                    (_, 9) => $rows::<9, 1>(t),
+                    (_, 10) => $rows::<10, 1>(t),
+                    (_, 11) => $rows::<11, 1>(t),
+                    (_, 12) => $rows::<12, 1>(t),
+                    (_, 13) => $rows::<13, 1>(t),
+                    _ => $rows::<ROWS, 1>(t),
                 }
             }
         }
 
         /// # Safety
-        /// As for [`Kernel::run`], with `t.rows == R`.
+        /// As for [`Kernel::run`], with `t.rows == R` and `t.panels == P`.
         #[target_feature(enable = $features)]
-        unsafe fn $rows<const R: usize>(t: &Tile) {
-            let mut acc = [[_mm512_setzero_ps(); 2]; R];
+        unsafe fn $rows<const R: usize, const P: usize>(t: &Tile) {
+            let mut acc = [[[_mm512_setzero_ps(); 2]; P]; R];
             let (mut x, mut w, mut ahead) = (t.x, t.w, t.ahead.map(|a| a.cast::<i8>()));
             for _ in 0..t.units {
                 // A prefetch of any address is harmless.
                 for i in 0..2 {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead[i]);
+                    for line in 0..P {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead[i].wrapping_add(line * 64));
+                    }
                     ahead[i] = ahead[i].wrapping_add(t.ahead_step[i]);
                 }
                 // SAFETY: a panel has PANEL columns at each unit, a row `units` values.
                 unsafe {
-                    let weights = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(16).cast())];
+                    let mut weights = [[_mm512_setzero_si512(); 2]; P];
+                    for p in 0..P {
+                        for h in 0..2 {
+                            weights[p][h] = _mm512_loadu_si512(w.add(p * t.w_stride + h * 16).cast());
+                        }
+                    }
                     for r in 0..R {
                         let value = _mm512_set1_epi32(*x.add(r * SLICE) as i32);
-                        for h in 0..2 {
-                            acc[r][h] = $step(acc[r][h], value, weights[h]);
+                        for p in 0..P {
+                            for h in 0..2 {
+                                acc[r][p][h] = $step(acc[r][p][h], value, weights[p][h]);
+                            }
                         }
                     }
                 }
@@ -69,12 +84,15 @@ macro_rules! tile_kernel {
                 w = w.wrapping_add(PANEL);
             }
             for r in 0..R {
-                for h in 0..2 {
-                    // SAFETY: the tile has R rows of PANEL sums.
-                    unsafe {
-                        let to = t.sums.add(r * PANEL + h * 16);
-                        let sum = if t.resume { _mm512_add_ps(_mm512_loadu_ps(to), acc[r][h]) } else { acc[r][h] };
-                        _mm512_storeu_ps(to, sum);
+                for p in 0..P {
+                    for h in 0..2 {
+                        // SAFETY: each panel of the tile has R rows of PANEL sums.
+                        unsafe {
+                            let to = t.sums.add((p * R + r) * PANEL + h * 16);
+                            let sum = acc[r][p][h];
+                            let sum = if t.resume { _mm512_add_ps(_mm512_loadu_ps(to), sum) } else { sum };
+                            _mm512_storeu_ps(to, sum);
+                        }
                     }
                 }
             }

@@ -2,16 +2,14 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::layout;
 use super::memory::{Scratch, as_units};
 use super::tile::{Kernel, PANEL, SLICE, Tile};
-use crate::cpu::Shared;
+use crate::cpu::{Shared, team};
 use crate::cpu::simd::simd_fn;
 
 /// Multiply-adds below which a product is not worth waking other threads for.
-pub(super) const PARALLEL_FROM: usize = 256 * 1024;
+pub(super) const PARALLEL_FROM: usize = 16 * 1024;
 
 /// `out[m, cols] = x[m, k] w[cols, k]^T (+ bias)`, or added to `out`.
 #[derive(Clone, Copy)]
@@ -57,8 +55,9 @@ const FEW_TILES: usize = 8;
 const PACKED_UNITS: usize = 192 * 1024;
 /// Tiles up to which a task streams panel after panel, its rows packed as a whole.
 const STREAM_TILES: usize = 3;
-/// Distance of the prefetch when weights stream, in bytes.
-const STREAM_AHEAD: usize = 8192;
+/// Distance of the prefetch when weights stream, in bytes. Only a panel's first lines come as late as they are asked
+/// for; after them the machine's own prefetcher is ahead, and at 4 KiB and more ours would be in its way.
+const STREAM_AHEAD: usize = 768;
 /// Units of made panels that a task holds: they stay in the second-level cache.
 const MADE_UNITS: usize = 128 * 1024;
 /// Tasks for each thread, so that a thread that is held up does not hold up the product.
@@ -77,7 +76,7 @@ pub(super) fn run_tasks(work: usize, (row_parts, panel_parts): (usize, usize), f
     if n_tasks == 1 || work < PARALLEL_FROM {
         (0..n_tasks).for_each(task);
     } else {
-        (0..n_tasks).into_par_iter().with_max_len(1).for_each(task);
+        team::for_tasks(n_tasks, task);
     }
 }
 
@@ -178,9 +177,10 @@ fn task(
         read(job, &rows, &panels, sums);
     }
 
-    let mut compute = |slice: usize, packed: &[u32], panel: usize| {
+    // `together` panels from `panel` on; two only where there is one tile.
+    let mut compute = |slice: usize, packed: &[u32], panel: usize, together: usize| {
         let here = &units[(panel - first_panel) * stride + slice * SLICE * PANEL..];
-        let sums = &mut sums[(panel - panels.start) * rows.len() * PANEL..][..rows.len() * PANEL];
+        let sums = &mut sums[(panel - panels.start) * rows.len() * PANEL..][..together * rows.len() * PANEL];
         let len = SLICE.min(k_units - slice * SLICE);
         let next = if stream {
             here.as_ptr().wrapping_add(SLICE * PANEL)
@@ -194,7 +194,9 @@ fn task(
             // the next one. A single tile is too short for that, and asks at a distance.
             let (ahead, ahead_step) = if tiles.len() == 1 {
                 let soon = here.as_ptr().wrapping_byte_add(STREAM_AHEAD);
-                ([soon, soon.wrapping_byte_add(64)], [4 * PANEL; 2])
+                // The other panel, or the other half of the panel's columns.
+                let other = if together == 2 { stride * size_of::<u32>() } else { 64 };
+                ([soon, soon.wrapping_byte_add(other)], [4 * PANEL; 2])
             } else {
                 let weights = next.wrapping_add(i * len * PANEL / tiles.len());
                 let call = (slice * panels.len() + panel - panels.start) * tiles.len() + i;
@@ -202,12 +204,14 @@ fn task(
                 ([weights, rows], [4 * PANEL / tiles.len(), next_bytes.div_ceil(calls * len.max(1))])
             };
             let here_rows = part(job.m, n_tiles, tile);
-            let sums = &mut sums[(here_rows.start - rows.start) * PANEL..(here_rows.end - rows.start) * PANEL];
+            let sums = &mut sums[(here_rows.start - rows.start) * PANEL..][..together * here_rows.len() * PANEL];
             let tile = Tile {
                 rows: here_rows.len(),
                 units: len,
                 x: packed[i * tile_units..(i + 1) * tile_units].as_ptr(),
-                w: here[..len * PANEL].as_ptr(),
+                panels: together,
+                w: here[..(together - 1) * stride + len * PANEL].as_ptr(),
+                w_stride: stride,
                 sums: sums.as_mut_ptr(),
                 resume: job.resume || slice > 0,
                 ahead,
@@ -219,9 +223,11 @@ fn task(
         }
     };
     if stream {
-        for panel in panels.clone() {
+        let most = if tiles.len() == 1 && rows.len() <= kernel.pair_rows { 2 } else { 1 };
+        for panel in panels.clone().step_by(most) {
             for slice in 0..n_slices {
-                compute(slice, &packed[slice * slice_units..(slice + 1) * slice_units], panel);
+                let packed = &packed[slice * slice_units..(slice + 1) * slice_units];
+                compute(slice, packed, panel, most.min(panels.end - panel));
             }
         }
     } else {
@@ -233,7 +239,7 @@ fn task(
                 &*packed
             };
             for panel in panels.clone() {
-                compute(slice, packed, panel);
+                compute(slice, packed, panel, 1);
             }
         }
     }

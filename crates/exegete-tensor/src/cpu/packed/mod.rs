@@ -23,11 +23,9 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use candle_core::Device;
 
-use super::Shared;
+use super::{Shared, for_chunks};
 use super::simd::{Isa, isa};
 use crate::device::DeviceMatrix;
 use drive::{Job, Weights};
@@ -106,7 +104,7 @@ impl Stack {
         let layer_units = n.div_ceil(PANEL) * units;
         let layer = &mut data.units_mut()[layer * layer_units..(layer + 1) * layer_units];
         let (from, to) = (first_row / PANEL, (first_row + count).div_ceil(PANEL));
-        layer[from * units..to * units].par_chunks_mut(units).enumerate().for_each(|(p, panel)| {
+        for_chunks(&mut layer[from * units..to * units], units, |p, panel| {
             let start = (from + p) * PANEL;
             let here = start.max(first_row)..(start + PANEL).min(first_row + count);
             let rows = &rows[(here.start - first_row) * k..(here.end - first_row) * k];

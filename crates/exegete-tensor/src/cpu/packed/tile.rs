@@ -24,13 +24,17 @@ pub(super) struct Tile {
     pub(super) units: usize,
     /// The rows, [`SLICE`] units apart.
     pub(super) x: *const u32,
-    /// The panel's slice, `[units][PANEL]`.
+    /// Panels, one or two.
+    pub(super) panels: usize,
+    /// The first panel's slice, `[units][PANEL]`.
     pub(super) w: *const u32,
-    /// The sums, `[rows][PANEL]`.
+    /// Units from a panel to the next.
+    pub(super) w_stride: usize,
+    /// The sums, `[panels][rows][PANEL]`.
     pub(super) sums: *mut f32,
     /// Whether the result is added to what is there.
     pub(super) resume: bool,
-    /// Memory that will be needed later: at each unit a line of both is asked for.
+    /// Memory that will be needed later: at each unit, of both as many lines are asked for as there are panels.
     pub(super) ahead: [*const u32; 2],
     /// Bytes by which `ahead` moves at each unit.
     pub(super) ahead_step: [usize; 2],
@@ -41,13 +45,16 @@ pub(super) struct Tile {
 pub(super) struct Kernel {
     /// Rows of a whole tile.
     pub(super) rows: usize,
+    /// The most rows with which a tile may have two panels: so few wait for memory, and two streams come faster than
+    /// one after the other. None if 0.
+    pub(super) pair_rows: usize,
     /// Values along k in one unit.
     pub(super) per_unit: usize,
     /// Computes a tile.
     ///
     /// # Safety
-    /// The machine has the kernel's instructions, `rows` is 1 to the kernel's, and the pointers
-    ///  are good for what [`Tile`] says.
+    /// The machine has the kernel's instructions, `rows` is 1 to the kernel's, or to its `pair_rows` with two
+    /// panels, and the pointers are good for what [`Tile`] says.
     pub(super) run: unsafe fn(&Tile),
 }
 
@@ -57,8 +64,8 @@ pub(super) fn kernel(isa: Isa) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => super::avx512::F32,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Kernel { rows: ROWS, per_unit: 1, run: avx2 },
-        _ => Kernel { rows: ROWS, per_unit: 1, run: baseline },
+        Isa::Avx2 => Kernel { rows: ROWS, pair_rows: 0, per_unit: 1, run: avx2 },
+        _ => Kernel { rows: ROWS, pair_rows: 0, per_unit: 1, run: baseline },
     }
 }
 
