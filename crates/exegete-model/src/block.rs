@@ -7,7 +7,7 @@ use exegete_base::{Site, SiteKind};
 use exegete_tensor::cpu::attention::AttentionShape;
 use exegete_tensor::cpu::mixture::{Routes, route};
 use exegete_tensor::cpu::rope::RopeTable;
-use exegete_tensor::{KeySource, Matrix, Tape, Value, f32s, tensor};
+use exegete_tensor::{Act, KeySource, Matrix, Tape, Value, f32s, tensor};
 
 use crate::batch::Layout;
 use crate::hooks::Visit;
@@ -226,13 +226,16 @@ impl Block {
         match &self.weights.mlp {
             MlpWeights::Dense { gate, up, down } => {
                 let neurons = match (gate, at.spec.mlp) {
-                    (Some(gate), Mlp::Gated(act)) => {
-                        let pre = linear(tape, hooks, self.weight(Part::Gate), gate, x)?;
-                        let pre = hooks.visit(at, self.site(MlpPre), pre)?;
-                        let plain = linear(tape, hooks, self.weight(Part::Up), up, x)?;
-                        let plain = hooks.visit(at, self.site(MlpPreLinear), plain)?;
-                        tape.gated(act, &pre, &plain)?
-                    }
+                    (Some(gate), Mlp::Gated(act)) => match self.gated_unseen(at, x, hooks, (act, gate, up))? {
+                        Some(neurons) => neurons,
+                        None => {
+                            let pre = linear(tape, hooks, self.weight(Part::Gate), gate, x)?;
+                            let pre = hooks.visit(at, self.site(MlpPre), pre)?;
+                            let plain = linear(tape, hooks, self.weight(Part::Up), up, x)?;
+                            let plain = hooks.visit(at, self.site(MlpPreLinear), plain)?;
+                            tape.gated(act, &pre, &plain)?
+                        }
+                    },
                     (_, mlp) => {
                         let pre = linear(tape, hooks, self.weight(Part::Up), up, x)?;
                         let pre = hooks.visit(at, self.site(MlpPre), pre)?;
@@ -249,6 +252,22 @@ impl Block {
                 self.mixture(at, x, hooks, &mixture, router, experts)
             }
         }
+    }
+
+    /// The neurons of a gated MLP in one pass, where nobody looks at what they are made of.
+    fn gated_unseen(
+        &self,
+        at: &Visit,
+        x: &Value,
+        hooks: &Hooks,
+        (act, gate, up): (Act, &Linear, &Linear),
+    ) -> Result<Option<Value>> {
+        let seen = [SiteKind::MlpPre, SiteKind::MlpPreLinear].into_iter().any(|kind| hooks.wants(self.site(kind)));
+        let [gate_at, up_at] = [self.weight(Part::Gate), self.weight(Part::Up)];
+        if seen || [gate_at, up_at].into_iter().any(|w| hooks.weight(w).or(hooks.weight(w.bias())).is_some()) {
+            return Ok(None);
+        }
+        Ok(at.tape.gated_linear(act, x, (&gate.w, gate.bias.as_ref()), (&up.w, up.bias.as_ref()))?)
     }
 
     fn mixture(

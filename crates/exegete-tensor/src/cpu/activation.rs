@@ -138,7 +138,7 @@ fn plain_back_body<const FMA: bool>(act: Act, x: &[f32], dy: &[f32], dx: &mut [f
 simd_fn!(fn plain_back_chunk(act: Act, x: &[f32], dy: &[f32], dx: &mut [f32]) = plain_back_body);
 
 #[inline(always)]
-fn gated_body<const FMA: bool>(act: Act, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(super) fn gated_body<const FMA: bool>(act: Act, gate: &[f32], up: &[f32], out: &mut [f32]) {
     macro_rules! run {
         ($act:expr) => {
             for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {

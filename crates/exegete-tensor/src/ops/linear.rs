@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 
 use crate::cpu::gemm::{Into, Mat, gemm};
-use crate::cpu::packed::Matrix;
+use crate::cpu::activation::Act;
+use crate::cpu::packed::{Gate, Matrix};
 use crate::cpu::{buffer, for_rows};
 use crate::{Result, Tape, TensorError, Value, f32s, tensor};
 
@@ -50,6 +51,37 @@ fn bias_gradient(n: usize, dy: &[f32]) -> Result<Tensor> {
 }
 
 impl Tape {
+    /// `act(gate(x)) * up(x)` in one pass, for those who look at neither factor and want no gradient; none where it
+    /// cannot be had: `x` or a bias is recorded, or the weights lie on a device or are kept in different ways.
+    ///
+    /// # Shapes
+    /// `x [.., in], gate and up [out, in] with biases [out] -> [.., out]`
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn gated_linear(
+        &self,
+        act: Act,
+        x: &Value,
+        (gate, gate_bias): (&Matrix, Option<&Value>),
+        (up, up_bias): (&Matrix, Option<&Value>),
+    ) -> Result<Option<Value>> {
+        let biases = [gate_bias, up_bias];
+        if [Some(x), gate_bias, up_bias].into_iter().flatten().any(Value::is_recorded) || !up.takes_gate(gate) {
+            return Ok(None);
+        }
+        let (n, m) = (up.n(), rows_of("gated_linear", &x.tensor, up.k())?);
+        if biases.into_iter().flatten().any(|b| b.tensor.dims() != [n]) {
+            return Err(TensorError::shape("gated_linear", format!("biases of {n} are needed")));
+        }
+        let [gate_bias, up_bias] = biases.map(|b| b.map(|b| f32s(&b.tensor)).transpose());
+        let (gate_bias, up_bias) = (gate_bias?, up_bias?);
+        let mut out = buffer(m * n);
+        let gate = Gate { act, w: gate, bias: gate_bias.as_deref() };
+        up.forward_gated(gate, m, &f32s(&x.tensor)?, up_bias.as_deref(), &mut out);
+        Ok(Some(tensor(out, with_last(&x.tensor, n))?.into()))
+    }
+
     /// Linear map with packed weights. `watched` is the matrix as a value whose gradient is wanted.
     ///
     /// # Shapes

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::avx512;
-use super::drive::{Job, PARALLEL_FROM, part, run_tasks, write};
+use super::drive::{Job, PARALLEL_FROM, Weights, part, run_tasks, write};
 use super::memory::Scratch;
 use super::tile::PANEL;
 
@@ -242,36 +242,39 @@ unsafe fn one_by_panel(steps: usize, x: *const u32, w: *const u32, sums: *mut f3
 const STREAM_AHEAD: usize = 4096;
 
 /// Into how many parts tiles of rows and panels are cut.
-fn cut(tiles: usize, panels: usize, steps: usize, threads: usize) -> (usize, usize) {
+fn cut(tiles: usize, panels: usize, steps: usize, threads: usize, operands: usize) -> (usize, usize) {
     let most = (MOST_UNITS / (steps * TILE_UNITS)).clamp(2, MOST_TILES);
     let want = if threads == 1 { 1 } else { TASKS_EACH * threads };
     // Tiles go in pairs. Rounding the rows again is dear, so panels are cut only for want of tasks.
     let rows = tiles.div_ceil(most).max((tiles / 2).min(want)).max(1);
-    let most = (MOST_SUMS / (tiles.div_ceil(rows) * TILE_SUMS)).max(1);
+    let most = (MOST_SUMS / (operands * tiles.div_ceil(rows) * TILE_SUMS)).max(1);
     (rows, panels.div_ceil(most).max(want.div_ceil(rows).min(panels)))
 }
 
-/// Computes a product of bf16 panels, `stride` units each.
-pub(super) fn product(job: &Job, units: &[u32], stride: usize) {
+/// Computes a product of bf16 panels.
+pub(super) fn product(job: &Job) {
     if job.m == 0 || job.cols == 0 || job.k == 0 {
         // Nothing to multiply: the other driver knows what that means.
         return super::drive::product(job, avx512::BF16);
     }
     let (tiles, panels, steps) = (job.m.div_ceil(ROWS), job.cols.div_ceil(PANEL), job.k.div_ceil(DEPTH));
-    assert!(panels * stride <= units.len() && stride == steps * TILE_UNITS * 2, "panels end too early");
+    for operand in job.operands() {
+        let Weights::There { units, stride } = operand.weights else { unreachable!("panels of bf16 are in memory") };
+        assert!(panels * stride <= units.len() && stride == steps * TILE_UNITS * 2, "panels end too early");
+    }
     let work = job.m * job.cols * job.k;
     // Few rows wait for the weights to come from memory, many for the unit, which is fast.
     let small = work < 8 * PARALLEL_FROM && job.cols * job.k < PARALLEL_FROM;
     let threads = if small { 1 } else { rayon::current_num_threads() };
-    let parts = cut(tiles, panels, steps, threads);
+    let parts = cut(tiles, panels, steps, threads, job.operands().count());
     let work = if small { 0 } else { work };
     run_tasks(work, parts, |r, g| {
-        task(job, units, steps, part(tiles, parts.0, r), part(panels, parts.1, g));
+        task(job, steps, part(tiles, parts.0, r), part(panels, parts.1, g));
     });
 }
 
 /// One task: some tiles of rows by some panels.
-fn task(job: &Job, units: &[u32], steps: usize, tiles: Range<usize>, panels: Range<usize>) {
+fn task(job: &Job, steps: usize, tiles: Range<usize>, panels: Range<usize>) {
     let tile_units = steps * TILE_UNITS;
     let mut scratch = Scratch::operand();
     let packed = scratch.units(tiles.len() * tile_units);
@@ -294,11 +297,16 @@ fn task(job: &Job, units: &[u32], steps: usize, tiles: Range<usize>, panels: Ran
         }
     }
     let mut scratch = Scratch::sums();
-    let sums = scratch.floats(panels.len() * tiles.len() * TILE_SUMS);
+    let len = tiles.len() * TILE_SUMS;
+    let sums = scratch.floats(job.operands().count() * panels.len() * len);
+    let units = job.operands().flat_map(|operand| {
+        let Weights::There { units, .. } = operand.weights else { unreachable!("panels of bf16 are in memory") };
+        panels.clone().map(move |panel| &units[panel * 2 * tile_units..][..2 * tile_units])
+    });
     // SAFETY: `ready` saw that the unit is there and allowed; no other code of this thread uses it meanwhile.
     unsafe { configure() };
-    for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(tiles.len() * TILE_SUMS)) {
-        let w = units[panel * 2 * tile_units..][..2 * tile_units].as_ptr();
+    for (units, sums) in units.zip(sums.chunks_exact_mut(len)) {
+        let w = units.as_ptr();
         let pairs = || packed.chunks(2 * tile_units).enumerate();
         for from in (0..steps).step_by(STEPS) {
             let len = STEPS.min(steps - from);

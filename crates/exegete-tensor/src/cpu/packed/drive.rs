@@ -5,13 +5,15 @@ use std::ops::Range;
 use super::layout;
 use super::memory::{Scratch, as_units};
 use super::tile::{Kernel, PANEL, SLICE, Tile};
-use crate::cpu::{Shared, team};
+use crate::cpu::activation::{Act, gated_body};
 use crate::cpu::simd::simd_fn;
+use crate::cpu::{Shared, team};
 
 /// Multiply-adds below which a product is not worth waking other threads for.
 pub(super) const PARALLEL_FROM: usize = 16 * 1024;
 
-/// `out[m, cols] = x[m, k] w[cols, k]^T (+ bias)`, or added to `out`.
+/// `out[m, cols] = x[m, k] w[cols, k]^T (+ bias)`, or added to `out`; or that, times an activation of the same with
+/// the weights of a gate.
 #[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
     /// Rows.
@@ -24,14 +26,30 @@ pub(super) struct Job<'a> {
     pub(super) x: &'a [f32],
     /// Distance between rows of `x`.
     pub(super) x_stride: usize,
-    /// The panels.
-    pub(super) weights: Weights<'a>,
-    /// What is added at the end.
-    pub(super) bias: Option<&'a [f32]>,
+    /// The weights.
+    pub(super) w: Operand<'a>,
+    /// The activation of a gate and its weights, which are kept in the same way.
+    pub(super) gate: Option<(Act, Operand<'a>)>,
     /// The output, row-major, `cols` values in a row.
     pub(super) out: Shared,
     /// Whether the sums go on from what the output holds.
     pub(super) resume: bool,
+}
+
+impl<'a> Job<'a> {
+    /// The weights, and those of the gate.
+    pub(super) fn operands(&self) -> impl Iterator<Item = Operand<'a>> + use<'a> {
+        [self.w].into_iter().chain(self.gate.map(|(_, gate)| gate))
+    }
+}
+
+/// Weights, and what is added to their product.
+#[derive(Clone, Copy)]
+pub(super) struct Operand<'a> {
+    /// The panels.
+    pub(super) weights: Weights<'a>,
+    /// What is added at the end.
+    pub(super) bias: Option<&'a [f32]>,
 }
 
 /// Where the panels of a product are.
@@ -110,85 +128,144 @@ pub(super) fn product(job: &Job, kernel: Kernel) {
     let (tiles, panels) = (job.m.div_ceil(kernel.rows), job.cols.div_ceil(PANEL));
     let work = job.m * job.cols * job.k;
     let threads = if work < PARALLEL_FROM { 1 } else { rayon::current_num_threads() };
-    let (row_parts, groups) = match job.weights {
-        Weights::There { .. } => cut(tiles, panels, MOST_PANELS, threads),
+    let n_operands = job.operands().count();
+    // Their sums share the cache.
+    let most_panels = MOST_PANELS / n_operands;
+    let (row_parts, groups) = match job.w.weights {
+        Weights::There { .. } => cut(tiles, panels, most_panels, threads),
         // A panel is made once where that leaves work for all threads.
         Weights::Made(_) => {
-            let most = (MADE_UNITS / (job.k * PANEL).max(1)).clamp(1, MOST_PANELS);
+            let most = (MADE_UNITS / (n_operands * job.k * PANEL).max(1)).clamp(1, most_panels);
             let groups = panels.div_ceil(most).max(panels.min(2 * threads));
             (if threads > 1 { (2 * threads).div_ceil(groups).min(tiles) } else { 1 }, groups)
         }
     };
     run_tasks(work, (row_parts, groups), |r, g| {
-        let (tiles_here, panels_here) = (part(tiles, row_parts, r), part(panels, groups, g));
-        match job.weights {
-            Weights::There { units, stride } => task(job, kernel, tiles_here, panels_here, units, stride, 0),
-            Weights::Made(make) => {
-                let (mut scratch, stride) = (Scratch::panels(), job.k * PANEL);
-                let made = scratch.floats(panels_here.len() * stride);
-                for (i, panel) in panels_here.clone().enumerate() {
-                    make(panel, &mut made[i * stride..(i + 1) * stride]);
+        let here = Block { tiles: part(tiles, row_parts, r), panels: part(panels, groups, g) };
+        let mut scratch = Scratch::panels();
+        let stride = job.k * PANEL;
+        let made = match job.w.weights {
+            Weights::There { .. } => &mut [],
+            Weights::Made(_) => scratch.floats(n_operands * here.panels.len() * stride),
+        };
+        let mut left = &mut *made;
+        let mut there = [There { units: &[], stride: 0, first_panel: 0 }; 2];
+        for (there, operand) in there.iter_mut().zip(job.operands()) {
+            *there = match operand.weights {
+                Weights::There { units, stride } => There { units, stride, first_panel: 0 },
+                Weights::Made(make) => {
+                    let (made, rest) = std::mem::take(&mut left).split_at_mut(here.panels.len() * stride);
+                    left = rest;
+                    for (panel, made) in here.panels.clone().zip(made.chunks_exact_mut(stride.max(1))) {
+                        make(panel, made);
+                    }
+                    There { units: as_units(made), stride, first_panel: here.panels.start }
                 }
-                let (made, first) = (as_units(made), panels_here.start);
-                for tiles_here in
-                    tiles_here.clone().step_by(MOST_TILES).map(|t| t..(t + MOST_TILES).min(tiles_here.end))
-                {
-                    task(job, kernel, tiles_here, panels_here.clone(), made, stride, first);
-                }
-            }
+            };
+        }
+        for from in here.tiles.clone().step_by(MOST_TILES) {
+            let tiles = from..(from + MOST_TILES).min(here.tiles.end);
+            task(job, kernel, &Block { tiles, panels: here.panels.clone() }, &there[..n_operands]);
         }
     });
 }
 
-/// One task: some tiles of rows by some panels, of which `units` holds those from `first_panel` on.
-fn task(
-    job: &Job,
-    kernel: Kernel,
+/// Some tiles of rows by some panels.
+struct Block {
     tiles: Range<usize>,
     panels: Range<usize>,
-    units: &[u32],
+}
+
+/// Panels in memory from `first_panel` on, each `stride` units long.
+#[derive(Clone, Copy)]
+struct There<'a> {
+    units: &'a [u32],
     stride: usize,
     first_panel: usize,
-) {
+}
+
+/// One task: a block of the output, whose operands are `there`.
+fn task(job: &Job, kernel: Kernel, block: &Block, there: &[There]) {
+    let Block { tiles, panels } = block;
     let n_tiles = job.m.div_ceil(kernel.rows);
     let k_units = job.k.div_ceil(kernel.per_unit);
     let n_slices = k_units.div_ceil(SLICE).max(1);
-    assert!((panels.end - first_panel - 1) * stride + k_units * PANEL <= units.len(), "panels end too early");
-    let stream = tiles.len() <= STREAM_TILES;
-    let tile_units = kernel.rows * SLICE;
-    let slice_units = tiles.len() * tile_units;
-    let whole = stream || slice_units * n_slices <= PACKED_UNITS;
+    for there in there {
+        let needed = (panels.end - there.first_panel - 1) * there.stride + k_units * PANEL;
+        assert!(needed <= there.units.len(), "panels end too early");
+    }
+    let slice_units = tiles.len() * kernel.rows * SLICE;
+    let whole = tiles.len() <= STREAM_TILES || slice_units * n_slices <= PACKED_UNITS;
     let mut scratch = Scratch::operand();
     let packed = scratch.units(slice_units * if whole { n_slices } else { 1 });
     if whole {
         for (slice, packed) in packed.chunks_exact_mut(slice_units).enumerate() {
-            pack(job, kernel, &tiles, slice, packed);
+            pack(job, kernel, tiles, slice, packed);
         }
     }
-    // The rows of the task that this thread will probably run next.
-    let next_rows = &job.x[(part(job.m, n_tiles, tiles.end - 1).end * job.x_stride).min(job.x.len())..];
-    let calls = n_slices * panels.len() * tiles.len();
-    let next_bytes = (size_of_val(next_rows)).min(tiles.len() * kernel.rows * job.k * size_of::<f32>());
-
     let rows = part(job.m, n_tiles, tiles.start).start..part(job.m, n_tiles, tiles.end - 1).end;
     let mut scratch = Scratch::sums();
-    let sums = scratch.floats(panels.len() * rows.len() * PANEL);
+    let len = panels.len() * rows.len() * PANEL;
+    let all = scratch.floats(there.len() * len);
     if job.resume {
-        read(job, &rows, &panels, sums);
+        read(job, &rows, panels, all);
     }
+    for (there, sums) in there.iter().zip(all.chunks_exact_mut(len)) {
+        let walk = Walk { job, kernel, block, rows: &rows, there: *there };
+        if tiles.len() <= STREAM_TILES {
+            let most = if tiles.len() == 1 && rows.len() <= kernel.pair_rows { 2 } else { 1 };
+            for panel in panels.clone().step_by(most) {
+                for slice in 0..n_slices {
+                    let packed = &packed[slice * slice_units..(slice + 1) * slice_units];
+                    walk.compute(slice, packed, panel, most.min(panels.end - panel), sums);
+                }
+            }
+        } else {
+            for slice in 0..n_slices {
+                let packed = if whole {
+                    &packed[slice * slice_units..(slice + 1) * slice_units]
+                } else {
+                    pack(job, kernel, tiles, slice, packed);
+                    &*packed
+                };
+                for panel in panels.clone() {
+                    walk.compute(slice, packed, panel, 1, sums);
+                }
+            }
+        }
+    }
+    write(job, rows.clone(), rows.len(), panels, all);
+}
 
-    // `together` panels from `panel` on; two only where there is one tile.
-    let mut compute = |slice: usize, packed: &[u32], panel: usize, together: usize| {
+/// What the tiles of a task have in common.
+struct Walk<'a> {
+    job: &'a Job<'a>,
+    kernel: Kernel,
+    block: &'a Block,
+    rows: &'a Range<usize>,
+    there: There<'a>,
+}
+
+impl Walk<'_> {
+    /// The tiles of `together` panels from `panel` on, over one slice; two panels only where there is one tile.
+    fn compute(&self, slice: usize, packed: &[u32], panel: usize, together: usize, sums: &mut [f32]) {
+        let (Block { tiles, panels }, There { units, stride, first_panel }) = (self.block, self.there);
+        let (n_tiles, k_units) = (self.job.m.div_ceil(self.kernel.rows), self.job.k.div_ceil(self.kernel.per_unit));
         let here = &units[(panel - first_panel) * stride + slice * SLICE * PANEL..];
-        let sums = &mut sums[(panel - panels.start) * rows.len() * PANEL..][..together * rows.len() * PANEL];
+        let sums = &mut sums[(panel - panels.start) * self.rows.len() * PANEL..];
         let len = SLICE.min(k_units - slice * SLICE);
-        let next = if stream {
+        let next = if tiles.len() <= STREAM_TILES {
             here.as_ptr().wrapping_add(SLICE * PANEL)
         } else if panel + 1 < panels.end {
             here.as_ptr().wrapping_add(stride)
         } else {
             units.as_ptr().wrapping_add((panels.start - first_panel) * stride + (slice + 1) * SLICE * PANEL)
         };
+        // The rows of the task that this thread will probably run next.
+        let next_rows = &self.job.x[(self.rows.end * self.job.x_stride).min(self.job.x.len())..];
+        let calls = k_units.div_ceil(SLICE).max(1) * panels.len() * tiles.len();
+        let next_bytes = size_of_val(next_rows).min(tiles.len() * self.kernel.rows * self.job.k * size_of::<f32>());
+        let tile_units = self.kernel.rows * SLICE;
         for (i, tile) in tiles.clone().enumerate() {
             // All tiles together ask for the next slice of the weights and, over the whole task, for the rows of
             // the next one. A single tile is too short for that, and asks at a distance.
@@ -203,8 +280,9 @@ fn task(
                 let rows = next_rows.as_ptr().wrapping_byte_add(next_bytes * call / calls).cast();
                 ([weights, rows], [4 * PANEL / tiles.len(), next_bytes.div_ceil(calls * len.max(1))])
             };
-            let here_rows = part(job.m, n_tiles, tile);
-            let sums = &mut sums[(here_rows.start - rows.start) * PANEL..][..together * here_rows.len() * PANEL];
+            let here_rows = part(self.job.m, n_tiles, tile);
+            let at = (here_rows.start - self.rows.start) * PANEL;
+            let sums = &mut sums[at..at + together * here_rows.len() * PANEL];
             let tile = Tile {
                 rows: here_rows.len(),
                 units: len,
@@ -213,37 +291,15 @@ fn task(
                 w: here[..(together - 1) * stride + len * PANEL].as_ptr(),
                 w_stride: stride,
                 sums: sums.as_mut_ptr(),
-                resume: job.resume || slice > 0,
+                resume: self.job.resume || slice > 0,
                 ahead,
                 ahead_step,
             };
             // SAFETY: the caller chose a kernel of this machine; a tile has at most `kernel.rows` rows, and the
             // operands and the sums were sliced to what it touches.
-            unsafe { (kernel.run)(&tile) };
-        }
-    };
-    if stream {
-        let most = if tiles.len() == 1 && rows.len() <= kernel.pair_rows { 2 } else { 1 };
-        for panel in panels.clone().step_by(most) {
-            for slice in 0..n_slices {
-                let packed = &packed[slice * slice_units..(slice + 1) * slice_units];
-                compute(slice, packed, panel, most.min(panels.end - panel));
-            }
-        }
-    } else {
-        for slice in 0..n_slices {
-            let packed = if whole {
-                &packed[slice * slice_units..(slice + 1) * slice_units]
-            } else {
-                pack(job, kernel, &tiles, slice, packed);
-                &*packed
-            };
-            for panel in panels.clone() {
-                compute(slice, packed, panel, 1);
-            }
+            unsafe { (self.kernel.run)(&tile) };
         }
     }
-    write(job, rows.clone(), rows.len(), &panels, sums);
 }
 
 /// The part of the output that is in row `row` and panel `panel`.
@@ -269,7 +325,7 @@ fn read(job: &Job, rows: &Range<usize>, panels: &Range<usize>, sums: &mut [f32])
 }
 
 simd_fn!(
-    /// Writes the sums of a task, `[panels][pitch][PANEL]`, to the output, with the bias.
+    /// Writes the sums of a task, for each operand `[panels][pitch][PANEL]`, to the output, with biases and gate.
     ///
     /// Row by row, so that memory is written in its own order: written by tiles, at a page for each row, it takes
     /// longer than the product of a small model on the matrix unit.
@@ -283,13 +339,27 @@ fn write_body<const FMA: bool>(job: &Job, rows: Range<usize>, pitch: usize, pane
         for panel in panels.clone() {
             // SAFETY: rows and panels are this task's.
             let out = unsafe { output(job, row, panel) };
-            let sums = &sums[(panel - panels.start) * pitch + row - rows.start];
-            match out.as_mut_array::<PANEL>() {
-                Some(out) => *out = *sums,
-                None => out.copy_from_slice(&sums[..out.len()]),
-            }
-            if let Some(bias) = job.bias {
-                out.iter_mut().zip(&bias[panel * PANEL..]).for_each(|(o, b)| *o += b);
+            let at = (panel - panels.start) * pitch + row - rows.start;
+            let biased = |operand: &Operand, sums: &[f32; PANEL]| {
+                let mut sums = *sums;
+                if let Some(bias) = operand.bias {
+                    sums.iter_mut().zip(&bias[panel * PANEL..]).for_each(|(s, b)| *s += b);
+                }
+                sums
+            };
+            let value = biased(&job.w, &sums[at]);
+            match &job.gate {
+                Some((act, gate)) => {
+                    let gate = biased(gate, &sums[panels.len() * pitch + at]);
+                    match out.as_mut_array::<PANEL>() {
+                        Some(out) => gated_body::<FMA>(*act, &gate, &value, out),
+                        None => gated_body::<FMA>(*act, &gate, &value, out),
+                    }
+                }
+                None => match out.as_mut_array::<PANEL>() {
+                    Some(out) => *out = value,
+                    None => out.copy_from_slice(&value[..out.len()]),
+                },
             }
         }
     }

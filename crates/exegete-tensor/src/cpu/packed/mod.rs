@@ -26,9 +26,10 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use super::{Shared, for_chunks};
+use super::activation::Act;
 use super::simd::{Isa, isa};
 use crate::device::DeviceMatrix;
-use drive::{Job, Weights};
+use drive::{Job, Operand, Weights};
 use memory::{Buffer, Scratch, as_floats_mut, as_units};
 use tile::{Kernel, PANEL, SLICE};
 
@@ -135,6 +136,17 @@ pub struct Matrix {
     stack: Arc<Stack>,
     layer: usize,
     device: Option<Arc<DeviceMatrix>>,
+}
+
+/// What the product of a matrix is multiplied by: `act(x w^T (+ bias))`, of the same shape.
+#[derive(Clone, Copy)]
+pub struct Gate<'a> {
+    /// The activation.
+    pub act: Act,
+    /// The weights.
+    pub w: &'a Matrix,
+    /// What is added to their product.
+    pub bias: Option<&'a [f32]>,
 }
 
 /// Which kernels compute a product; the best that the machine has, unless a test says otherwise.
@@ -252,7 +264,19 @@ impl Matrix {
 
     /// `out[m, n] = x[m, k] W^T (+ bias[n])`.
     pub fn forward(&self, m: usize, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-        self.forward_with(Path::best(), m, x, bias, out);
+        self.forward_with(Path::best(), None, m, x, bias, out);
+    }
+
+    /// `out[m, n] = act(x G^T (+ its bias)) * (x W^T (+ bias))`, with the gate's weights `G`. The same bits as both
+    /// products and [`gated`](super::activation::gated) one after the other, with a third of what goes to memory.
+    pub fn forward_gated(&self, gate: Gate, m: usize, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        self.forward_with(Path::best(), Some(gate), m, x, bias, out);
+    }
+
+    /// Whether [`forward_gated`](Self::forward_gated) takes this matrix with that gate.
+    pub fn takes_gate(&self, gate: &Matrix) -> bool {
+        let same = (self.n(), self.k(), self.keep()) == (gate.n(), gate.k(), gate.keep());
+        same && self.device.is_none() && gate.device.is_none()
     }
 
     /// `dx[m, k] = dy[m, n] W`.
@@ -261,42 +285,70 @@ impl Matrix {
     }
 
     /// [`forward`](Self::forward) on kernels that the machine must have.
-    pub(crate) fn forward_with(&self, path: Path, m: usize, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    pub(crate) fn forward_with(
+        &self,
+        path: Path,
+        gate: Option<Gate>,
+        m: usize,
+        x: &[f32],
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
         let (n, k) = (self.n(), self.k());
         assert!(x.len() == m * k && out.len() == m * n, "forward {m}x{k} by {n}x{k}");
-        assert!(bias.is_none_or(|b| b.len() == n), "a bias of another length than {n}");
+        let biases = [bias, gate.and_then(|g| g.bias)];
+        assert!(biases.into_iter().flatten().all(|b| b.len() == n), "a bias of another length than {n}");
+        assert!(gate.is_none_or(|g| self.takes_gate(g.w)), "a gate unlike the matrix of {n}x{k}");
         let out = Shared(out.as_mut_ptr());
-        let none = Weights::There { units: &[], stride: 0 };
-        let job = Job { m, cols: n, k, x, x_stride: k, weights: none, bias, out, resume: false };
+        let make = |panel: usize, out: &mut [f32]| self.make_panel(panel, out);
+        let make_gate = |panel: usize, out: &mut [f32]| {
+            if let Some(gate) = gate {
+                gate.w.make_panel(panel, out);
+            }
+        };
+        let weights = self.as_they_are(path).unwrap_or(Weights::Made(&make));
+        let w = Operand { weights, bias };
+        let gate = gate.map(|gate| {
+            let weights = gate.w.as_they_are(path).unwrap_or(Weights::Made(&make_gate));
+            (gate.act, Operand { weights, bias: gate.bias })
+        });
+        let job = Job { m, cols: n, k, x, x_stride: k, w, gate, out, resume: false };
+        match (self.keep(), path) {
+            #[cfg(target_arch = "x86_64")]
+            (Some(Keep::Bf16), Path::Amx) => amx::product(&job),
+            #[cfg(target_arch = "x86_64")]
+            (Some(Keep::Bf16), Path::Pairs) => drive::product(&job, avx512::BF16),
+            _ => drive::product(&job, path.floats()),
+        }
+    }
+
+    /// The panels, if a path's kernels read them as they are.
+    fn as_they_are(&self, path: Path) -> Option<Weights<'_>> {
         match &self.stack.content {
-            Content::Panels { keep, units: stride, .. } => {
-                let (units, stride) = (self.panels(), *stride);
-                let there = Job { weights: Weights::There { units, stride }, ..job };
-                match (keep, path) {
-                    (Keep::F32, _) => drive::product(&there, path.floats()),
-                    #[cfg(target_arch = "x86_64")]
-                    (Keep::Bf16, Path::Amx) => amx::product(&there, units, stride),
-                    #[cfg(target_arch = "x86_64")]
-                    (Keep::Bf16, Path::Pairs) => drive::product(&there, avx512::BF16),
-                    (Keep::Bf16, Path::Floats(_)) => {
-                        let make = |panel: usize, out: &mut [f32]| {
-                            layout::widen(k, &units[panel * stride..][..stride], out);
-                        };
-                        drive::product(&Job { weights: Weights::Made(&make), ..job }, path.floats());
-                    }
-                }
+            Content::Panels { keep: Keep::Bf16, .. } if matches!(path, Path::Floats(_)) => None,
+            Content::Panels { units, .. } => Some(Weights::There { units: self.panels(), stride: *units }),
+            Content::Rows(_) => None,
+        }
+    }
+
+    /// A panel in `f32`, `[k][PANEL]`.
+    fn make_panel(&self, panel: usize, out: &mut [f32]) {
+        let k = self.k();
+        match &self.stack.content {
+            Content::Panels { keep: Keep::F32, units, .. } => {
+                memory::as_units_mut(out).copy_from_slice(&self.panels()[panel * units..][..*units]);
+            }
+            Content::Panels { keep: Keep::Bf16, units, .. } => {
+                layout::widen(k, &self.panels()[panel * units..][..*units], out);
             }
             Content::Rows(sources) => {
-                let make = |panel: usize, out: &mut [f32]| {
-                    let first = panel * PANEL;
-                    let (mut scratch, count) = (Scratch::rows(), PANEL.min(n - first));
-                    let rows = scratch.floats(count * k);
-                    for (i, row) in rows.chunks_exact_mut(k.max(1)).enumerate() {
-                        sources[self.layer].row(first + i, row);
-                    }
-                    layout::transpose((count, k), as_units(rows), k, memory::as_units_mut(out), PANEL);
-                };
-                drive::product(&Job { weights: Weights::Made(&make), ..job }, path.floats());
+                let first = panel * PANEL;
+                let (mut scratch, count) = (Scratch::rows(), PANEL.min(self.n() - first));
+                let rows = scratch.floats(count * k);
+                for (i, row) in rows.chunks_exact_mut(k.max(1)).enumerate() {
+                    sources[self.layer].row(first + i, row);
+                }
+                layout::transpose((count, k), as_units(rows), k, memory::as_units_mut(out), PANEL);
             }
         }
     }
@@ -325,8 +377,8 @@ impl Matrix {
                 k: count,
                 x: dy.get(from..).unwrap_or(&[]),
                 x_stride: n,
-                weights: Weights::There { units: turned, stride: count * PANEL },
-                bias: None,
+                w: Operand { weights: Weights::There { units: turned, stride: count * PANEL }, bias: None },
+                gate: None,
                 out,
                 resume: from > 0,
             };

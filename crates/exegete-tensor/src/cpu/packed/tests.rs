@@ -137,7 +137,7 @@ fn every_kernel_agrees_with_the_naive_product() {
                     let (x_seen, w_seen) = seen(keep, path, &x, &w);
                     for bias in [None, Some(&bias[..])] {
                         let mut out = vec![f32::NAN; m * n];
-                        matrix.forward_with(path, m, &x, bias, &mut out);
+                        matrix.forward_with(path, None, m, &x, bias, &mut out);
                         let what = format!("{keep:?} {path:?}");
                         check(&what, (m, n, k), &x_seen, |c, i| w_seen[c * k + i], bias.unwrap_or(&[]), &out);
                     }
@@ -231,7 +231,7 @@ fn infinities_and_nans_reach_the_outputs_that_they_belong_to_and_no_other() {
             let matrix = matrix(keep, n, k, &w);
             let (x_seen, w_seen) = seen(keep, path, &x, &w);
             let mut out = vec![0f32; m * n];
-            matrix.forward_with(path, m, &x, None, &mut out);
+            matrix.forward_with(path, None, m, &x, None, &mut out);
             for r in 0..m {
                 for c in 0..n {
                     let want: f32 = (0..k).map(|i| x_seen[r * k + i] * w_seen[c * k + i]).sum();
@@ -266,7 +266,7 @@ fn bits_depend_neither_on_threads_nor_on_the_other_rows_nor_on_their_number() {
             let run = |threads: usize, m: usize| {
                 on(threads, || {
                     let (mut out, mut dx) = (vec![0f32; m * n], vec![0f32; m * k]);
-                    matrix.forward_with(path, m, &x[..m * k], None, &mut out);
+                    matrix.forward_with(path, None, m, &x[..m * k], None, &mut out);
                     matrix.backward_with(path, m, &dy[..m * n], &mut dx);
                     (out, dx)
                 })
@@ -297,7 +297,7 @@ fn f32_has_the_same_bits_on_all_instruction_sets_with_a_fused_multiply_add() {
     for path in paths() {
         if path != Path::Floats(Isa::Baseline) || super::super::simd::BASELINE_FMA {
             let mut out = vec![0f32; m * n];
-            matrix.forward_with(path, m, &x, None, &mut out);
+            matrix.forward_with(path, None, m, &x, None, &mut out);
             assert!(out == want, "{path:?}");
         }
     }
