@@ -113,14 +113,14 @@ fn self_check() -> bool {
 
 /// # Safety
 /// The process may use the unit.
-unsafe fn configure() {
+pub(super) unsafe fn configure() {
     // SAFETY: the configuration is valid.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly)) }
 }
 
 /// # Safety
 /// The process may use the unit.
-unsafe fn release() {
+pub(super) unsafe fn release() {
     // SAFETY: by the caller's promise.
     unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) }
 }

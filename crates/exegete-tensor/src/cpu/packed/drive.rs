@@ -208,7 +208,7 @@ fn task(job: &Job, kernel: Kernel, block: &Block, there: &[There]) {
     let len = panels.len() * rows.len() * PANEL;
     let all = scratch.floats(there.len() * len);
     if job.resume {
-        read(job, &rows, panels, all);
+        read(job, &rows, rows.len(), panels, all);
     }
     for (there, sums) in there.iter().zip(all.chunks_exact_mut(len)) {
         let walk = Walk { job, kernel, block, rows: &rows, there: *there };
@@ -313,9 +313,9 @@ unsafe fn output(job: &Job, row: usize, panel: usize) -> &'static mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(job.out.at(row * job.cols + panel * PANEL), cols) }
 }
 
-/// Reads the sums of a task, `[panels][rows][PANEL]`, from the output.
-fn read(job: &Job, rows: &Range<usize>, panels: &Range<usize>, sums: &mut [f32]) {
-    for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(rows.len() * PANEL)) {
+/// Reads the sums of a task, `[panels][pitch][PANEL]`, from the output.
+pub(super) fn read(job: &Job, rows: &Range<usize>, pitch: usize, panels: &Range<usize>, sums: &mut [f32]) {
+    for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(pitch * PANEL)) {
         for (row, sums) in rows.clone().zip(sums.as_chunks_mut::<PANEL>().0) {
             // SAFETY: rows and panels are this task's.
             let out = unsafe { output(job, row, panel) };

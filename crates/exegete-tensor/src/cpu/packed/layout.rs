@@ -140,3 +140,14 @@ pub(super) fn turn_bf16(panel: &[u32], from: usize, rows: usize, out: &mut [f32]
         }
     }
 }
+
+#[inline(always)]
+fn can_split_body<const FMA: bool>(values: &[f32]) -> bool {
+    // The largest value whose rounding to bf16 is finite. Without an early end, so that it is done in vectors.
+    const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
+    values.iter().fold(true, |all, v| all & (v.abs() <= LARGEST))
+}
+simd_fn!(
+    /// Whether all values are sums of finite bf16 values.
+    pub(super) fn can_split(values: &[f32]) -> bool = can_split_body
+);

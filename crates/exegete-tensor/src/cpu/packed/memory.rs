@@ -93,6 +93,8 @@ macro_rules! places {
 places! {
     /// For packed rows of the left operand.
     operand: OPERAND,
+    /// For the split rows of a product.
+    parts: SPLIT,
     /// For the sums of a task.
     sums: SUMS,
     /// For panels made when they are used.

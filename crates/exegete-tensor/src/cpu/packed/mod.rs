@@ -15,6 +15,8 @@ mod avx512;
 mod drive;
 mod layout;
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod parts;
 mod tile;
 
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use candle_core::Device;
 
@@ -68,6 +71,8 @@ pub struct Stack {
     n: usize,
     k: usize,
     content: Content,
+    /// Whether all values have parts of bf16; not known of row sources.
+    can_split: bool,
 }
 
 impl Stack {
@@ -80,14 +85,14 @@ impl Stack {
                 Keep::Bf16 => k.next_multiple_of(32) / 2,
             };
         let data = Buffer::zeroed(n_layers * n.div_ceil(PANEL) * units);
-        Self { n_layers, n, k, content: Content::Panels { keep, units, data } }
+        Self { n_layers, n, k, content: Content::Panels { keep, units, data }, can_split: true }
     }
 
     /// Matrices that stay as they are and are decoded panel by panel at each use. All have one shape.
     pub fn from_rows(sources: Vec<Arc<dyn RowSource>>) -> Self {
         let (n, k) = sources.first().map_or((0, 0), |s| (s.n(), s.k()));
         assert!(sources.iter().all(|s| s.n() == n && s.k() == k), "row sources of different shapes in one stack");
-        Self { n_layers: sources.len(), n, k, content: Content::Rows(sources) }
+        Self { n_layers: sources.len(), n, k, content: Content::Rows(sources), can_split: false }
     }
 
     /// Writes `rows` (`[r, k]`, row-major) into a layer, from row `first_row` on.
@@ -104,12 +109,16 @@ impl Stack {
         let (keep, units) = (*keep, *units);
         let layer_units = n.div_ceil(PANEL) * units;
         let layer = &mut data.units_mut()[layer * layer_units..(layer + 1) * layer_units];
+        let can_split = AtomicBool::new(true);
         let (from, to) = (first_row / PANEL, (first_row + count).div_ceil(PANEL));
         for_chunks(&mut layer[from * units..to * units], units, |p, panel| {
             let start = (from + p) * PANEL;
             let here = start.max(first_row)..(start + PANEL).min(first_row + count);
             let rows = &rows[(here.start - first_row) * k..(here.end - first_row) * k];
             let panel = &mut panel[here.start - start..];
+            if !layout::can_split(rows) {
+                can_split.store(false, Relaxed);
+            }
             match keep {
                 Keep::F32 => layout::transpose((here.len(), k), as_units(rows), k, panel, PANEL),
                 Keep::Bf16 => {
@@ -122,6 +131,7 @@ impl Stack {
                 }
             }
         });
+        self.can_split &= can_split.into_inner();
     }
 
     /// Number of layers.
@@ -185,6 +195,15 @@ impl Path {
             _ => Isa::Avx512,
         })
     }
+}
+
+/// A product of `f32` panels, on the matrix unit where that is faster and all values `can_split`.
+fn product_of_floats(path: Path, job: &Job, can_split: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split && parts::product(job) {
+        return;
+    }
+    drive::product(job, path.floats());
 }
 
 /// Values of turned panels that the backward pass holds at a time.
@@ -308,6 +327,7 @@ impl Matrix {
         };
         let weights = self.as_they_are(path).unwrap_or(Weights::Made(&make));
         let w = Operand { weights, bias };
+        let gated = gate;
         let gate = gate.map(|gate| {
             let weights = gate.w.as_they_are(path).unwrap_or(Weights::Made(&make_gate));
             (gate.act, Operand { weights, bias: gate.bias })
@@ -318,9 +338,10 @@ impl Matrix {
             (Some(Keep::Bf16), Path::Amx) => amx::product(&job),
             #[cfg(target_arch = "x86_64")]
             (Some(Keep::Bf16), Path::Pairs) => drive::product(&job, avx512::BF16),
-            _ => drive::product(&job, path.floats()),
+            _ => product_of_floats(path, &job, self.stack.can_split && gated.is_none_or(|g| g.w.stack.can_split)),
         }
     }
+
 
     /// The panels, if a path's kernels read them as they are.
     fn as_they_are(&self, path: Path) -> Option<Weights<'_>> {
@@ -382,7 +403,7 @@ impl Matrix {
                 out,
                 resume: from > 0,
             };
-            drive::product(&job, path.floats());
+            product_of_floats(path, &job, self.stack.can_split);
         }
     }
 

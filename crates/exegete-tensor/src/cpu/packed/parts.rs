@@ -1,0 +1,306 @@
+//! `f32` products of many rows on the matrix unit (AMX), which multiplies bf16.
+//!
+//! An `f32` is the sum of three bf16 values exactly: 24 bits in three times 8. Of the nine products of such parts the
+//! six largest are taken; what is left out is below 2^-24 of the product, the rounding of one `f32` operation (Henry,
+//! Tang and Heinecke 2019, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision
+//! computations"). Sums are `f32`: in each slice of k the small products first and the large ones on top, and the
+//! slices one after the other, so that errors are those of the vector kernel. That costs six times the
+//! multiplications, and the unit is more than twelve times as fast.
+//!
+//! Infinities and NaNs have no parts: who has them stays with the vector kernel.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::amx::{configure, release};
+use super::drive::{Job, Weights, part, read, write};
+use super::layout;
+use super::memory::Scratch;
+use super::tile::{PANEL, SLICE};
+use crate::cpu::team;
+
+/// Rows from which splitting the weights costs less than it gains.
+pub(super) const FROM_ROWS: usize = 96;
+
+/// Parts of a value.
+const PARTS: usize = 3;
+/// Values of k in a step.
+const DEPTH: usize = 32;
+/// Steps of a slice of k: its parts stay in the first-level cache.
+const STEPS: usize = SLICE / DEPTH / 2;
+/// Units of a tile register.
+const TILE_UNITS: usize = 16 * 16;
+/// Rows that go together: two tiles.
+const ROWS: usize = 32;
+/// Units of a step of [`ROWS`] rows, and of a panel: two tiles, each in three parts.
+const STEP_UNITS: usize = 2 * PARTS * TILE_UNITS;
+/// Groups of rows that a task takes at a time: their parts stay in the second-level cache.
+const BLOCK: usize = 4;
+/// Units of split panels that a task holds.
+const PANEL_UNITS: usize = 192 * 1024;
+/// Tasks for each thread.
+const TASKS_EACH: usize = 3;
+
+/// Computes a product of `f32` panels, or leaves it to others where the rows cannot be split.
+pub(super) fn product(job: &Job) -> bool {
+    let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
+    let group_units = steps * STEP_UNITS;
+    let mut scratch = Scratch::parts();
+    let parts = scratch.units(groups * group_units);
+    let finite = AtomicBool::new(true);
+    super::super::for_chunks(parts, group_units, |group, parts| {
+        for row in 0..ROWS {
+            let at = group * ROWS + row;
+            let x = if at < job.m { &job.x[at * job.x_stride..][..job.k] } else { &[] };
+            if !layout::can_split(x) {
+                finite.store(false, Relaxed);
+            }
+            let to = &mut parts[row / 16 * PARTS * TILE_UNITS + row % 16 * 16..];
+            // SAFETY: the machine has the instructions, by the caller; a group has `steps` steps.
+            unsafe { split_row(x, steps, to.as_mut_ptr()) };
+        }
+    });
+    if !finite.load(Relaxed) {
+        return false;
+    }
+    let operands = job.operands().count();
+    let panels = job.cols.div_ceil(PANEL);
+    let most = (PANEL_UNITS / (operands * group_units)).clamp(1, panels);
+    let want = TASKS_EACH * rayon::current_num_threads();
+    let panel_parts = panels.div_ceil(most).max(want.min(panels / 2)).max(1);
+    let row_parts = want.div_ceil(panel_parts).min(groups.div_ceil(BLOCK));
+    let parts = &*parts;
+    team::for_tasks(row_parts * panel_parts, |t| {
+        let rows = part(groups, row_parts, t % row_parts);
+        task(job, parts, steps, &rows, &part(panels, panel_parts, t / row_parts));
+    });
+    true
+}
+
+/// One task: some groups of rows by some panels.
+fn task(job: &Job, parts: &[u32], steps: usize, groups: &Range<usize>, panels: &Range<usize>) {
+    let group_units = steps * STEP_UNITS;
+    let operands = job.operands().count();
+    let mut scratch = Scratch::panels();
+    let split = scratch.units(operands * panels.len() * group_units);
+    let sources = job.operands().flat_map(|operand| {
+        let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
+        panels.clone().map(move |panel| &units[panel * stride..][..job.k * PANEL])
+    });
+    for (units, split) in sources.zip(split.chunks_exact_mut(group_units)) {
+        // SAFETY: the machine has the instructions, by the caller; a panel has `steps` steps.
+        unsafe { split_panel(units, steps, split) };
+    }
+    let mut scratch = Scratch::sums();
+    let pitch = BLOCK * ROWS;
+    let sums = scratch.floats(operands * panels.len() * pitch * PANEL);
+    // SAFETY: the unit is there and allowed, by the caller; no other code of this thread uses it meanwhile.
+    unsafe { configure() };
+    for from in groups.clone().step_by(BLOCK) {
+        let block = from..(from + BLOCK).min(groups.end);
+        let rows = block.start * ROWS..(block.end * ROWS).min(job.m);
+        if job.resume {
+            read(job, &rows, pitch, panels, sums);
+        }
+        for slice in (0..steps).step_by(STEPS) {
+            let len = STEPS.min(steps - slice);
+            for (w, sums) in split.chunks_exact(group_units).zip(sums.chunks_exact_mut(pitch * PANEL)) {
+                let w = w[slice * STEP_UNITS..][..len * STEP_UNITS].as_ptr();
+                for (group, sums) in block.clone().zip(sums.as_chunks_mut::<{ ROWS * PANEL }>().0) {
+                    let x = parts[group * group_units + slice * STEP_UNITS..][..len * STEP_UNITS].as_ptr();
+                    // SAFETY: the unit is configured, and rows and panel have `len` steps.
+                    unsafe { slice_product(len, x, w, sums, job.resume || slice > 0) };
+                }
+            }
+        }
+        write(job, rows, pitch, panels, sums);
+    }
+    // SAFETY: as for `configure`.
+    unsafe { release() };
+}
+
+/// Splits pairs of values into their parts: units whose low half is of the first of a pair.
+///
+/// # Safety
+/// AVX-512 F, BW and BF16 are there.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[inline]
+unsafe fn split_pairs(mut first: __m512, mut second: __m512) -> [__m512i; PARTS] {
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    // From the first ones, then the second ones, to pairs.
+    let pairs = _mm512_add_epi32(
+        _mm512_set1_epi32(16 << 16),
+        _mm512_mullo_epi32(
+            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+            _mm512_set1_epi32(0x0001_0001),
+        ),
+    );
+    let mut parts = [_mm512_setzero_si512(); PARTS];
+    for part in &mut parts {
+        // SAFETY: vectors of the same size, of which every bit pattern is valid.
+        let rounded = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) };
+        *part = _mm512_permutexvar_epi16(pairs, rounded);
+        // What is left is exact: the bits that the rounding dropped.
+        first = _mm512_sub_ps(first, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(*part)));
+        second = _mm512_sub_ps(second, _mm512_castsi512_ps(_mm512_and_si512(*part, upper)));
+    }
+    parts
+}
+
+/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero.
+///
+/// # Safety
+/// AVX-512 F, BW and BF16 are there; at `to` there are `steps` steps.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
+    // Pairs of neighbours along k, as the unit wants them: even ones in the low halves of the units.
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for step in 0..steps {
+        let here = &x[(step * DEPTH).min(x.len())..((step + 1) * DEPTH).min(x.len())];
+        let all = if here.len() == DEPTH { u32::MAX } else { (1u32 << here.len()) - 1 };
+        // SAFETY: the masks keep to the row; a step has three tiles of 16 rows for it.
+        unsafe {
+            let first = _mm512_maskz_loadu_ps(all as u16, here.as_ptr());
+            let second = _mm512_maskz_loadu_ps((all >> 16) as u16, here.as_ptr().wrapping_add(16));
+            let low = _mm512_permutex2var_ps(first, even, second);
+            let high = _mm512_permutex2var_ps(first, odd, second);
+            for (i, part) in split_pairs(low, high).into_iter().enumerate() {
+                _mm512_storeu_si512(to.add(step * STEP_UNITS + i * TILE_UNITS).cast(), part);
+            }
+        }
+    }
+}
+
+/// Parts of an `f32` panel, `[k][PANEL]`, each step's columns in two tiles; what is beyond k is zero.
+///
+/// # Safety
+/// AVX-512 F, BW and BF16 are there; `out` holds `steps` steps.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn split_panel(panel: &[u32], steps: usize, out: &mut [u32]) {
+    let k = panel.len() / PANEL;
+    for (step, out) in out[..steps * STEP_UNITS].chunks_exact_mut(STEP_UNITS).enumerate() {
+        for pair in 0..DEPTH / 2 {
+            let row = |i: usize, half: usize| {
+                let at = step * DEPTH + pair * 2 + i;
+                let values = panel.get(at * PANEL + half * 16..).filter(|_| at < k);
+                // SAFETY: row `at` is in the panel.
+                values.map_or(_mm512_setzero_ps(), |v| unsafe { _mm512_loadu_ps(v.as_ptr().cast()) })
+            };
+            for half in 0..2 {
+                // SAFETY: the instructions are there; the step has two times three tiles of 16 pairs.
+                unsafe {
+                    for (i, part) in split_pairs(row(0, half), row(1, half)).into_iter().enumerate() {
+                        let to = &mut out[(half * PARTS + i) * TILE_UNITS + pair * 16..][..16];
+                        _mm512_storeu_si512(to.as_mut_ptr().cast(), part);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`ROWS`] rows by one panel over a slice: `sums[32][32]`, overwritten or added to.
+///
+/// # Safety
+/// The unit is configured and AVX-512 is there; `x` and `w` point at `steps` steps.
+#[target_feature(enable = "avx512f")]
+unsafe fn slice_product(steps: usize, x: *const u32, w: *const u32, sums: &mut [f32; ROWS * PANEL], resume: bool) {
+    #[repr(align(64))]
+    struct Sums([f32; ROWS * PANEL]);
+    let mut slice = std::mem::MaybeUninit::<Sums>::uninit();
+    // SAFETY: by the caller's promise; all of `slice` is written before it is read.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            // The parts of rows are tmm4 and tmm5, those of columns tmm6 and tmm7; a part of the order of 2^-8 of a
+            // value is "middle", one of 2^-16 "low".
+            "mov {i}, {steps}",
+            "2:",
+            // High by low.
+            "tileloadd tmm4, [{x} + {s64}*1]",
+            "tileloadd tmm6, [{w} + {s64}*1 + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{w} + {s64}*1 + 5120]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{x} + {s64}*1 + 3072]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            // High by middle.
+            "tileloadd tmm6, [{w} + {s64}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{w} + {s64}*1 + 4096]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            // Middle by middle.
+            "tileloadd tmm4, [{x} + {s64}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{x} + {s64}*1 + 4096]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            // Middle by high.
+            "tileloadd tmm6, [{w} + {s64}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{w} + {s64}*1 + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            // Low by high.
+            "tileloadd tmm4, [{x} + {s64}*1 + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{x} + {s64}*1 + 5120]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {x}, {step}",
+            "add {w}, {step}",
+            "dec {i}",
+            "jnz 2b",
+            "sub {x}, {back}",
+            "sub {w}, {back}",
+            // High by high, on top of all small ones.
+            "3:",
+            "tileloadd tmm4, [{x} + {s64}*1]",
+            "tileloadd tmm6, [{w} + {s64}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{w} + {s64}*1 + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{x} + {s64}*1 + 3072]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {x}, {step}",
+            "add {w}, {step}",
+            "dec {steps}",
+            "jnz 3b",
+            "tilestored [{out} + {s128}*1], tmm0",
+            "tilestored [{out} + {s128}*1 + 64], tmm1",
+            "tilestored [{out} + {s128}*1 + 2048], tmm2",
+            "tilestored [{out} + {s128}*1 + 2112], tmm3",
+            x = inout(reg) x => _,
+            w = inout(reg) w => _,
+            steps = inout(reg) steps => _,
+            i = out(reg) _,
+            out = in(reg) slice.as_mut_ptr(),
+            back = in(reg) steps * STEP_UNITS * size_of::<u32>(),
+            s64 = in(reg) 64usize,
+            s128 = in(reg) 128usize,
+            step = const STEP_UNITS * size_of::<u32>(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+        let Sums(slice) = slice.assume_init_ref();
+        for (sums, slice) in sums.as_chunks_mut::<16>().0.iter_mut().zip(slice.as_chunks::<16>().0) {
+            let slice = _mm512_load_ps(slice.as_ptr());
+            let sum = if resume { _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), slice) } else { slice };
+            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+        }
+    }
+}
