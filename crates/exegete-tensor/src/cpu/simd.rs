@@ -140,14 +140,16 @@ simd_fn!(
 pub fn exp_approx<const FMA: bool>(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer.
     let clamped = x.clamp(-87.3, 88.3);
-    let n = madd::<FMA>(clamped, std::f32::consts::LOG2_E, MAGIC) - MAGIC;
+    let shifted = madd::<FMA>(clamped, std::f32::consts::LOG2_E, MAGIC);
+    let n = shifted - MAGIC;
     let r = madd::<FMA>(n, -0.693_359_4, clamped);
     let r = madd::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.388_888_9e-3;
     for c in [8.333_334e-3, 4.166_666_7e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0] {
         p = madd::<FMA>(p, r, c);
     }
-    let scale = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    // The last bits of the shifted value are the integer; a cast of `n` would be done value by value, for its limits.
+    let scale = f32::from_bits(shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23);
     if x < -87.3 { 0.0 } else { p * scale }
 }
 

@@ -3,8 +3,8 @@
 //! A code is `(values [N, K], idx [N, K])`. The transposed view (by latent) is a counting sort of the entries,
 //! so each latent's gradient is summed by one task in the order of the tokens.
 
-use super::{for_chunks, for_rows};
 use super::simd::{axpy_body, dot_body, simd_fn};
+use super::{for_chunks, for_rows};
 
 /// Entries of a sparse code grouped by latent.
 #[derive(Debug, Default)]

@@ -200,7 +200,8 @@ impl Lead<'_> {
             end.store(n * (i + 1) / threads, Relaxed);
         }
         // SAFETY: only the lifetime changes; `close` below runs before `f` ends, also when a task panics.
-        let f_static = unsafe { std::mem::transmute::<&'f (dyn Fn(usize) + Sync + 'f), &'static (dyn Fn(usize) + Sync)>(f) };
+        let f_static =
+            unsafe { std::mem::transmute::<&'f (dyn Fn(usize) + Sync + 'f), &'static (dyn Fn(usize) + Sync)>(f) };
         *lock(&team.job) = Some(Job(f_static));
         let number = (team.state.0.load(Relaxed) >> 32).wrapping_add(1) & u64::from(u32::MAX);
         team.state.0.store(number << 32, SeqCst);
@@ -225,7 +226,7 @@ impl Lead<'_> {
         while state.load(Acquire) & INSIDE != 0 {
             looks = looks.wrapping_add(1);
             // A helper without a core of its own needs ours.
-            if looks % (64 * LOOKS) == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if looks.is_multiple_of(64 * LOOKS) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         *lock(&self.team.job) = None;
     }
@@ -242,5 +243,53 @@ struct AtEnd<F: Fn()>(F);
 impl<F: Fn()> Drop for AtEnd<F> {
     fn drop(&mut self) {
         (self.0)();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often each task of a loop ran.
+    fn counts(n: usize) -> Vec<usize> {
+        let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+        for_tasks(n, |task| {
+            counts[task].fetch_add(1, Relaxed);
+        });
+        counts.into_iter().map(AtomicUsize::into_inner).collect()
+    }
+
+    #[test]
+    fn each_task_runs_once_however_long_the_helpers_slept() {
+        for round in 0..300 {
+            let n = round % 37;
+            assert_eq!(counts(n), vec![1; n]);
+            // Awake, about to sleep, asleep.
+            std::thread::sleep(AWAKE * (round % 5) as u32 / 2);
+        }
+    }
+
+    #[test]
+    fn loops_of_many_threads_and_within_tasks_do_not_mix() {
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| (0..200).for_each(|n| assert_eq!(counts(n % 23), vec![1; n % 23])));
+            }
+        });
+        let inner: Vec<Mutex<Vec<usize>>> = (0..9).map(|_| Mutex::new(Vec::new())).collect();
+        for_tasks(9, |task| *inner[task].lock().unwrap() = counts(5));
+        assert!(inner.iter().all(|c| *c.lock().unwrap() == [1; 5]));
+        rayon::scope(|s| s.spawn(|_| assert_eq!(counts(50), vec![1; 50])));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_team_usable() {
+        for culprit in [0, 3, 63] {
+            let loop_of_64 = || for_tasks(64, |task| assert!(task != culprit, "task {task}"));
+            let what = catch_unwind(AssertUnwindSafe(loop_of_64)).unwrap_err();
+            let text = what.downcast_ref::<String>().cloned().unwrap_or_default();
+            assert_eq!(text, format!("task {culprit}"));
+            assert_eq!(counts(64), vec![1; 64]);
+        }
     }
 }

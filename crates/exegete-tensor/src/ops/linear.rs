@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::cpu::gemm::{Into, Mat, gemm};
 use crate::cpu::activation::Act;
+use crate::cpu::gemm::{Into, Mat, gemm};
 use crate::cpu::packed::{Gate, Matrix};
 use crate::cpu::{buffer, for_rows};
 use crate::{Result, Tape, TensorError, Value, f32s, tensor};

@@ -141,11 +141,13 @@ pub(super) fn turn_bf16(panel: &[u32], from: usize, rows: usize, out: &mut [f32]
     }
 }
 
+/// The largest value whose rounding to bf16 is finite.
+pub(super) const LARGEST_SPLIT: f32 = f32::from_bits(0x7f7f_0000);
+
 #[inline(always)]
 fn can_split_body<const FMA: bool>(values: &[f32]) -> bool {
-    // The largest value whose rounding to bf16 is finite. Without an early end, so that it is done in vectors.
-    const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
-    values.iter().fold(true, |all, v| all & (v.abs() <= LARGEST))
+    // Without an early end, so that it is done in vectors.
+    values.iter().fold(true, |all, v| all & (v.abs() <= LARGEST_SPLIT))
 }
 simd_fn!(
     /// Whether all values are sums of finite bf16 values.

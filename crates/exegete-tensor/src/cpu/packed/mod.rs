@@ -6,7 +6,9 @@
 //!
 //! In `f32`, and in bf16 without instructions of its own, an output is a sum of chains of multiply-adds, one for each
 //! slice of k, in order. So its bits depend neither on the other rows, nor on their number, nor on the threads; and
-//! they are the same on every machine with a fused multiply-add.
+//! they are the same on every machine with a fused multiply-add. Where there is a matrix unit, `f32` products of many
+//! rows run on it ([`parts`]): as exact, with other last bits, which depend on there being many rows and on nothing
+//! else.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -28,9 +30,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use candle_core::Device;
 
-use super::{Shared, for_chunks};
 use super::activation::Act;
 use super::simd::{Isa, isa};
+use super::{Shared, for_chunks};
 use crate::device::DeviceMatrix;
 use drive::{Job, Operand, Weights};
 use memory::{Buffer, Scratch, as_floats_mut, as_units};
@@ -197,10 +199,19 @@ impl Path {
     }
 }
 
-/// A product of `f32` panels, on the matrix unit where that is faster and all values `can_split`.
+/// A product of `f32` panels, on the matrix unit where that is faster and all values of the weights `can_split`.
 fn product_of_floats(path: Path, job: &Job, can_split: bool) {
     #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split && parts::product(job) {
+    if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split {
+        let each = parts::rows_at_a_time(job.k);
+        for from in (0..job.m).step_by(each) {
+            // SAFETY: the first row of the part is in the output.
+            let out = Shared(unsafe { job.out.at(from * job.cols) });
+            let some = Job { m: each.min(job.m - from), x: &job.x[from * job.x_stride..], out, ..*job };
+            if !parts::product(&some) {
+                drive::product(&some, path.floats());
+            }
+        }
         return;
     }
     drive::product(job, path.floats());
@@ -341,7 +352,6 @@ impl Matrix {
             _ => product_of_floats(path, &job, self.stack.can_split && gated.is_none_or(|g| g.w.stack.can_split)),
         }
     }
-
 
     /// The panels, if a path's kernels read them as they are.
     fn as_they_are(&self, path: Path) -> Option<Weights<'_>> {

@@ -28,8 +28,8 @@ pub(super) const FROM_ROWS: usize = 96;
 const PARTS: usize = 3;
 /// Values of k in a step.
 const DEPTH: usize = 32;
-/// Steps of a slice of k: its parts stay in the first-level cache.
-const STEPS: usize = SLICE / DEPTH / 2;
+/// Steps of a slice of k. Sums over longer ones would be faster by little and less exact.
+const STEPS: usize = 3 * SLICE / DEPTH;
 /// Units of a tile register.
 const TILE_UNITS: usize = 16 * 16;
 /// Rows that go together: two tiles.
@@ -38,10 +38,19 @@ const ROWS: usize = 32;
 const STEP_UNITS: usize = 2 * PARTS * TILE_UNITS;
 /// Groups of rows that a task takes at a time: their parts stay in the second-level cache.
 const BLOCK: usize = 4;
-/// Units of split panels that a task holds.
-const PANEL_UNITS: usize = 192 * 1024;
+/// Units of split panels that a task holds. They need not all stay in the second-level cache: a panel is read again
+/// only for the next block of rows.
+const PANEL_UNITS: usize = 384 * 1024;
 /// Tasks for each thread.
-const TASKS_EACH: usize = 3;
+const TASKS_EACH: usize = 4;
+
+/// Values of rows whose parts are kept at a time.
+const KEPT: usize = 8 << 20;
+
+/// Rows whose parts a product keeps at a time, for `k` values in a row.
+pub(super) fn rows_at_a_time(k: usize) -> usize {
+    (KEPT / k.max(1) / (BLOCK * ROWS)).max(1) * BLOCK * ROWS
+}
 
 /// Computes a product of `f32` panels, or leaves it to others where the rows cannot be split.
 pub(super) fn product(job: &Job) -> bool {
@@ -54,12 +63,11 @@ pub(super) fn product(job: &Job) -> bool {
         for row in 0..ROWS {
             let at = group * ROWS + row;
             let x = if at < job.m { &job.x[at * job.x_stride..][..job.k] } else { &[] };
-            if !layout::can_split(x) {
-                finite.store(false, Relaxed);
-            }
             let to = &mut parts[row / 16 * PARTS * TILE_UNITS + row % 16 * 16..];
             // SAFETY: the machine has the instructions, by the caller; a group has `steps` steps.
-            unsafe { split_row(x, steps, to.as_mut_ptr()) };
+            if !unsafe { split_row(x, steps, to.as_mut_ptr()) } {
+                finite.store(false, Relaxed);
+            }
         }
     });
     if !finite.load(Relaxed) {
@@ -149,12 +157,16 @@ unsafe fn split_pairs(mut first: __m512, mut second: __m512) -> [__m512i; PARTS]
     parts
 }
 
-/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero.
+/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero. Whether all values have
+/// parts.
 ///
 /// # Safety
 /// AVX-512 F, BW and BF16 are there; at `to` there are `steps` steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
+unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
+    let largest = _mm512_set1_ps(layout::LARGEST_SPLIT);
+    let within = |v: __m512| _mm512_cmp_ps_mask::<_CMP_LE_OQ>(_mm512_abs_ps(v), largest);
+    let mut all_within = u16::MAX;
     // Pairs of neighbours along k, as the unit wants them: even ones in the low halves of the units.
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -165,6 +177,7 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
         unsafe {
             let first = _mm512_maskz_loadu_ps(all as u16, here.as_ptr());
             let second = _mm512_maskz_loadu_ps((all >> 16) as u16, here.as_ptr().wrapping_add(16));
+            all_within &= within(first) & within(second);
             let low = _mm512_permutex2var_ps(first, even, second);
             let high = _mm512_permutex2var_ps(first, odd, second);
             for (i, part) in split_pairs(low, high).into_iter().enumerate() {
@@ -172,6 +185,7 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
             }
         }
     }
+    all_within == u16::MAX
 }
 
 /// Parts of an `f32` panel, `[k][PANEL]`, each step's columns in two tiles; what is beyond k is zero.

@@ -36,9 +36,9 @@ impl RowSource for Plain {
     }
 }
 
-/// The second layer of a stack of two; the first is NaN, so that a read of it shows.
+/// The second layer of a stack of two; the first is huge, so that a read of it shows.
 fn matrix(keep: Option<Keep>, n: usize, k: usize, w: &[f32]) -> Matrix {
-    let other = vec![f32::NAN; n * k];
+    let other = vec![1e30f32; n * k];
     let stack = match keep {
         Some(keep) => {
             let mut stack = Stack::new(keep, 2, n, k);
@@ -115,7 +115,7 @@ fn check(
 #[test]
 fn every_kernel_agrees_with_the_naive_product() {
     let few: Vec<usize> = (1..=70).collect();
-    let shapes: [(usize, usize, &[usize]); 9] = [
+    let shapes: [(usize, usize, &[usize]); 10] = [
         (33, 37, &few),
         (1, 1, &[1, 2, 17]),
         (5, 3, &[1, 14, 15, 33]),
@@ -125,6 +125,7 @@ fn every_kernel_agrees_with_the_naive_product() {
         (70, 385, &[2, 16, 47]),
         (97, 576, &[1, 16, 130]),
         (300, 64, &[3, 260]),
+        (100, 700, &[96, 129]),
     ];
     for (n, k, ms) in shapes {
         let w = values(n * k, 1);
@@ -219,8 +220,8 @@ fn bf16_rounds_to_nearest_even_and_keeps_what_is_not_a_number() {
 
 #[test]
 fn infinities_and_nans_reach_the_outputs_that_they_belong_to_and_no_other() {
-    let (m, n, k) = (35, 45, 37);
-    for keep in KINDS {
+    let (n, k) = (45, 37);
+    for (m, keep) in [35, 131].into_iter().flat_map(|m| KINDS.map(|keep| (m, keep))) {
         for path in paths() {
             let (mut x, mut w) = (values(m * k, 1), values(n * k, 2));
             // Where padding lies beside: the last row, the last column, the last k.
@@ -251,6 +252,80 @@ fn infinities_and_nans_reach_the_outputs_that_they_belong_to_and_no_other() {
     }
 }
 
+/// Whether products of many rows are computed by parts.
+fn splits(path: Path, keep: Option<Keep>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return path == Path::Amx && keep.is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    return (path, keep) != (path, keep);
+}
+
+#[test]
+fn a_row_that_cannot_be_split_is_computed_all_the_same() {
+    let (m, n, k) = (128, 45, 37);
+    let (mut x, w) = (values(m * k, 1), values(n * k, 2));
+    (x[3 * k + 5], x[7 * k]) = (f32::INFINITY, f32::MAX);
+    let matrix = matrix(Some(Keep::F32), n, k, &w);
+    let mut out = vec![0f32; m * n];
+    for path in paths() {
+        matrix.forward_with(path, None, m, &x, None, &mut out);
+        for (o, got) in out.iter().enumerate() {
+            assert_eq!(got.is_infinite() || got.is_nan(), o / n == 3, "{path:?} {o}: {got}");
+        }
+    }
+}
+
+#[test]
+fn products_by_parts_are_as_exact_as_those_of_the_vector_kernel() {
+    let (m, n, k) = (128, 96, 2000);
+    // Of many magnitudes, so that parts are needed.
+    let spread = |seed: u32| -> Vec<f32> {
+        let size = values(2048 * k, seed + 7);
+        values(128 * k, seed).iter().zip(size).map(|(v, s)| v * (s * 6.0).exp() * 1.000_123).collect()
+    };
+    let (x, w) = (spread(1), spread(2));
+    let matrix = matrix(Some(Keep::F32), n, k, &w[..n * k]);
+    let error = |path: Path| {
+        let mut out = vec![0f32; m * n];
+        matrix.forward_with(path, None, m, &x, None, &mut out);
+        let (mut off, mut all) = (0.0, 0.0);
+        for (o, got) in out.iter().enumerate() {
+            let (r, c) = (o / n, o % n);
+            let want: f64 = (0..k).map(|i| f64::from(x[r * k + i]) * f64::from(w[c * k + i])).sum();
+            off += (f64::from(*got) - want).powi(2);
+            all += want * want;
+        }
+        (off / all).sqrt()
+    };
+    let floats = error(Path::Floats(isa()));
+    for path in paths().into_iter().filter(|p| splits(*p, Some(Keep::F32))) {
+        let by_parts = error(path);
+        assert!(by_parts < 1.5 * floats && by_parts < 1e-6, "by parts {by_parts:e}, by floats {floats:e}");
+    }
+}
+
+#[test]
+fn a_gate_has_the_bits_of_both_products_and_the_activation() {
+    let (n, k) = (77, 200);
+    let (up, gate) = (values(n * k, 1), values(n * k, 2));
+    let biases = [values(n, 3), values(n, 4)];
+    for keep in KINDS {
+        let [up, gate] = [&up, &gate].map(|w| matrix(keep, n, k, w));
+        for m in [1, 5, 17, 40, 130] {
+            let x = values(m * k, 5);
+            for path in paths() {
+                let [mut a, mut b, mut want, mut got] = [(); 4].map(|()| vec![f32::NAN; m * n]);
+                gate.forward_with(path, None, m, &x, Some(&biases[1]), &mut a);
+                up.forward_with(path, None, m, &x, Some(&biases[0]), &mut b);
+                super::super::activation::gated(Act::Silu, &a, &b, &mut want);
+                let gate = Gate { act: Act::Silu, w: &gate, bias: Some(&biases[1]) };
+                up.forward_with(path, Some(gate), m, &x, Some(&biases[0]), &mut got);
+                assert!(got == want, "{keep:?} {path:?} {m} rows");
+            }
+        }
+    }
+}
+
 /// Runs `f` on a pool of `threads`.
 fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
@@ -275,7 +350,9 @@ fn bits_depend_neither_on_threads_nor_on_the_other_rows_nor_on_their_number() {
             for threads in [2, 3, 7] {
                 assert!(run(threads, m) == (out.clone(), dx.clone()), "{keep:?} {path:?}: {threads} threads");
             }
-            for few in [1, 2, 16, 33, 100] {
+            // On the matrix unit many rows have bits of their own.
+            let few_rows: &[usize] = if splits(path, keep) { &[96, 100, 161] } else { &[1, 2, 16, 33, 100] };
+            for &few in few_rows {
                 let (few_out, few_dx) = run(2, few);
                 assert!(few_out == out[..few * n] && few_dx == dx[..few * k], "{keep:?} {path:?}: {few} rows");
             }
