@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::families::{self, Understood};
 use crate::rope::RopeTables;
+use crate::tokens::LazyTokenizer;
 use crate::weights::gguf::Gguf;
 use crate::weights::llama2c::Llama2c;
 use crate::weights::{LoadOptions, SafetensorsDir, WeightSource, Weights};
@@ -16,13 +17,12 @@ pub struct Model {
     pub spec: Arc<ModelSpec>,
     /// Its weights.
     pub weights: Weights,
-    /// Its tokenizer, where the checkpoint has one.
-    pub tokenizer: Option<Tokenizer>,
     /// Its chat template, where the checkpoint has one.
     pub chat: Option<ChatTemplate>,
     /// Where it came from.
     pub path: PathBuf,
     pub(crate) ropes: RopeTables,
+    tokenizer: Option<LazyTokenizer>,
 }
 
 impl Model {
@@ -75,10 +75,10 @@ impl Model {
         };
         let mut understood = understood;
         add_generation_ends(dir, &mut understood.spec)?;
-        let tokenizer = match dir.join("tokenizer.json").exists() {
-            true => Some(Tokenizer::from_dir(dir, understood.spec.bos_id)?),
-            false => None,
-        };
+        let tokenizer = dir.join("tokenizer.json").exists().then(|| {
+            let (dir, bos_id) = (dir.to_owned(), understood.spec.bos_id);
+            LazyTokenizer::new(move || Tokenizer::from_dir(&dir, bos_id))
+        });
         Self::assemble(&source, understood, tokenizer, ChatTemplate::from_dir(dir)?, (dir, options))
     }
 
@@ -86,11 +86,12 @@ impl Model {
         let source = Gguf::open(path)?;
         let understood = families::understand_gguf(path, &source)?;
         let (m, spec) = (&source.metadata, &understood.spec);
-        let tokenizer = match m.get("tokenizer.ggml.tokens") {
-            Some(_) => Some(Tokenizer::from_gguf(path, m, spec.bos_id)?),
-            None => None,
-        };
-        let spelling = |id: Option<u32>| id.and_then(|id| Some(tokenizer.as_ref()?.token_text(id))).unwrap_or_default();
+        let tokenizer = m.get("tokenizer.ggml.tokens").map(|_| {
+            let (path, m, bos_id) = (path.to_owned(), m.clone(), spec.bos_id);
+            LazyTokenizer::new(move || Tokenizer::from_gguf(&path, &m, bos_id))
+        });
+        let pieces = m.texts("tokenizer.ggml.tokens");
+        let spelling = |id: Option<u32>| id.and_then(|id| pieces?.iter().nth(id as usize)).unwrap_or_default();
         let chat = m.text("tokenizer.chat_template");
         let chat =
             chat.map(|text| ChatTemplate::new(text, spelling(spec.bos_id), spelling(spec.eos_ids.first().copied())));
@@ -101,39 +102,42 @@ impl Model {
         let (source, understood) = Llama2c::open(path)?;
         let vocab_size = understood.spec.vocab_size;
         let beside = [format!("tok{vocab_size}.bin"), "tokenizer.bin".into()].map(|name| path.with_file_name(name));
-        let tokenizer = match beside.iter().find(|p| p.is_file()) {
-            Some(found) => Some(Tokenizer::from_llama2c(found, vocab_size)?),
-            None => None,
-        };
+        let tokenizer = beside
+            .into_iter()
+            .find(|p| p.is_file())
+            .map(|found| LazyTokenizer::new(move || Tokenizer::from_llama2c(&found, vocab_size)));
         Self::assemble(&source, understood, tokenizer, None, (path, options))
     }
 
     fn assemble(
         source: &dyn WeightSource,
         understood: Understood,
-        tokenizer: Option<Tokenizer>,
+        tokenizer: Option<LazyTokenizer>,
         chat: Option<ChatTemplate>,
         (path, options): (&Path, &LoadOptions),
     ) -> Result<Self> {
-        if let Some(tokenizer) = &tokenizer {
-            tokenizer.check_fits(understood.spec.vocab_size)?;
-        }
         let (weights, spec) = Weights::load(source, &understood, options)?;
         let (spec, ropes) = (Arc::new(spec), RopeTables::default());
-        Ok(Self { spec, weights, tokenizer, chat, path: path.into(), ropes })
+        Ok(Self { spec, weights, chat, path: path.into(), ropes, tokenizer })
     }
 
-    /// The tokenizer.
+    /// Whether the checkpoint has a tokenizer.
+    pub fn has_tokenizer(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
+    /// The tokenizer. It is built at the first call.
     ///
     /// # Errors
-    /// The checkpoint has none.
+    /// The checkpoint has none; it is malformed, or belongs to another model.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| {
+        let lazy = self.tokenizer.as_ref().ok_or_else(|| {
             ModelError::Tokenizer(format!(
                 "{} has none; put its tokenizer.json beside the weights",
                 self.path.display()
             ))
-        })
+        })?;
+        lazy.get(self.spec.vocab_size)
     }
 }
 

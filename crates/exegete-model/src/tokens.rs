@@ -1,13 +1,21 @@
 //! Text to token ids and back: `tokenizer.json`, the vocabulary inside a GGUF file, llama2.c's `tok*.bin`.
 //!
-//! All three become a tokenizer of the `tokenizers` crate; the two that are no `tokenizer.json` are written out
-//! as one first, so there is a single path through it.
+//! All three become a tokenizer of the `tokenizers` crate. Of the two that are no `tokenizer.json`, the steps around
+//! the vocabulary are written out as one; pieces and merges are handed over as they are, since tens of thousands of
+//! them take longer to write and to read again than all the rest.
+
+mod lazy;
+mod shared;
 
 use std::path::Path;
 
 use exegete_base::settings::BosPolicy;
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, BpeBuilder};
 
+pub(crate) use self::lazy::LazyTokenizer;
+use self::shared::{Shared, SharedTokenizer};
 use crate::weights::gguf::Metadata;
 use crate::{ModelError, Result};
 
@@ -31,9 +39,9 @@ enum Spelling {
 #[derive(Clone)]
 pub struct Tokenizer {
     /// Finds special tokens in what it reads (prompts, chats).
-    with_specials: tokenizers::Tokenizer,
+    with_specials: SharedTokenizer,
     /// Takes special tokens' spellings for ordinary text (corpora are not to be trusted).
-    plain: tokenizers::Tokenizer,
+    plain: SharedTokenizer,
     spelling: Spelling,
     bos_id: Option<u32>,
     adds_bos: bool,
@@ -50,7 +58,20 @@ impl Tokenizer {
         let bytes = std::fs::read(&path).map_err(|e| ModelError::io(&path, e))?;
         let json: Value =
             serde_json::from_slice(&bytes).map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
-        Self::from_json(&path, &json, bos_id, None)
+        if has_lying_map(&json) {
+            let detail = "key \"precompiled_charsmap\": its first four bytes announce more than it holds";
+            return Err(ModelError::format(&path, detail));
+        }
+        let inner = read(&path, &json)?;
+        let adds_bos = match bos_id {
+            Some(bos) => {
+                let encoding = caught(path.display(), || inner.encode("a", true).map_err(|e| failed(&path, &e)))?;
+                encoding.get_ids().first() == Some(&bos)
+            }
+            None => false,
+        };
+        let n_ids = inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
+        Ok(Self::new(inner, spelling(&json), n_ids, bos_id, adds_bos))
     }
 
     /// Builds the tokenizer that a GGUF file describes.
@@ -59,7 +80,7 @@ impl Tokenizer {
     /// The description is incomplete or of a kind that is not handled.
     pub fn from_gguf(path: &Path, m: &Metadata, bos_id: Option<u32>) -> Result<Self> {
         let fail = |detail: &str| ModelError::Tokenizer(format!("{}: {detail}", path.display()));
-        let texts = |key: &str| -> Option<Vec<&str>> { Some(m.texts(key)?.iter().map(String::as_str).collect()) };
+        let texts = |key: &str| -> Option<Vec<&str>> { Some(m.texts(key)?.iter().collect()) };
         let pieces = texts("tokenizer.ggml.tokens")
             .ok_or_else(|| fail("tokenizer.ggml.tokens is missing or no list of texts"))?;
         if let Some((id, piece)) = pieces.iter().enumerate().find(|(_, piece)| piece.len() > MOST_PIECE_BYTES) {
@@ -79,32 +100,37 @@ impl Tokenizer {
             }
         };
         // llama.cpp's token types: 3 control, 4 user-defined.
-        let added: Vec<(u32, &str, bool)> = (0u32..)
-            .zip(pieces.iter().zip(&kinds))
-            .filter(|(_, (_, kind))| **kind == 3.0 || **kind == 4.0)
-            .map(|(id, (piece, kind))| (id, *piece, *kind == 3.0))
+        let added: Vec<(&str, bool)> = pieces
+            .iter()
+            .zip(&kinds)
+            .filter(|(_, kind)| **kind == 3.0 || **kind == 4.0)
+            .map(|(piece, kind)| (*piece, *kind == 3.0))
             .collect();
-        let (json, default_bos) = match m.text("tokenizer.ggml.model") {
+        let (steps, model, default_bos) = match m.text("tokenizer.ggml.model") {
             Some("gpt2") => {
                 let merges = texts("tokenizer.ggml.merges").ok_or_else(|| fail("tokenizer.ggml.merges is missing"))?;
                 let pre = m.text("tokenizer.ggml.pre").unwrap_or("gpt-2");
                 let cut = Cut::by_name(pre)
                     .ok_or_else(|| fail(&format!("tokenizer.ggml.pre {pre:?} is not handled; handled are {CUTS}")))?;
-                (byte_level_json(&pieces, &merges, &added, &cut), cut.adds_bos)
+                let no_pair = |merge: &str| fail(&format!("tokenizer.ggml.merges holds {merge:?}, which is no pair"));
+                let merges = merges.into_iter().map(|merge| pair(merge).ok_or_else(|| no_pair(merge)));
+                let model = bpe(&pieces, merges.collect::<Result<Vec<_>>>()?).ignore_merges(cut.ignore_merges);
+                (byte_level(&cut), model, cut.adds_bos)
             }
             Some("llama") => {
                 let scores = numbers("tokenizer.ggml.scores");
                 let scores = scores.ok_or_else(|| fail("tokenizer.ggml.scores is missing or of another length"))?;
                 let scores: Vec<f64> = scores.iter().collect();
                 let prefix = m.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
-                (sentencepiece_json(&pieces, &scores, &added, prefix), true)
+                (sentencepiece(prefix), sentencepiece_bpe(&pieces, &scores), true)
             }
             other => {
                 return Err(fail(&format!("tokenizer.ggml.model {other:?} is not handled; handled are gpt2, llama")));
             }
         };
         let adds_bos = m.flag("tokenizer.ggml.add_bos_token").unwrap_or(default_bos);
-        Self::from_json(path, &json, bos_id, Some(adds_bos))
+        let inner = assemble(path, &steps, model, &added)?;
+        Ok(Self::new(inner, spelling(&steps), pieces.len(), bos_id, adds_bos))
     }
 
     /// Reads llama2.c's tokenizer: a 32-bit length, then (f32 score, i32 length, bytes) a piece.
@@ -135,38 +161,22 @@ impl Tokenizer {
             pieces[id] = (*name).into();
         }
         let texts: Vec<&str> = pieces.iter().map(String::as_str).collect();
-        let json = sentencepiece_json(&texts, &scores, &[(1, "<s>", true), (2, "</s>", true)], true);
-        Self::from_json(path, &json, Some(1), Some(true))
+        let specials: Vec<(&str, bool)> = texts.iter().skip(1).take(2).map(|piece| (*piece, true)).collect();
+        let steps = sentencepiece(true);
+        let inner = assemble(path, &steps, sentencepiece_bpe(&texts, &scores), &specials)?;
+        Ok(Self::new(inner, spelling(&steps), texts.len(), Some(1), true))
     }
 
-    fn from_json(path: &Path, json: &Value, bos_id: Option<u32>, adds_bos: Option<bool>) -> Result<Self> {
-        let fail = |e: tokenizers::Error| ModelError::Tokenizer(format!("{}: {e}", path.display()));
-        if has_lying_map(json) {
-            let detail = "key \"precompiled_charsmap\": its first four bytes announce more than it holds";
-            return Err(ModelError::format(path, detail));
-        }
-        let bytes = serde_json::to_vec(json).map_err(|e| ModelError::format(path, e.to_string()))?;
-        let mut with_specials = caught(path.display(), || tokenizers::Tokenizer::from_bytes(&bytes).map_err(fail))?;
-        // How a text is cut and filled up is for the caller to say, and transformers switches both off, too: a corpus
-        // must not lose its end because its tokenizer was last saved with a limit.
-        with_specials.with_truncation(None).map_err(fail)?;
-        with_specials.with_padding(None);
+    fn new(
+        with_specials: SharedTokenizer,
+        spelling: Spelling,
+        n_ids: usize,
+        bos_id: Option<u32>,
+        adds_bos: bool,
+    ) -> Self {
         let mut plain = with_specials.clone();
         plain.set_encode_special_tokens(true);
-        let spelling = match json["decoder"].to_string().contains("ByteLevel") {
-            true => Spelling::ByteLevel,
-            false => Spelling::SentencePiece,
-        };
-        let adds_bos = match (adds_bos, bos_id) {
-            (Some(adds), _) => adds,
-            (None, Some(bos)) => {
-                let encoding = caught(path.display(), || with_specials.encode("a", true).map_err(fail))?;
-                encoding.get_ids().first() == Some(&bos)
-            }
-            (None, None) => false,
-        };
-        let n_ids = with_specials.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1);
-        Ok(Self { with_specials, plain, spelling, bos_id, adds_bos, n_ids })
+        Self { with_specials, plain, spelling, bos_id, adds_bos, n_ids }
     }
 
     /// Checks that every id has a row in the embedding.
@@ -200,7 +210,7 @@ impl Tokenizer {
         self.encode_by(&self.with_specials, text)
     }
 
-    fn encode_by(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+    fn encode_by(&self, inner: &SharedTokenizer, text: &str) -> Result<Vec<u32>> {
         let fail = |e: tokenizers::Error| ModelError::Tokenizer(e.to_string());
         Ok(caught(LOADED, || inner.encode_fast(text, false).map_err(fail))?.get_ids().to_vec())
     }
@@ -260,6 +270,42 @@ impl Tokenizer {
     /// One more than the largest id.
     pub fn n_ids(&self) -> usize {
         self.n_ids
+    }
+}
+
+fn failed(path: &Path, e: &tokenizers::Error) -> ModelError {
+    ModelError::Tokenizer(format!("{}: {e}", path.display()))
+}
+
+/// Reads a description in the format of `tokenizer.json`.
+fn read(path: &Path, json: &Value) -> Result<SharedTokenizer> {
+    // Written out again, so that what is read is what was checked: of a key that stands twice, only one is left.
+    let bytes = serde_json::to_vec(json).map_err(|e| ModelError::format(path, e.to_string()))?;
+    let mut inner: SharedTokenizer =
+        caught(path.display(), || serde_json::from_slice(&bytes).map_err(|e| failed(path, &e.into())))?;
+    // How a text is cut and filled up is for the caller to say, and transformers switches both off, too: a corpus
+    // must not lose its end because its tokenizer was last saved with a limit.
+    inner.with_truncation(None).map_err(|e| failed(path, &e))?;
+    inner.with_padding(None);
+    Ok(inner)
+}
+
+/// Puts a vocabulary between the steps around it, and adds tokens that are found before anything is merged: their
+/// spelling, and whether they are special.
+fn assemble(path: &Path, steps: &Value, model: BpeBuilder, added: &[(&str, bool)]) -> Result<SharedTokenizer> {
+    let mut inner = read(path, steps)?;
+    caught(path.display(), || {
+        inner.with_model(Shared::from(model.build().map_err(|e| failed(path, &e))?));
+        let tokens = added.iter().map(|(piece, special)| AddedToken::from(*piece, *special).normalized(false));
+        inner.add_tokens(tokens).map_err(|e| failed(path, &e))
+    })?;
+    Ok(inner)
+}
+
+fn spelling(json: &Value) -> Spelling {
+    match json["decoder"].to_string().contains("ByteLevel") {
+        true => Spelling::ByteLevel,
+        false => Spelling::SentencePiece,
     }
 }
 
@@ -352,49 +398,35 @@ impl Cut {
     }
 }
 
-fn added_json(added: &[(u32, &str, bool)]) -> Vec<Value> {
-    let token = |(id, content, special): &(u32, &str, bool)| {
-        json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
-               "rstrip": false, "normalized": false})
-    };
-    added.iter().map(token).collect()
-}
-
-fn vocab_json(pieces: &[&str]) -> Value {
-    pieces
-        .iter()
-        .enumerate()
-        .map(|(id, piece)| ((*piece).to_owned(), json!(id)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
-}
-
-fn byte_level_json(pieces: &[&str], merges: &[&str], added: &[(u32, &str, bool)], cut: &Cut) -> Value {
+/// A description in the format of `tokenizer.json`, whose vocabulary is still to come.
+fn steps(normalizer: Value, pre_tokenizer: Value, decoder: Value) -> Value {
     json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json(added),
-        "normalizer": null, "pre_tokenizer": cut.pre_tokenizer, "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-                  "ignore_merges": cut.ignore_merges, "vocab": vocab_json(pieces), "merges": merges}
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder,
+        "model": {"type": "BPE", "vocab": {}, "merges": []}
     })
 }
 
-/// SentencePiece BPE: the pair whose joined piece scores best is merged first, so every way to split a piece into
-/// two others is a merge of its rank.
-fn sentencepiece_json(pieces: &[&str], scores: &[f64], added: &[(u32, &str, bool)], prefix_space: bool) -> Value {
-    let known: std::collections::HashMap<&str, usize> = pieces.iter().enumerate().map(|(i, p)| (*p, i)).collect();
-    let mut merges = Vec::new();
-    for (whole, piece) in pieces.iter().enumerate() {
-        for (cut, _) in piece.char_indices().skip(1) {
-            let (left, right) = piece.split_at(cut);
-            if let (Some(l), Some(r)) = (known.get(left), known.get(right)) {
-                merges.push((whole, *l, *r));
-            }
-        }
-    }
-    merges.sort_by(|a, b| scores[b.0].total_cmp(&scores[a.0]).then(a.cmp(b)));
-    let merges: Vec<Value> = merges.iter().map(|(_, l, r)| json!([pieces[*l], pieces[*r]])).collect();
+/// The two sides of a merge, which is written with a space between them.
+fn pair(merge: &str) -> Option<(&str, &str)> {
+    merge.split_once(' ').filter(|(_, right)| !right.contains(' '))
+}
+
+/// Pieces, the index of each being its id, and pairs of them in the order in which they are merged.
+fn bpe<'a>(pieces: &[&str], merges: impl IntoIterator<Item = (&'a str, &'a str)>) -> BpeBuilder {
+    let vocab: tokenizers::models::bpe::Vocab = pieces.iter().map(|piece| (*piece).to_owned()).zip(0..).collect();
+    let merges = merges.into_iter().map(|(left, right)| (left.to_owned(), right.to_owned())).collect();
+    BPE::builder().vocab_and_merges(vocab, merges)
+}
+
+/// The steps around a vocabulary of GPT-2's characters.
+fn byte_level(cut: &Cut) -> Value {
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    steps(Value::Null, cut.pre_tokenizer.clone(), decoder)
+}
+
+/// The steps around a vocabulary of SentencePiece.
+fn sentencepiece(prefix_space: bool) -> Value {
     let space = "\u{2581}";
     let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": space})];
     let mut decoders = vec![
@@ -406,14 +438,26 @@ fn sentencepiece_json(pieces: &[&str], scores: &[f64], added: &[(u32, &str, bool
         normalizers.insert(0, json!({"type": "Prepend", "prepend": space}));
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
-    json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added_json(added),
-        "normalizer": {"type": "Sequence", "normalizers": normalizers}, "pre_tokenizer": null, "post_processor": null,
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
-                  "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
-                  "vocab": vocab_json(pieces), "merges": merges}
-    })
+    let sequence = |key: &str, of: Vec<Value>| json!({"type": "Sequence", key: of});
+    steps(sequence("normalizers", normalizers), Value::Null, sequence("decoders", decoders))
+}
+
+/// SentencePiece BPE: the pair whose joined piece scores best is merged first, so every way to split a piece into
+/// two others is a merge of its rank.
+fn sentencepiece_bpe(pieces: &[&str], scores: &[f64]) -> BpeBuilder {
+    let known: std::collections::HashMap<&str, usize> = pieces.iter().enumerate().map(|(i, p)| (*p, i)).collect();
+    let mut merges = Vec::new();
+    for (whole, piece) in pieces.iter().enumerate() {
+        for (cut, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(cut);
+            if let (Some(l), Some(r)) = (known.get(left), known.get(right)) {
+                merges.push((whole, *l, *r));
+            }
+        }
+    }
+    merges.sort_by(|a, b| scores[b.0].total_cmp(&scores[a.0]).then(a.cmp(b)));
+    let merges = merges.iter().map(|(_, l, r)| (pieces[*l], pieces[*r]));
+    bpe(pieces, merges).unk_token("<unk>".into()).fuse_unk(true).byte_fallback(true)
 }
 
 #[cfg(test)]
@@ -431,11 +475,10 @@ mod tests {
         let cuts = |name: &str| -> Vec<String> {
             let cut = Cut::by_name(name).unwrap();
             let texts: Vec<&str> = pieces.iter().map(String::as_str).collect();
-            let json = byte_level_json(&texts, &[], &[], &cut);
-            let t = Tokenizer::from_json(Path::new("t"), &json, None, Some(false)).unwrap();
+            let inner = assemble(Path::new("t"), &byte_level(&cut), bpe(&texts, []), &[]).unwrap();
             use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
             let mut pre = PreTokenizedString::from(text);
-            t.plain.get_pre_tokenizer().unwrap().pre_tokenize(&mut pre).unwrap();
+            inner.get_pre_tokenizer().unwrap().pre_tokenize(&mut pre).unwrap();
             let splits = pre.get_splits(OffsetReferential::Original, OffsetType::Byte);
             splits.iter().map(|(_, (from, to), _)| text[*from..*to].to_owned()).collect()
         };

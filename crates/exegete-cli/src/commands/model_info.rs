@@ -19,7 +19,9 @@ pub(crate) fn run(settings: &ModelInfo, common: &Common, printer: &Printer) -> R
     printer.line(format!("norm       {:?}", s.norm));
     printer.line(format!("vocabulary {}, unembedding {}", s.vocab_size, if s.tied { "tied" } else { "its own" }));
     printer.line(format!("context    {}", s.max_positions));
-    printer.line(format!("tokenizer  {}", if model.tokenizer.is_some() { "yes" } else { "none" }));
+    // It is built here, so that a damaged one is told of as damaged weights are.
+    let tokenizer = if model.has_tokenizer() { model.tokenizer().map(|_| "yes")? } else { "none" };
+    printer.line(format!("tokenizer  {tokenizer}"));
     printer.line(format!("chat       {}", if model.chat.is_some() { "yes" } else { "none" }));
     printer.line(format!("weights    {:.1} MiB as stored", model.weights.matrix_bytes() as f64 / (1 << 20) as f64));
     let sites: Vec<Value> = s

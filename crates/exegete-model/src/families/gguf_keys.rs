@@ -7,7 +7,7 @@ use super::config::Defaults;
 use crate::rope::{Frequencies, Rope, check_rotated, inverse_frequencies};
 use crate::spec::{Mlp, ModelSpec, Norm};
 use crate::weights::WeightSource;
-use crate::weights::gguf::{Gguf, Meta};
+use crate::weights::gguf::{Gguf, Meta, Texts};
 use crate::{ModelError, Result};
 
 /// Keys behind `<architecture>.` that are read here, or change nothing.
@@ -119,7 +119,7 @@ impl<'a> GgufKeys<'a> {
         spec.d_mlp = self.size("feed_forward_length")?;
         spec.max_positions = self.size_or("context_length", 2048)?;
         let rows = self.file.shape("token_embd.weight").and_then(|shape| shape.first().copied());
-        let found = m.texts("tokenizer.ggml.tokens").map(<[String]>::len).or(rows);
+        let found = m.texts("tokenizer.ggml.tokens").map(Texts::len).or(rows);
         let missing = || self.wrong("vocab_size", "a whole number, as the file has neither tokens nor an embedding");
         // Some converters write the tokenizer's size here, where the embedding has more rows.
         spec.vocab_size = match rows {

@@ -3,15 +3,18 @@
 //! Source of the layout: ggml's `docs/gguf.md`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use memmap2::Mmap;
 
 use super::quant::Encoding;
 use super::tensor_bytes::TensorBytes;
 use super::{WeightSource, map_file};
 use crate::{ModelError, Result};
 
-/// A metadata value. Numbers keep their kind; long lists of them take no more memory than in the file.
+/// A metadata value. Lists of numbers and of texts, which are as long as the vocabulary, stay in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Meta {
     /// Any whole number.
@@ -23,7 +26,7 @@ pub enum Meta {
     /// A text.
     Text(String),
     /// A list of texts.
-    Texts(Vec<String>),
+    Texts(Texts),
     /// A list of truth values.
     Flags(Vec<bool>),
     /// A list of numbers, as they are in the file.
@@ -32,28 +35,78 @@ pub enum Meta {
     Lists(usize),
 }
 
+/// Bytes of the mapped file.
+#[derive(Debug, Clone)]
+struct Mapped {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+}
+
+impl Mapped {
+    fn bytes(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
+impl PartialEq for Mapped {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+/// Texts, each behind its length in 64 bits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Texts {
+    len: usize,
+    mapped: Mapped,
+}
+
+impl Texts {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The texts, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut rest = self.mapped.bytes();
+        // Opening the file checked every length and every text, so this ends early only if the file was changed since.
+        (0..self.len).map_while(move |_| {
+            let (len, behind) = rest.split_first_chunk()?;
+            let (text, behind) = behind.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+            rest = behind;
+            std::str::from_utf8(text).ok()
+        })
+    }
+}
+
 /// Numbers of one kind, little-endian.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Numbers {
     kind: u32,
-    bytes: Vec<u8>,
+    mapped: Mapped,
 }
 
 impl Numbers {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.bytes.len() / width(self.kind)
+        self.mapped.bytes().len() / width(self.kind)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.mapped.bytes().is_empty()
     }
 
     /// The numbers, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = f64> + '_ {
         let meta = |b: &[u8]| number(self.kind, b).map_or(f64::NAN, |m| m.as_number().unwrap_or(f64::NAN));
-        self.bytes.chunks_exact(width(self.kind)).map(meta)
+        self.mapped.bytes().chunks_exact(width(self.kind)).map(meta)
     }
 }
 
@@ -95,7 +148,7 @@ fn number(kind: u32, bytes: &[u8]) -> Option<Meta> {
 }
 
 /// The key-value section of a file, and the names of its tensors.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Metadata {
     values: BTreeMap<String, Meta>,
 }
@@ -141,7 +194,7 @@ impl Metadata {
     }
 
     /// A list of texts.
-    pub fn texts(&self, key: &str) -> Option<&[String]> {
+    pub fn texts(&self, key: &str) -> Option<&Texts> {
         match self.get(key)? {
             Meta::Texts(items) => Some(items),
             _ => None,
@@ -172,7 +225,7 @@ impl Gguf {
     /// Anything that is not a whole, well-formed file, with the byte offset.
     pub fn open(path: &Path) -> Result<Self> {
         let map = Arc::new(map_file(path)?);
-        let mut c = Cursor { path, bytes: &map, at: 0 };
+        let mut c = Cursor { path, map: &map, at: 0 };
         if c.take(4)? != b"GGUF" {
             return Err(ModelError::format(path, "not a GGUF file: it does not start with \"GGUF\""));
         }
@@ -185,7 +238,7 @@ impl Gguf {
         let n_pairs = c.count(13, "metadata pairs")?;
         let mut metadata = Metadata::default();
         for _ in 0..n_pairs {
-            let key = c.string()?;
+            let key = c.text()?.to_owned();
             let kind = c.u32()?;
             let value = c.value(kind)?;
             if metadata.values.insert(key.clone(), value).is_some() {
@@ -244,7 +297,7 @@ type Entry = (String, Vec<usize>, Encoding, u64);
 
 struct Cursor<'a> {
     path: &'a Path,
-    bytes: &'a [u8],
+    map: &'a Arc<Mmap>,
     at: usize,
 }
 
@@ -254,12 +307,17 @@ impl<'a> Cursor<'a> {
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = self.at.checked_add(len).filter(|end| *end <= self.map.len());
         let end =
-            end.ok_or_else(|| self.error(format!("{len} bytes wanted, the file ends after {}", self.bytes.len())))?;
-        let slice = &self.bytes[self.at..end];
+            end.ok_or_else(|| self.error(format!("{len} bytes wanted, the file ends after {}", self.map.len())))?;
+        let slice = &self.map[self.at..end];
         self.at = end;
         Ok(slice)
+    }
+
+    /// What was read since byte `start`.
+    fn mapped_since(&self, start: usize) -> Mapped {
+        Mapped { map: self.map.clone(), range: start..self.at }
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -279,22 +337,21 @@ impl<'a> Cursor<'a> {
     /// A count of things that take at least `least` bytes each.
     fn count(&mut self, least: usize, what: &str) -> Result<usize> {
         let count = self.u64()?;
-        let room = (self.bytes.len() - self.at) / least.max(1);
+        let room = (self.map.len() - self.at) / least.max(1);
         usize::try_from(count).ok().filter(|n| *n <= room).ok_or_else(|| {
             self.error(format!("{count} {what} are announced, the rest of the file holds at most {room}"))
         })
     }
 
-    fn string(&mut self) -> Result<String> {
+    fn text(&mut self) -> Result<&'a str> {
         let len = self.count(1, "bytes of text")?;
-        let bytes = self.take(len)?;
-        String::from_utf8(bytes.to_vec()).map_err(|e| self.error(format!("text is not UTF-8: {e}")))
+        std::str::from_utf8(self.take(len)?).map_err(|e| self.error(format!("text is not UTF-8: {e}")))
     }
 
     fn value(&mut self, kind: u32) -> Result<Meta> {
         match kind {
             7 => Ok(Meta::Bool(self.array::<1>()?[0] != 0)),
-            8 => Ok(Meta::Text(self.string()?)),
+            8 => Ok(Meta::Text(self.text()?.to_owned())),
             9 => self.list(0),
             0..=6 | 10..=12 => {
                 let bytes = self.take(width(kind))?;
@@ -307,23 +364,31 @@ impl<'a> Cursor<'a> {
     fn list(&mut self, depth: usize) -> Result<Meta> {
         let item = self.u32()?;
         let len = self.count(width(item), "list items")?;
+        let start = self.at;
         Ok(match item {
             7 => Meta::Flags(self.take(len)?.iter().map(|b| *b != 0).collect()),
-            // A text takes the eight bytes of its length, so the list is bounded by the file.
-            8 => Meta::Texts((0..len).map(|_| self.string()).collect::<Result<_>>()?),
+            8 => {
+                for _ in 0..len {
+                    self.text()?;
+                }
+                Meta::Texts(Texts { len, mapped: self.mapped_since(start) })
+            }
             9 if depth < 4 => {
                 for _ in 0..len {
                     self.list(depth + 1)?;
                 }
                 Meta::Lists(len)
             }
-            0..=6 | 10..=12 => Meta::Numbers(Numbers { kind: item, bytes: self.take(len * width(item))?.to_vec() }),
+            0..=6 | 10..=12 => {
+                self.take(len * width(item))?;
+                Meta::Numbers(Numbers { kind: item, mapped: self.mapped_since(start) })
+            }
             other => return Err(self.error(format!("list of type {other} is not known or nested too deep"))),
         })
     }
 
     fn tensor_entry(&mut self) -> Result<Entry> {
-        let name = self.string()?;
+        let name = self.text()?.to_owned();
         let n_dims = self.u32()?;
         if n_dims > 4 {
             return Err(self.error(format!("tensor {name:?} has {n_dims} axes; at most 4 are possible")));
