@@ -12,13 +12,16 @@ use crate::side::THREADS;
 /// Rates of all threads together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rates {
-    /// Single-precision operations a second, of fused multiply-adds that touch no memory.
+    /// Single-precision operations a second, of fused multiply-adds on vectors, that touch no memory. Our own products of
+    /// many rows can be faster where there is a matrix unit (`exegete_tensor::cpu::packed`), so a part of this floor can
+    /// be above 1 there.
     pub(crate) flops: f64,
     /// Operations a second of products in bf16. Not what the unit could do at best: the fastest of our own products
     /// with packed weights that stay in the second-level cache, rounding of the rows and writing of the sums included.
     /// So it moves with our kernel, and a part of its floor says how much the rest of the work adds to the products.
     pub(crate) bf16_flops: Option<f64>,
-    /// Bytes a second, read in order from memory.
+    /// Bytes a second, read from memory: two streams a thread, in huge pages where the system has them, asked for a
+    /// little ahead. One stream in small pages gets two thirds of it.
     pub(crate) bytes: f64,
 }
 
@@ -53,22 +56,30 @@ impl Machine {
     pub(crate) fn new(bf16: bool) -> Result<Self> {
         const BYTES: usize = 256 << 20;
         let bf16 = if bf16 && multiplies_bf16() { Some(Product::fastest()?) } else { None };
-        Ok(Self { values: vec![1f32; BYTES / 4], bf16 })
+        let mut values = vec![0f32; BYTES / 4];
+        in_huge_pages(&values);
+        values.fill(1.0);
+        Ok(Self { values, bf16 })
     }
 
     /// Measures once, in about a tenth of a second.
     pub(crate) fn measure(&self) -> Rates {
         const STEPS: usize = 10_000_000;
-        let rate = |amount: usize, work: &(dyn Fn() + Sync)| {
+        // The amounts of all threads, over the time until the last has ended.
+        let rate = |work: &(dyn Fn(usize) -> usize + Sync)| {
             let start = Instant::now();
-            std::thread::scope(|s| (0..THREADS).for_each(|_| drop(s.spawn(work))));
-            (THREADS * amount) as f64 / start.elapsed().as_secs_f64()
+            let amount: usize = std::thread::scope(|s| {
+                let threads: Vec<_> = (0..THREADS).map(|t| s.spawn(move || work(t))).collect();
+                threads.into_iter().map(|t| t.join().unwrap_or(0)).sum()
+            });
+            amount as f64 / start.elapsed().as_secs_f64()
         };
-        let flops = rate(STEPS * CHAINS * LANES * 2, &|| {
-            std::hint::black_box(multiply_add(STEPS));
-        });
-        let bytes = rate(4 * self.values.len(), &|| {
-            std::hint::black_box(sum(&self.values));
+        let flops = rate(&|_| multiply_add(STEPS));
+        let share = self.values.len() / THREADS;
+        let bytes = rate(&|t| {
+            let values = &self.values[t * share..(t + 1) * share];
+            std::hint::black_box(sum(values));
+            size_of_val(values)
         });
         Rates { flops, bytes, bf16_flops: self.bf16.as_ref().map(Product::rate) }
     }
@@ -132,19 +143,20 @@ impl Product {
 }
 
 const LANES: usize = 16;
-/// Independent chains: enough to hide the latency of the multiply-add, few enough for the registers.
-const CHAINS: usize = 6;
 
-fn multiply_add(steps: usize) -> [[f32; LANES]; CHAINS] {
+/// Fused multiply-adds in registers; how many operations that was.
+fn multiply_add(steps: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
+        // The chains of LANES values hide the latency of an instruction on two units and fit into the registers: 16 of
+        // 512 bits, or 12 of 256.
         #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-        fn wide(steps: usize) -> [[f32; LANES]; CHAINS] {
-            chains(steps)
+        fn wide(steps: usize) -> usize {
+            chains::<16>(steps)
         }
         #[target_feature(enable = "avx2,fma")]
-        fn narrow(steps: usize) -> [[f32; LANES]; CHAINS] {
-            chains(steps)
+        fn narrow(steps: usize) -> usize {
+            chains::<6>(steps)
         }
         if is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
@@ -158,11 +170,11 @@ fn multiply_add(steps: usize) -> [[f32; LANES]; CHAINS] {
             return unsafe { narrow(steps) };
         }
     }
-    chains(steps)
+    chains::<6>(steps)
 }
 
 #[inline(always)]
-fn chains(steps: usize) -> [[f32; LANES]; CHAINS] {
+fn chains<const CHAINS: usize>(steps: usize) -> usize {
     let mut acc = [[1f32; LANES]; CHAINS];
     let (scale, shift) = (std::hint::black_box([0.5f32; LANES]), std::hint::black_box([0.5f32; LANES]));
     for _ in 0..steps {
@@ -172,16 +184,48 @@ fn chains(steps: usize) -> [[f32; LANES]; CHAINS] {
             }
         }
     }
-    acc
+    std::hint::black_box(acc);
+    steps * CHAINS * LANES * 2
 }
 
 /// Wide enough in any instruction set that memory is what it waits for.
 fn sum(values: &[f32]) -> f32 {
-    let mut acc = [0f32; 4 * LANES];
-    for chunk in values.as_chunks::<{ 4 * LANES }>().0 {
-        for l in 0..4 * LANES {
-            acc[l] += chunk[l];
+    /// Distance at which lines are asked for, in values.
+    const AHEAD: usize = 192;
+    let (one, two) = values.split_at(values.len() / 2);
+    let mut acc = [[0f32; 2 * LANES]; 2];
+    for pair in one.as_chunks::<{ 2 * LANES }>().0.iter().zip(two.as_chunks().0) {
+        for (acc, chunk) in acc.iter_mut().zip([pair.0, pair.1]) {
+            (0..2).for_each(|line| ask_for(chunk.as_ptr().wrapping_add(AHEAD + line * LANES)));
+            for l in 0..2 * LANES {
+                acc[l] += chunk[l];
+            }
         }
     }
-    acc.iter().sum()
+    acc.as_flattened().iter().sum()
+}
+
+fn ask_for(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// Asks for huge pages behind what has not been touched yet.
+fn in_huge_pages(values: &[f32]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let skip = values.as_ptr().align_offset(PAGE);
+        let whole = values.get(skip..).map_or(0, size_of_val) / PAGE * PAGE;
+        // SAFETY: the range lies within the values, and the advice changes no content.
+        unsafe { libc::madvise(values.as_ptr().wrapping_add(skip) as *mut _, whole, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = values;
 }

@@ -2,7 +2,7 @@
 //!
 //! A step of generation is a chain of some two hundred loops of ten to a hundred microseconds with a little in between,
 //! and a system needs as long to put a thread to sleep and wake it. So helpers stay awake for a moment
-//! ([`AWAKE`]) after a loop, as those of OpenMP do, and the calling thread does its share instead of waiting.
+//! after a loop, as those of OpenMP do, and the calling thread does its share instead of waiting.
 //!
 //! A caller that is itself one of many (a thread of rayon, or a second thread while a loop runs) finds the cores in
 //! use: its tasks go to rayon, which shares them out among all such callers.

@@ -7,7 +7,7 @@
 //! In `f32`, and in bf16 without instructions of its own, an output is a sum of chains of multiply-adds, one for each
 //! slice of k, in order. So its bits depend neither on the other rows, nor on their number, nor on the threads; and
 //! they are the same on every machine with a fused multiply-add. Where there is a matrix unit, `f32` products of many
-//! rows run on it ([`parts`]): as exact, with other last bits, which depend on there being many rows and on nothing
+//! rows run on it (module `parts`): as exact, with other last bits, which depend on there being many rows and on nothing
 //! else.
 
 #[cfg(target_arch = "x86_64")]
