@@ -148,20 +148,26 @@ const LANES: usize = 16;
 fn multiply_add(steps: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
-        // The chains of LANES values hide the latency of an instruction on two units and fit into the registers: 16 of
-        // 512 bits, or 12 of 256.
-        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+        /// Written out, because an array of so many vectors is not kept in registers by itself.
+        #[target_feature(enable = "avx512f")]
         fn wide(steps: usize) -> usize {
-            chains::<16>(steps)
+            use std::arch::x86_64::*;
+            // Enough chains to hide the latency of an instruction on two units.
+            const CHAINS: usize = 24;
+            let (mut acc, half) = ([_mm512_set1_ps(1.0); CHAINS], _mm512_set1_ps(std::hint::black_box(0.5)));
+            for _ in 0..steps {
+                for acc in &mut acc {
+                    *acc = _mm512_fmadd_ps(*acc, half, half);
+                }
+            }
+            std::hint::black_box(acc);
+            steps * CHAINS * 16 * 2
         }
         #[target_feature(enable = "avx2,fma")]
         fn narrow(steps: usize) -> usize {
-            chains::<6>(steps)
+            chains(steps)
         }
-        if is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-        {
+        if is_x86_feature_detected!("avx512f") {
             // SAFETY: the feature was seen.
             return unsafe { wide(steps) };
         }
@@ -170,11 +176,13 @@ fn multiply_add(steps: usize) -> usize {
             return unsafe { narrow(steps) };
         }
     }
-    chains::<6>(steps)
+    chains(steps)
 }
 
 #[inline(always)]
-fn chains<const CHAINS: usize>(steps: usize) -> usize {
+fn chains(steps: usize) -> usize {
+    /// In 256 bits, twelve chains.
+    const CHAINS: usize = 6;
     let mut acc = [[1f32; LANES]; CHAINS];
     let (scale, shift) = (std::hint::black_box([0.5f32; LANES]), std::hint::black_box([0.5f32; LANES]));
     for _ in 0..steps {

@@ -69,7 +69,9 @@ fn cuda(number: usize) -> std::result::Result<Option<Device>, String> {
     if driver.is_null() {
         return Err("there is no CUDA driver (libcuda.so.1) on this machine".into());
     }
-    Device::new_cuda(number).map(Some).map_err(|e| e.to_string())
+    // Below its first line the engine's error is a backtrace, where the environment asks for them.
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_string();
+    Device::new_cuda(number).map(Some).map_err(|e| first_line(e.to_string()))
 }
 
 #[cfg(not(feature = "cuda"))]
