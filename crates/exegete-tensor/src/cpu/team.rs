@@ -194,6 +194,8 @@ impl Team {
 impl Lead<'_> {
     fn run<'f>(self, n: usize, f: &'f (dyn Fn(usize) + Sync + 'f)) {
         let team = self.team;
+        // What a helper panicked with in a loop that the leader's own panic ended is no matter of this one.
+        *lock(&team.panic) = None;
         let threads = team.shares.len();
         for (i, Line((next, end))) in team.shares.iter().enumerate() {
             next.store(n * i / threads, Relaxed);
@@ -284,6 +286,11 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_leaves_the_team_usable() {
+        for _ in 0..20 {
+            let all_fail = || for_tasks(64, |task| panic!("task {task}"));
+            assert!(catch_unwind(AssertUnwindSafe(all_fail)).is_err());
+            assert_eq!(counts(64), vec![1; 64]);
+        }
         for culprit in [0, 3, 63] {
             let loop_of_64 = || for_tasks(64, |task| assert!(task != culprit, "task {task}"));
             let what = catch_unwind(AssertUnwindSafe(loop_of_64)).unwrap_err();

@@ -54,6 +54,10 @@ pub(super) fn rows_at_a_time(k: usize) -> usize {
 
 /// Computes a product of `f32` panels, or leaves it to others where the rows cannot be split.
 pub(super) fn product(job: &Job) -> bool {
+    if job.m == 0 || job.cols == 0 || job.k == 0 {
+        // Nothing to multiply: the other driver knows what that means.
+        return false;
+    }
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
     let group_units = steps * STEP_UNITS;
     let mut scratch = Scratch::parts();

@@ -393,5 +393,12 @@ fn empty_products_are_zero_or_the_bias() {
         no_outputs.backward(2, &[], &mut out);
         assert_eq!(out, [0.0; 6]);
         no_outputs.forward(0, &[], None, &mut []);
+        // As many rows as go to a matrix unit.
+        let mut many = [f32::NAN; 300];
+        nothing.forward(100, &[], Some(&[1.0, 2.0, 3.0]), &mut many);
+        assert!(many.chunks(3).all(|row| row == [1.0, 2.0, 3.0]));
+        no_outputs.forward(100, &[1.0; 300], None, &mut []);
+        no_outputs.backward(100, &[], &mut many);
+        assert_eq!(many, [0.0; 300]);
     }
 }
