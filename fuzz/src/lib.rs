@@ -107,7 +107,8 @@ pub fn open_and_run(path: &Path, options: &LoadOptions, file_bytes: usize) {
         Err(ModelError::Request(e)) => tell(&format!("cannot serve: {e}")),
         Err(e) => panic!("a model that loads does not run: {e}"),
     }
-    if let Ok(tokenizer) = memory::bounded(4 * file_bytes + ALLOWANCE, || model.tokenizer()) {
+    let tokenizer = memory::bounded(4 * file_bytes + ALLOWANCE, || model.tokenizer());
+    if let Ok(tokenizer) = tokenizer.inspect_err(|e| tell(&format!("no tokenizer: {e}"))) {
         let _ = tokenizer.encode_prompt("the <s> cat\u{2581}\u{e9}").map(|ids| tokenizer.decode(&ids));
     }
 }

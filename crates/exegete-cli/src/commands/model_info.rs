@@ -10,6 +10,8 @@ use crate::printer::Printer;
 pub(crate) fn run(settings: &ModelInfo, common: &Common, printer: &Printer) -> Result<()> {
     // Nothing is computed, so weights are left where they are.
     let model = open_model::open_to_look(&settings.model, common, printer)?;
+    // It is built here, so that a damaged one is told of as damaged weights are.
+    let tokenizer = if model.has_tokenizer() { model.tokenizer().map(|_| "yes")? } else { "none" };
     let s = &model.spec;
     printer.line(format!("{} ({}, {:.1} M parameters)", model.path.display(), s.family, s.n_parameters() as f64 / 1e6));
     printer.line(format!("layers     {}", s.n_layers));
@@ -19,8 +21,6 @@ pub(crate) fn run(settings: &ModelInfo, common: &Common, printer: &Printer) -> R
     printer.line(format!("norm       {:?}", s.norm));
     printer.line(format!("vocabulary {}, unembedding {}", s.vocab_size, if s.tied { "tied" } else { "its own" }));
     printer.line(format!("context    {}", s.max_positions));
-    // It is built here, so that a damaged one is told of as damaged weights are.
-    let tokenizer = if model.has_tokenizer() { model.tokenizer().map(|_| "yes")? } else { "none" };
     printer.line(format!("tokenizer  {tokenizer}"));
     printer.line(format!("chat       {}", if model.chat.is_some() { "yes" } else { "none" }));
     printer.line(format!("weights    {:.1} MiB as stored", model.weights.matrix_bytes() as f64 / (1 << 20) as f64));

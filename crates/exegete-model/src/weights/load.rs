@@ -305,7 +305,9 @@ impl Stacks {
                     down: linear(at(Part::Down))?,
                 },
                 Some(mixture) => {
-                    let expert = |part: Part, e: usize| matrix(Weight { expert: Some(e), ..at(part) });
+                    let expert = |part: Part, e: usize| -> Result<Matrix> {
+                        Ok(matrix(Weight { expert: Some(e), ..at(part) })?.on_vectors())
+                    };
                     let all = |e: usize| {
                         Ok([expert(Part::ExpertGate, e)?, expert(Part::ExpertUp, e)?, expert(Part::ExpertDown, e)?])
                     };

@@ -31,6 +31,24 @@ fn stored_weights_compute_the_same_and_bf16_nearly() {
     }
 }
 
+/// Enough tokens that products go to a matrix unit where there is one: which kernel computes a token's experts must not
+/// hang on where the router sends the others.
+#[test]
+fn a_sequence_has_the_same_bits_whatever_its_neighbours_say() {
+    for case in ["qwen3", "qwen3_moe"] {
+        let model = open(&refs_dir().join("families").join(case), Residence::F32);
+        let (n_rows, len) = (8, 32);
+        let vocab = model.spec.vocab_size as u32;
+        let batch = |seed: u32| {
+            let id = |i: u32| (if i < len { i * 7 } else { (i + seed).wrapping_mul(2_654_435_761) >> 7 }) % vocab;
+            Batch::uniform((0..n_rows * len).map(id).collect(), n_rows as usize)
+        };
+        let first = |seed: u32| logits(&model, &batch(seed))[..(len * vocab) as usize].to_vec();
+        let want = first(0);
+        assert!((1..8).all(|seed| first(seed * 1000) == want), "{case}");
+    }
+}
+
 /// The path of other devices, on the one device that every machine has.
 #[test]
 fn products_on_a_device_agree_with_the_goldens_forward_and_backward() {

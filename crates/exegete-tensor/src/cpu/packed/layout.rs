@@ -141,15 +141,20 @@ pub(super) fn turn_bf16(panel: &[u32], from: usize, rows: usize, out: &mut [f32]
     }
 }
 
-/// The largest value whose rounding to bf16 is finite.
-pub(super) const LARGEST_SPLIT: f32 = f32::from_bits(0x7f7f_0000);
+/// Between these, the largest of a row's values has parts of bf16 and products with parts that lose nothing at the ends
+/// of the range, where the matrix unit knows no denormals.
+pub(super) const SPLIT_FROM: f32 = 8.881_784e-16; // 2^-50
+/// See [`SPLIT_FROM`].
+pub(super) const SPLIT_TO: f32 = 1.125_899_9e15; // 2^50
 
 #[inline(always)]
-fn can_split_body<const FMA: bool>(values: &[f32]) -> bool {
+fn can_split_body<const FMA: bool>(row: &[f32]) -> bool {
     // Without an early end, so that it is done in vectors.
-    values.iter().fold(true, |all, v| all & (v.abs() <= LARGEST_SPLIT))
+    let within = row.iter().fold(true, |all, v| all & (v.abs() <= SPLIT_TO));
+    let max = row.iter().fold(0f32, |max, v| if v.abs() > max { v.abs() } else { max });
+    within && (max == 0.0 || max >= SPLIT_FROM)
 }
 simd_fn!(
-    /// Whether all values are sums of finite bf16 values.
-    pub(super) fn can_split(values: &[f32]) -> bool = can_split_body
+    /// Whether a row can be multiplied by parts of bf16 without loss: it is zero, or of a middling size.
+    pub(super) fn can_split(row: &[f32]) -> bool = can_split_body
 );

@@ -99,6 +99,8 @@ places! {
     sums: SUMS,
     /// For panels made when they are used.
     panels: PANELS,
+    /// For split panels.
+    columns: COLUMNS,
     /// For single rows on their way into a panel.
     rows: ROWS
 }

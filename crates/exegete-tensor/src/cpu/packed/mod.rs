@@ -73,7 +73,7 @@ pub struct Stack {
     n: usize,
     k: usize,
     content: Content,
-    /// Whether all values have parts of bf16; not known of row sources.
+    /// Whether all rows can be multiplied by parts of bf16; not known of row sources.
     can_split: bool,
 }
 
@@ -118,7 +118,7 @@ impl Stack {
             let here = start.max(first_row)..(start + PANEL).min(first_row + count);
             let rows = &rows[(here.start - first_row) * k..(here.end - first_row) * k];
             let panel = &mut panel[here.start - start..];
-            if !layout::can_split(rows) {
+            if !rows.chunks_exact(k).all(layout::can_split) {
                 can_split.store(false, Relaxed);
             }
             match keep {
@@ -148,6 +148,7 @@ pub struct Matrix {
     stack: Arc<Stack>,
     layer: usize,
     device: Option<Arc<DeviceMatrix>>,
+    on_vectors: bool,
 }
 
 /// What the product of a matrix is multiplied by: `act(x w^T (+ bias))`, of the same shape.
@@ -164,7 +165,7 @@ pub struct Gate<'a> {
 /// Which kernels compute a product; the best that the machine has, unless a test says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Path {
-    /// The matrix unit for bf16 panels, AVX-512 for the rest.
+    /// The matrix unit for bf16 panels and for many rows of `f32`, AVX-512 for the rest.
     #[cfg(target_arch = "x86_64")]
     Amx,
     /// Pairs of bf16 on vectors, AVX-512 for the rest.
@@ -202,14 +203,16 @@ impl Path {
 /// A product of `f32` panels, on the matrix unit where that is faster and all values of the weights `can_split`.
 fn product_of_floats(path: Path, job: &Job, can_split: bool) {
     #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split {
+    if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split && job.k > 0 && job.cols > 0 {
         let each = parts::rows_at_a_time(job.k);
         for from in (0..job.m).step_by(each) {
             // SAFETY: the first row of the part is in the output.
             let out = Shared(unsafe { job.out.at(from * job.cols) });
             let some = Job { m: each.min(job.m - from), x: &job.x[from * job.x_stride..], out, ..*job };
-            if !parts::product(&some) {
-                drive::product(&some, path.floats());
+            for row in parts::product(&some) {
+                // SAFETY: as above.
+                let out = Shared(unsafe { some.out.at(row * job.cols) });
+                drive::product(&Job { m: 1, x: &some.x[row * job.x_stride..], out, ..some }, path.floats());
             }
         }
         return;
@@ -226,7 +229,18 @@ impl Matrix {
     /// Layer `layer` of a stack.
     pub fn new(stack: Arc<Stack>, layer: usize) -> Self {
         assert!(layer < stack.n_layers, "layer {layer} of {}", stack.n_layers);
-        Self { stack, layer, device: None }
+        Self { stack, layer, device: None, on_vectors: false }
+    }
+
+    /// The same, multiplied in the same way whatever the number of rows: for an expert, which gets as many as the other
+    /// rows of a batch leave it.
+    pub fn on_vectors(self) -> Self {
+        Self { on_vectors: true, ..self }
+    }
+
+    /// Whether products of many rows may be computed by parts.
+    fn can_split(&self) -> bool {
+        self.stack.can_split && !self.on_vectors
     }
 
     /// The same with a copy on a device, on which ops of the tape then compute its products.
@@ -349,7 +363,7 @@ impl Matrix {
             (Some(Keep::Bf16), Path::Amx) => amx::product(&job),
             #[cfg(target_arch = "x86_64")]
             (Some(Keep::Bf16), Path::Pairs) => drive::product(&job, avx512::BF16),
-            _ => product_of_floats(path, &job, self.stack.can_split && gated.is_none_or(|g| g.w.stack.can_split)),
+            _ => product_of_floats(path, &job, self.can_split() && gated.is_none_or(|g| g.w.can_split())),
         }
     }
 
@@ -366,9 +380,7 @@ impl Matrix {
     fn make_panel(&self, panel: usize, out: &mut [f32]) {
         let k = self.k();
         match &self.stack.content {
-            Content::Panels { keep: Keep::F32, units, .. } => {
-                memory::as_units_mut(out).copy_from_slice(&self.panels()[panel * units..][..*units]);
-            }
+            Content::Panels { keep: Keep::F32, .. } => unreachable!("panels of f32 are read as they are"),
             Content::Panels { keep: Keep::Bf16, units, .. } => {
                 layout::widen(k, &self.panels()[panel * units..][..*units], out);
             }
@@ -413,7 +425,7 @@ impl Matrix {
                 out,
                 resume: from > 0,
             };
-            product_of_floats(path, &job, self.stack.can_split);
+            product_of_floats(path, &job, self.can_split());
         }
     }
 

@@ -7,19 +7,20 @@
 //! slices one after the other, so that errors are those of the vector kernel. That costs six times the
 //! multiplications, and the unit is more than twelve times as fast.
 //!
-//! Infinities and NaNs have no parts: who has them stays with the vector kernel.
+//! Infinities and NaNs have no parts, and at the ends of the range the unit loses bits: rows and matrices that reach
+//! there stay with the vector kernel.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use super::amx::{configure, release};
 use super::drive::{Job, Weights, part, read, write};
 use super::layout;
 use super::memory::Scratch;
 use super::tile::{PANEL, SLICE};
-use crate::cpu::team;
+use crate::cpu::{for_chunks, team};
 
 /// Rows from which splitting the weights costs less than it gains.
 pub(super) const FROM_ROWS: usize = 96;
@@ -45,38 +46,35 @@ const PANEL_UNITS: usize = 384 * 1024;
 const TASKS_EACH: usize = 4;
 
 /// Values of rows whose parts are kept at a time.
-const KEPT: usize = 8 << 20;
+const KEPT: usize = 4 << 20;
 
 /// Rows whose parts a product keeps at a time, for `k` values in a row.
 pub(super) fn rows_at_a_time(k: usize) -> usize {
     (KEPT / k.max(1) / (BLOCK * ROWS)).max(1) * BLOCK * ROWS
 }
 
-/// Computes a product of `f32` panels, or leaves it to others where the rows cannot be split.
-pub(super) fn product(job: &Job) -> bool {
-    if job.m == 0 || job.cols == 0 || job.k == 0 {
-        // Nothing to multiply: the other driver knows what that means.
-        return false;
-    }
+/// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns: their sums are
+/// left as they were, or zero. Nothing is empty.
+pub(super) fn product(job: &Job) -> Vec<usize> {
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
     let group_units = steps * STEP_UNITS;
     let mut scratch = Scratch::parts();
     let parts = scratch.units(groups * group_units);
-    let finite = AtomicBool::new(true);
-    super::super::for_chunks(parts, group_units, |group, parts| {
+    let left = Mutex::new(Vec::new());
+    for_chunks(parts, group_units, |group, parts| {
         for row in 0..ROWS {
             let at = group * ROWS + row;
             let x = if at < job.m { &job.x[at * job.x_stride..][..job.k] } else { &[] };
             let to = &mut parts[row / 16 * PARTS * TILE_UNITS + row % 16 * 16..];
             // SAFETY: the machine has the instructions, by the caller; a group has `steps` steps.
-            if !unsafe { split_row(x, steps, to.as_mut_ptr()) } {
-                finite.store(false, Relaxed);
+            unsafe {
+                if !split_row(x, steps, to.as_mut_ptr()) {
+                    split_row(&[], steps, to.as_mut_ptr());
+                    left.lock().unwrap_or_else(PoisonError::into_inner).push(at);
+                }
             }
         }
     });
-    if !finite.load(Relaxed) {
-        return false;
-    }
     let operands = job.operands().count();
     let panels = job.cols.div_ceil(PANEL);
     let most = (PANEL_UNITS / (operands * group_units)).clamp(1, panels);
@@ -88,14 +86,14 @@ pub(super) fn product(job: &Job) -> bool {
         let rows = part(groups, row_parts, t % row_parts);
         task(job, parts, steps, &rows, &part(panels, panel_parts, t / row_parts));
     });
-    true
+    left.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One task: some groups of rows by some panels.
 fn task(job: &Job, parts: &[u32], steps: usize, groups: &Range<usize>, panels: &Range<usize>) {
     let group_units = steps * STEP_UNITS;
     let operands = job.operands().count();
-    let mut scratch = Scratch::panels();
+    let mut scratch = Scratch::columns();
     let split = scratch.units(operands * panels.len() * group_units);
     let sources = job.operands().flat_map(|operand| {
         let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
@@ -161,16 +159,15 @@ unsafe fn split_pairs(mut first: __m512, mut second: __m512) -> [__m512i; PARTS]
     parts
 }
 
-/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero. Whether all values have
-/// parts.
+/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero. Whether it
+/// [can be split](layout::can_split).
 ///
 /// # Safety
 /// AVX-512 F, BW and BF16 are there; at `to` there are `steps` steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
-    let largest = _mm512_set1_ps(layout::LARGEST_SPLIT);
-    let within = |v: __m512| _mm512_cmp_ps_mask::<_CMP_LE_OQ>(_mm512_abs_ps(v), largest);
-    let mut all_within = u16::MAX;
+    let to_largest = _mm512_set1_ps(layout::SPLIT_TO);
+    let (mut within, mut max) = (u16::MAX, _mm512_setzero_ps());
     // Pairs of neighbours along k, as the unit wants them: even ones in the low halves of the units.
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -181,7 +178,11 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
         unsafe {
             let first = _mm512_maskz_loadu_ps(all as u16, here.as_ptr());
             let second = _mm512_maskz_loadu_ps((all >> 16) as u16, here.as_ptr().wrapping_add(16));
-            all_within &= within(first) & within(second);
+            for values in [first, second] {
+                let size = _mm512_abs_ps(values);
+                within &= _mm512_cmp_ps_mask::<_CMP_LE_OQ>(size, to_largest);
+                max = _mm512_max_ps(max, size);
+            }
             let low = _mm512_permutex2var_ps(first, even, second);
             let high = _mm512_permutex2var_ps(first, odd, second);
             for (i, part) in split_pairs(low, high).into_iter().enumerate() {
@@ -189,7 +190,8 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
             }
         }
     }
-    all_within == u16::MAX
+    let max = _mm512_reduce_max_ps(max);
+    within == u16::MAX && (max == 0.0 || max >= layout::SPLIT_FROM)
 }
 
 /// Parts of an `f32` panel, `[k][PANEL]`, each step's columns in two tiles; what is beyond k is zero.
