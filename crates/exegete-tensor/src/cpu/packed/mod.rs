@@ -209,10 +209,12 @@ fn product_of_floats(path: Path, job: &Job, can_split: bool) {
             // SAFETY: the first row of the part is in the output.
             let out = Shared(unsafe { job.out.at(from * job.cols) });
             let some = Job { m: each.min(job.m - from), x: &job.x[from * job.x_stride..], out, ..*job };
-            for row in parts::product(&some) {
+            // Neighbours together: alone, each row would wait for all of the weights.
+            for rows in parts::product(&some).chunk_by(|a, b| a + 1 == *b) {
                 // SAFETY: as above.
-                let out = Shared(unsafe { some.out.at(row * job.cols) });
-                drive::product(&Job { m: 1, x: &some.x[row * job.x_stride..], out, ..some }, path.floats());
+                let out = Shared(unsafe { some.out.at(rows[0] * job.cols) });
+                let x = &some.x[rows[0] * job.x_stride..];
+                drive::product(&Job { m: rows.len(), x, out, ..some }, path.floats());
             }
         }
         return;

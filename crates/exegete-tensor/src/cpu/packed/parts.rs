@@ -53,8 +53,8 @@ pub(super) fn rows_at_a_time(k: usize) -> usize {
     (KEPT / k.max(1) / (BLOCK * ROWS)).max(1) * BLOCK * ROWS
 }
 
-/// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns: their sums are
-/// left as they were, or zero. Nothing is empty.
+/// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns in order: their sums
+/// are left as they were, or zero. Nothing is empty.
 pub(super) fn product(job: &Job) -> Vec<usize> {
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
     let group_units = steps * STEP_UNITS;
@@ -86,7 +86,9 @@ pub(super) fn product(job: &Job) -> Vec<usize> {
         let rows = part(groups, row_parts, t % row_parts);
         task(job, parts, steps, &rows, &part(panels, panel_parts, t / row_parts));
     });
-    left.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+    left.sort_unstable();
+    left
 }
 
 /// One task: some groups of rows by some panels.
