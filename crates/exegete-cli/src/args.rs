@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Look at a dictionary
     #[command(subcommand)]
     Sae(SaeCommand),
+    /// Models that we train ourselves, where the truth is known
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Let a model explain latents of a run
     Explain(Explain),
     /// Show a latent in the terminal
@@ -79,6 +82,24 @@ pub(crate) enum ModelCommand {
 pub(crate) enum SaeCommand {
     /// What a dictionary is
     Info(SaeInfo),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LabCommand {
+    /// Toy models of superposition: phase change, hidden layer against output, computation in superposition
+    Superposition(Lab<exegete_lab::superposition::Settings>),
+    /// Brain-inspired modular training on formulas
+    Bimt(Lab<exegete_lab::bimt::Settings>),
+}
+
+/// A study of the lab: its settings, and where its tables and figures go.
+#[derive(ClapArgs)]
+pub(crate) struct Lab<S: ClapArgs> {
+    #[command(flatten)]
+    pub(crate) settings: S,
+    /// Directory of the tables and figures; it must not exist, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(ClapArgs)]

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command, ModelCommand, SaeCommand};
+use crate::args::{Args, Command, LabCommand, ModelCommand, SaeCommand};
 use crate::printer::Printer;
 
 fn main() -> ExitCode {
@@ -40,6 +40,8 @@ fn run(args: &Args) -> ExitCode {
         Command::Model(ModelCommand::Lens(settings)) => commands::model_lens::run(settings, common, &printer),
         Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, &printer),
+        Command::Lab(LabCommand::Superposition(s)) => commands::lab::superposition::run(s, common, &printer),
+        Command::Lab(LabCommand::Bimt(s)) => commands::lab::bimt::run(s, common, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
         Command::Serve(settings) => commands::serve::run(settings, &printer),

@@ -13,6 +13,7 @@ mod data;
 mod device;
 mod error;
 mod ops;
+pub mod optim;
 mod site_fn;
 mod tape;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod edits;
 pub(crate) mod explain;
+pub(crate) mod lab;
 pub(crate) mod model_generate;
 pub(crate) mod model_info;
 pub(crate) mod model_lens;

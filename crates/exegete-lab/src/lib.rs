@@ -1,0 +1,11 @@
+//! Models that we train ourselves, where the truth is known.
+#![deny(missing_docs)]
+
+pub mod bimt;
+mod error;
+pub mod superposition;
+
+pub use error::LabError;
+
+/// Result of this crate's operations.
+pub type Result<T> = std::result::Result<T, LabError>;
