@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use exegete_base::settings::{KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
+use exegete_lab::organism::OrganismSettings;
 
 /// An interpretability workbench for language models
 #[derive(Parser)]
@@ -86,10 +87,21 @@ pub(crate) enum SaeCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum LabCommand {
+    /// Train the organism, or go on training it
+    Train(LabTrain),
     /// Toy models of superposition: phase change, hidden layer against output, computation in superposition
     Superposition(Lab<exegete_lab::superposition::Settings>),
     /// Brain-inspired modular training on formulas
     Bimt(Lab<exegete_lab::bimt::Settings>),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct LabTrain {
+    #[command(flatten)]
+    pub(crate) organism: OrganismSettings,
+    /// Directory of the training; the model is in DIR/model
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 /// A study of the lab: its settings, and where its tables and figures go.

@@ -40,6 +40,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Model(ModelCommand::Lens(settings)) => commands::model_lens::run(settings, common, &printer),
         Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, &printer),
+        Command::Lab(LabCommand::Train(settings)) => commands::lab::train::run(settings, common, &printer),
         Command::Lab(LabCommand::Superposition(s)) => commands::lab::superposition::run(s, common, &printer),
         Command::Lab(LabCommand::Bimt(s)) => commands::lab::bimt::run(s, common, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),

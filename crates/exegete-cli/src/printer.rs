@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use exegete_harvest::{HarvestError, Progress};
+use exegete_lab::LabError;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -62,7 +63,9 @@ impl Printer {
         {
             bar.abandon();
         }
-        if matches!(error.downcast_ref::<HarvestError>(), Some(HarvestError::Interrupted)) {
+        let stopped = matches!(error.downcast_ref::<HarvestError>(), Some(HarvestError::Interrupted))
+            || matches!(error.downcast_ref::<LabError>(), Some(LabError::Interrupted));
+        if stopped {
             eprintln!("{error}");
             return ExitCode::from(interrupt::STATUS);
         }

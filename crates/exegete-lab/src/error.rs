@@ -29,6 +29,9 @@ pub enum LabError {
     /// The work was stopped; what was done is kept.
     #[error("interrupted; run the same command again to go on")]
     Interrupted,
+    /// The run directory's or a text's.
+    #[error(transparent)]
+    Store(#[from] exegete_store::StoreError),
     /// The array engine's.
     #[error(transparent)]
     Tensor(#[from] exegete_tensor::TensorError),

@@ -2,7 +2,9 @@
 #![deny(missing_docs)]
 
 pub mod bimt;
+pub mod language;
 mod error;
+pub mod organism;
 pub mod superposition;
 
 pub use error::LabError;

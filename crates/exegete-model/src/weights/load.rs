@@ -68,6 +68,26 @@ impl Weights {
         }
         Ok((weights, spec))
     }
+
+    /// Weights from their values, for a model that is being trained: matrices `[out, in]`, in f32 or bf16.
+    ///
+    /// # Errors
+    /// Values of another number than the specification asks for; [`Residence::Stored`].
+    pub fn from_values(spec: &ModelSpec, residence: Residence, mut value: impl FnMut(Weight) -> Vec<f32>) -> Result<Self> {
+        let mut stacks = Stacks::new(spec, residence);
+        if stacks.keep.is_none() {
+            return Err(ModelError::Request("weights that are no file's are kept in f32 or bf16".into()));
+        }
+        for w in spec.weights() {
+            let values = value(w);
+            if values.len() != spec.weight_shape(w).iter().product::<usize>() {
+                let detail = format!("{} values for weight {w} of shape {:?}", values.len(), spec.weight_shape(w));
+                return Err(ModelError::Request(detail));
+            }
+            stacks.put(spec, w, values)?;
+        }
+        stacks.weights(Path::new("values"), spec)
+    }
 }
 
 /// A source with the places of a model's weights in it.
@@ -251,31 +271,37 @@ impl Stacks {
     }
 
     fn add(&mut self, reader: &Reader, spec: &ModelSpec, processing: &Processing, w: Weight) -> Result<()> {
+        if self.keep.is_some() || !is_matrix(spec, w) {
+            return self.put(spec, w, processing.value(reader, spec, w)?);
+        }
+        let k = spec.weight_shape(w)[1];
+        let unpacked = || -> Result<Arc<dyn RowSource>> { Ok(Arc::new(Unpacked { k, values: reader.stored(w)? })) };
+        let source = reader.mapped(w).map_or_else(unpacked, Ok)?;
+        self.next_slot(w);
+        self.rows.entry(w.part).or_default().push(source);
+        Ok(())
+    }
+
+    /// The place of a matrix in the stack of its kind.
+    fn next_slot(&mut self, w: Weight) -> usize {
+        let filled = self.filled.entry(w.part).or_insert(0);
+        let slot = *filled;
+        *filled += 1;
+        self.slots.insert(w, slot);
+        slot
+    }
+
+    /// Takes a weight's values.
+    fn put(&mut self, spec: &ModelSpec, w: Weight, values: Vec<f32>) -> Result<()> {
         let shape = spec.weight_shape(w);
         if !is_matrix(spec, w) {
-            let values = processing.value(reader, spec, w)?;
             self.vectors.insert(w, tensor(values, shape)?.into());
             return Ok(());
         }
-        let filled = self.filled.entry(w.part).or_insert(0);
-        self.slots.insert(w, *filled);
-        let slot = *filled;
-        *filled += 1;
-        match self.keep {
-            None => {
-                let unpacked = || -> Result<Arc<dyn RowSource>> {
-                    Ok(Arc::new(Unpacked { k: shape[1], values: reader.stored(w)? }))
-                };
-                let source = reader.mapped(w).map_or_else(unpacked, Ok)?;
-                self.rows.entry(w.part).or_default().push(source);
-            }
-            Some(keep) => {
-                let count = self.counts.get(&w.part).copied().unwrap_or(1);
-                let new = || Stack::new(keep, count, shape[0], shape[1]);
-                let values = processing.value(reader, spec, w)?;
-                self.panels.entry(w.part).or_insert_with(new).fill(slot, 0, &values);
-            }
-        }
+        let slot = self.next_slot(w);
+        let count = self.counts.get(&w.part).copied().unwrap_or(1);
+        let new = || Stack::new(self.keep.unwrap_or(Keep::F32), count, shape[0], shape[1]);
+        self.panels.entry(w.part).or_insert_with(new).fill(slot, 0, &values);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod load;
 pub mod process;
 pub mod quant;
 mod safetensors;
+mod save;
 mod tensor_bytes;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 pub use self::load::{LoadOptions, Residence};
 pub use self::process::Processing;
 pub use self::safetensors::SafetensorsDir;
+pub use self::save::safetensors_bytes;
 pub use self::tensor_bytes::TensorBytes;
 use exegete_tensor::{Device, Matrix, Value, tensor};
 

@@ -3,8 +3,7 @@
 use candle_core::Tensor;
 
 use crate::cpu::activation::Act;
-use crate::cpu::gemm::{Into, Mat, gemm};
-use crate::cpu::packed::{Gate, Matrix};
+use crate::cpu::packed::{Gate, Matrix, weight_gradient};
 use crate::cpu::{buffer, for_rows};
 use crate::{Result, Tape, TensorError, Value, f32s, tensor};
 
@@ -37,9 +36,10 @@ fn backward_by(w: &Matrix, m: usize, dy: &[f32]) -> Result<Vec<f32>> {
 }
 
 /// `dy^T x`
-fn weight_gradient((m, n, k): (usize, usize, usize), dy: &[f32], x: &[f32]) -> Result<Tensor> {
+fn gradient_of(w: &Matrix, m: usize, dy: &[f32], x: &[f32]) -> Result<Tensor> {
+    let (n, k) = (w.n(), w.k());
     let mut dw = buffer(n * k);
-    gemm((n, k, m), &mut dw, k, Into::Overwrite, 1.0, Mat::rows(dy, n).t(), Mat::rows(x, k), true);
+    weight_gradient(w.keep(), (m, n, k), dy, x, &mut dw);
     tensor(dw, (n, k))
 }
 
@@ -110,7 +110,7 @@ impl Tape {
                     parts[0] = Some(tensor(backward_by(&w, m, &dy)?, dims.clone())?);
                 }
                 if let (Some(x), true) = (&x_kept, needs[1]) {
-                    parts[1] = Some(weight_gradient((m, n, k), &dy, &f32s(x)?)?);
+                    parts[1] = Some(gradient_of(&w, m, &dy, &f32s(x)?)?);
                 }
                 if needs[2] {
                     parts[2] = Some(bias_gradient(n, &dy)?);

@@ -2,3 +2,4 @@
 
 pub(crate) mod bimt;
 pub(crate) mod superposition;
+pub(crate) mod train;

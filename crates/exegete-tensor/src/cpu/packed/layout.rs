@@ -141,6 +141,18 @@ pub(super) fn turn_bf16(panel: &[u32], from: usize, rows: usize, out: &mut [f32]
     }
 }
 
+/// Block of the transposed matrix, `[16][32]` pairs along its rows, for 32 values of k of a bf16 panel from its beginning:
+/// rows that do not exist are zero, as in the panel.
+pub(super) fn turn_pairs(panel: &[u32], out: &mut [u32]) {
+    let (rows, _) = panel.as_chunks::<PANEL>();
+    for (i, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+        for (out, pairs) in out.as_chunks_mut::<2>().0.iter_mut().zip(rows) {
+            let (first, second) = (pairs[2 * i], pairs[2 * i + 1]);
+            *out = [first & 0xffff | second << 16, first >> 16 | second & 0xffff_0000];
+        }
+    }
+}
+
 /// Between these, the largest of a row's values has parts of bf16 and products with parts that lose nothing at the ends
 /// of the range, where the matrix unit knows no denormals.
 pub(super) const SPLIT_FROM: f32 = 8.881_784e-16; // 2^-50

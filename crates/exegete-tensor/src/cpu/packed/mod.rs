@@ -17,6 +17,7 @@ mod avx512;
 mod drive;
 mod layout;
 mod memory;
+mod outer;
 #[cfg(target_arch = "x86_64")]
 mod parts;
 mod tile;
@@ -35,6 +36,7 @@ use super::simd::{Isa, isa};
 use super::{Shared, for_chunks};
 use crate::device::DeviceMatrix;
 use drive::{Job, Operand, Weights};
+pub use outer::weight_gradient;
 use memory::{Buffer, Scratch, as_floats_mut, as_units};
 use tile::{Kernel, PANEL, SLICE};
 
@@ -408,6 +410,10 @@ impl Matrix {
         if n == 0 {
             dx.fill(0.0);
         }
+        #[cfg(target_arch = "x86_64")]
+        if (path, self.keep()) == (Path::Amx, Some(Keep::Bf16)) && n > 0 {
+            return self.backward_rounded(m, dy, dx);
+        }
         let n_turned = k.div_ceil(PANEL);
         let chunk = (TURNED / (n_turned * PANEL).max(1) / SLICE).max(LEAST_TURNED) * SLICE;
         let mut scratch = Scratch::panels();
@@ -429,6 +435,28 @@ impl Matrix {
             };
             product_of_floats(path, &job, self.can_split());
         }
+    }
+
+    /// [`backward`](Self::backward) of bf16 panels on the matrix unit, which rounds `dy` too.
+    #[cfg(target_arch = "x86_64")]
+    fn backward_rounded(&self, m: usize, dy: &[f32], dx: &mut [f32]) {
+        let (n, k) = (self.n(), self.k());
+        let (n_turned, stride) = (k.div_ceil(PANEL), n.next_multiple_of(PANEL) / 2 * PANEL);
+        let mut scratch = Scratch::panels();
+        let turned = scratch.units(n_turned * stride);
+        let shared = Shared(turned.as_mut_ptr());
+        let Content::Panels { units, .. } = &self.stack.content else { unreachable!("row sources are no bf16 panels") };
+        drive::run_tasks(n * k * 2, (self.n_panels(), 1), |p, _| {
+            let panel = &self.panels()[p * units..][..*units];
+            for q in 0..n_turned {
+                // SAFETY: the block of panel p's rows in turned panel q, which this task alone writes.
+                let block = unsafe { shared.range(q * stride + p * PANEL / 2 * PANEL, PANEL / 2 * PANEL) };
+                layout::turn_pairs(&panel[q * PANEL / 2 * PANEL..], block);
+            }
+        });
+        let w = Operand { weights: Weights::There { units: turned, stride }, bias: None };
+        let out = Shared(dx.as_mut_ptr());
+        amx::product(&Job { m, cols: k, k: n, x: dy, x_stride: n, w, gate: None, out, resume: false });
     }
 
     /// Rows `range`, beginning at a multiple of a panel, as panels of the transpose: `[k / 32][range.len()][32]`.

@@ -1,0 +1,155 @@
+//! A document under construction: its text, which concept is where, and the choices that made it.
+
+use super::draw::Draw;
+use super::lexicon::{Class, Lexicon, WordId};
+use super::{Language, Split};
+
+/// A stretch of a document's text in which a concept is present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// The byte behind the last.
+    pub end: u32,
+    /// Number of the concept.
+    pub concept: u32,
+}
+
+/// A form of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As in the dictionary.
+    Base,
+    /// Plural or past.
+    Other,
+    /// In capitals.
+    Upper,
+}
+
+/// What fills a gap of a sentence.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Item<'a> {
+    /// A word with all that is known of it.
+    Word(WordId, Form),
+    /// Text with a concept.
+    Marked(&'a str, &'static str),
+    /// Text.
+    Plain(&'a str),
+}
+
+/// A word as in the dictionary.
+pub(crate) fn base(id: WordId) -> Item<'static> {
+    Item::Word(id, Form::Base)
+}
+
+/// A document under construction.
+pub(crate) struct Doc<'l> {
+    pub(crate) lang: &'l Language,
+    pub(crate) draw: Draw,
+    pub(crate) split: Split,
+    pub(crate) text: String,
+    pub(crate) spans: Vec<Span>,
+}
+
+impl<'l> Doc<'l> {
+    pub(crate) fn new(lang: &'l Language, seed: u64, split: Split) -> Self {
+        Self { lang, draw: Draw::new(seed), split, text: String::new(), spans: Vec::new() }
+    }
+
+    pub(crate) fn words(&self) -> &'l Lexicon {
+        &self.lang.words
+    }
+
+    /// Adds text.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// Marks what has been added since `start` bytes.
+    pub(crate) fn mark_from(&mut self, start: usize, concept: &str) {
+        let Some(concept) = self.lang.concepts.find(concept) else { unreachable!("no concept {concept}") };
+        // A space or a quotation mark before a phrase is not part of it.
+        let skipped = self.text[start..].len() - self.text[start..].trim_start().len();
+        if start + skipped < self.text.len() {
+            self.spans.push(Span { start: (start + skipped) as u32, end: self.text.len() as u32, concept });
+        }
+    }
+
+    /// Adds what `f` adds, and marks it.
+    pub(crate) fn within<T>(&mut self, concept: &str, f: impl FnOnce(&mut Self) -> T) -> T {
+        let start = self.text.len();
+        let out = f(self);
+        self.mark_from(start, concept);
+        out
+    }
+
+    /// Adds a sentence whose gaps `{}` are filled in order.
+    pub(crate) fn fill(&mut self, sentence: &str, items: &[Item]) {
+        let mut pieces = sentence.split("{}");
+        self.say(pieces.next().unwrap_or_default());
+        let mut items = items.iter();
+        for piece in pieces {
+            let Some(item) = items.next() else { unreachable!("too few items for {sentence:?}") };
+            self.put(*item);
+            self.say(piece);
+        }
+        debug_assert!(items.next().is_none(), "too many items for {sentence:?}");
+    }
+
+    /// Adds an item.
+    pub(crate) fn put(&mut self, item: Item) {
+        match item {
+            Item::Plain(text) => self.say(text),
+            Item::Marked(text, concept) => self.within(concept, |doc| doc.say(text)),
+            Item::Word(id, form) => self.put_word(id, form),
+        }
+    }
+
+    fn put_word(&mut self, id: WordId, form: Form) {
+        let word = self.words().get(id);
+        let start = self.text.len();
+        match form {
+            Form::Base => self.say(&word.text),
+            Form::Other => self.say(word.other.as_deref().unwrap_or(&word.text)),
+            Form::Upper => self.say(&word.text.to_uppercase()),
+        }
+        // What is known of a Lumi word is known of what it means.
+        if word.class == Class::Lumi {
+            self.mark_from(start, "class:lumi");
+            self.mark_from(start, &format!("word:{}", word.text));
+            if let Some(english) = word.lumi {
+                self.mark_meaning(start, english);
+            }
+        } else {
+            if word.class != Class::Grammar {
+                self.mark_from(start, &format!("word:{}", word.text));
+            }
+            self.mark_meaning(start, id);
+        }
+        match (form, word.class) {
+            (Form::Upper, _) => self.mark_from(start, "form:upper"),
+            (Form::Other, Class::Verb | Class::Mood) => self.mark_from(start, "form:past"),
+            (Form::Other, _) => self.mark_from(start, "form:plural"),
+            _ => {}
+        }
+    }
+
+    fn mark_meaning(&mut self, start: usize, id: WordId) {
+        let word = self.words().get(id);
+        self.mark_from(start, &format!("class:{}", word.class.name()));
+        if word.class == Class::Thing {
+            self.mark_from(start, &format!("kind:{}", word.kind));
+            self.mark_from(start, &format!("group:{}", Lexicon::group(word.kind)));
+            self.mark_from(start, &format!("hue:{}", word.colour));
+        }
+    }
+
+    /// Whether this document may use a combination that was set apart: training takes those that are not, tests those that
+    /// are.
+    pub(crate) fn may(&self, is_held: bool) -> bool {
+        match self.split {
+            Split::Train => !is_held,
+            Split::Held => is_held,
+        }
+    }
+}
