@@ -107,6 +107,10 @@ pub struct TextSettings {
     /// Whether windows begin with the beginning-of-sequence token
     #[arg(long, value_enum, default_value_t = BosPolicy::Auto)]
     pub bos: BosPolicy,
+    /// Take spellings of special tokens in the text for these tokens: for text that is trusted
+    #[arg(long)]
+    #[serde(default)]
+    pub special_tokens: bool,
     /// Stop reading text after this many tokens; 0 reads all
     #[arg(long, default_value_t = 400_000)]
     pub max_tokens: u64,

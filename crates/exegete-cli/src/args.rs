@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use exegete_base::settings::{KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
 use exegete_lab::organism::OrganismSettings;
+use exegete_lab::truth::TruthSettings;
 
 /// An interpretability workbench for language models
 #[derive(Parser)]
@@ -89,6 +90,12 @@ pub(crate) enum SaeCommand {
 pub(crate) enum LabCommand {
     /// Train the organism, or go on training it
     Train(LabTrain),
+    /// Write documents of the organism's language with their labels
+    Corpus(LabCorpus),
+    /// Which concepts a run's dictionary found, against controls
+    Truth(LabTruth),
+    /// How well a model can do what the organism's language teaches, on held-out items
+    Abilities(LabAbilities),
     /// Toy models of superposition: phase change, hidden layer against output, computation in superposition
     Superposition(Lab<exegete_lab::superposition::Settings>),
     /// Brain-inspired modular training on formulas
@@ -102,6 +109,45 @@ pub(crate) struct LabTrain {
     /// Directory of the training; the model is in DIR/model
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct LabCorpus {
+    /// Tokens, at least; documents are whole
+    #[arg(long)]
+    pub(crate) tokens: u64,
+    /// The model whose tokenizer counts them
+    #[arg(long, default_value = "builtin:organism")]
+    pub(crate) model: String,
+    /// Directory of the corpus: it must not exist, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct LabTruth {
+    /// The run: a dictionary of the organism
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) truth: TruthSettings,
+    /// Missing concepts that are listed
+    #[arg(long, default_value_t = 10)]
+    pub(crate) missing: usize,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct LabAbilities {
+    /// The model: a directory of the organism's training, or any other model
+    pub(crate) model: String,
+    /// Most items of a test
+    #[arg(long, default_value_t = 400)]
+    pub(crate) items: usize,
+    /// Documents on which the loss is measured
+    #[arg(long, default_value_t = 4000)]
+    pub(crate) documents: u64,
+    /// Also show the first wrong answer of each test
+    #[arg(long)]
+    pub(crate) wrong: bool,
 }
 
 /// A study of the lab: its settings, and where its tables and figures go.

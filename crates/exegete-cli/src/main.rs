@@ -1,6 +1,7 @@
 //! The command `exegete`.
 
 mod args;
+mod builtin;
 mod commands;
 mod config_file;
 mod interrupt;
@@ -41,6 +42,9 @@ fn run(args: &Args) -> ExitCode {
         Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, &printer),
         Command::Lab(LabCommand::Train(settings)) => commands::lab::train::run(settings, common, &printer),
+        Command::Lab(LabCommand::Abilities(settings)) => commands::lab::abilities::run(settings, common, &printer),
+        Command::Lab(LabCommand::Corpus(settings)) => commands::lab::corpus::run(settings, common, &printer),
+        Command::Lab(LabCommand::Truth(settings)) => commands::lab::truth::run(settings, common, &printer),
         Command::Lab(LabCommand::Superposition(s)) => commands::lab::superposition::run(s, common, &printer),
         Command::Lab(LabCommand::Bimt(s)) => commands::lab::bimt::run(s, common, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),

@@ -6,14 +6,19 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use exegete_harvest::Progress;
 use exegete_hub::{DownloadEvent, Hub, Reference, looks_like_reference};
+use exegete_lab::builtin::Part;
 use exegete_model::{LoadOptions, Model, Processing, Residence};
 use exegete_tensor::device_named;
 
 use crate::args::{Common, Dtype, ModelArgs};
+use crate::builtin;
 use crate::printer::Printer;
 
 /// The local path of a model: the path itself, or where the hub's cache keeps `org/name`, downloaded if need be.
 pub(crate) fn path_of(model: &str, printer: &Printer) -> Result<PathBuf> {
+    if builtin::is_builtin(model) {
+        return builtin::resolve(model, Part::Model);
+    }
     if !looks_like_reference(model) {
         return Ok(PathBuf::from(model));
     }

@@ -69,7 +69,10 @@ fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, p
         progress.check()?;
         let document = document?;
         n_bytes += document.text.len() as u64;
-        let ids = tokenizer.encode_text(&document.text)?;
+        let ids = match settings.special_tokens {
+            true => tokenizer.encode_prompt(&document.text)?,
+            false => tokenizer.encode_text(&document.text)?,
+        };
         for (i, chunk) in ids.chunks(room).enumerate().filter(|(_, chunk)| chunk.len() >= 2) {
             let token_ids: Vec<u32> = bos.into_iter().chain(chunk.iter().copied()).collect();
             n_tokens += token_ids.len() as u64;

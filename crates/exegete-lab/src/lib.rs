@@ -2,10 +2,13 @@
 #![deny(missing_docs)]
 
 pub mod bimt;
+pub mod builtin;
+pub mod corpus;
 pub mod language;
 mod error;
 pub mod organism;
 pub mod superposition;
+pub mod truth;
 
 pub use error::LabError;
 

@@ -137,6 +137,12 @@ impl Columns<'_> {
         Ok(array.iter().map(Option::unwrap_or_default).collect())
     }
 
+    /// The rows of a column of text.
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<&str>> {
+        let array = self.column(name)?.as_string_opt::<i32>().ok_or_else(|| self.wrong(name))?;
+        Ok(array.iter().map(Option::unwrap_or_default).collect())
+    }
+
     /// A complaint about this file.
     pub(crate) fn damaged(&self, reason: impl ToString) -> StoreError {
         StoreError::damaged(self.path, reason)

@@ -27,8 +27,3 @@ pub const KINDS_OF_DOCUMENTS: [DocumentKind; 11] = [
     DocumentKind { name: "choice", weight: 14, write: choice::write },
     DocumentKind { name: "grammar", weight: 8, write: grammar::write },
 ];
-
-/// Number of a kind.
-pub(crate) fn kind_named(name: &str) -> Option<usize> {
-    KINDS_OF_DOCUMENTS.iter().position(|kind| kind.name == name)
-}

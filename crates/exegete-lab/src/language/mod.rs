@@ -12,6 +12,7 @@ mod facts;
 mod grammar;
 mod kinds;
 mod lexicon;
+pub mod probes;
 mod sentences;
 mod stories;
 mod tasks;

@@ -1,5 +1,7 @@
 //! The organism: a small model trained on the [language](crate::language), of which everything is known.
 
+pub mod abilities;
+pub mod items;
 pub mod settings;
 mod state;
 mod train;
@@ -10,13 +12,27 @@ use std::path::Path;
 
 use exegete_store::write_atomic;
 
+pub use self::items::Item;
 pub use self::settings::OrganismSettings;
 pub use self::state::TrainState;
 pub use self::train::{Trainer, train};
 use crate::Result;
+use exegete_model::weights::Weights;
+use exegete_model::{LoadOptions, Model, Residence};
 
 /// Writes a whole file, or nothing.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |sink| sink.write_all(bytes))?;
     Ok(())
+}
+
+/// A model of the same shape and vocabulary as the one at `path` whose weights are drawn at random, as before training.
+///
+/// # Errors
+/// The model's.
+pub fn untrained(path: &Path, seed: u64) -> Result<Model> {
+    let mut model = Model::open_with(path, &LoadOptions::default())?;
+    let state = TrainState::new(&model.spec, seed);
+    model.weights = Weights::from_values(&model.spec, Residence::F32, |w| state.values(w).to_vec())?;
+    Ok(model)
 }

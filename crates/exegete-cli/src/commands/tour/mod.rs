@@ -26,7 +26,7 @@ use crate::interrupt;
 use crate::open_model;
 use crate::printer::Printer;
 
-const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
+pub(crate) const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
 
 pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result<()> {
     let seed = common.seed;
@@ -36,7 +36,7 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     // What the last stage would refuse is refused before the first.
     windows::bos_and_room(&model, &settings.text_settings)?;
     self_explain::check(&settings.self_explain, &model)?;
-    let corpus = open_corpus(&settings.text, &windows::text_options(&settings.text_settings))?;
+    let corpus = open_corpus(&crate::builtin::texts(&settings.text)?, &windows::text_options(&settings.text_settings))?;
     if settings.dry_run {
         return plan::tell(settings, &model, site, &corpus, printer);
     }
@@ -115,7 +115,11 @@ fn site(settings: &Tour, model: &Model) -> Result<Site> {
 
 /// What the manifest records, and what must be the same for a run to be resumed.
 fn recorded(settings: &Tour, model: &Model, site: Site, common: &Common) -> Result<Value> {
-    let model = std::fs::canonicalize(&model.path).unwrap_or_else(|_| model.path.clone());
+    // What is built in keeps its name: where its files lie is nobody's business.
+    let model = match crate::builtin::is_builtin(&settings.model) {
+        true => PathBuf::from(&settings.model),
+        false => std::fs::canonicalize(&model.path).unwrap_or_else(|_| model.path.clone()),
+    };
     let (seed, dtype) = (common.seed, format!("{:?}", common.dtype).to_lowercase());
     Ok(json!({
         "command": "tour", "model": model, "text": settings.text, "site": site.to_string(), "seed": seed, "dtype": dtype,

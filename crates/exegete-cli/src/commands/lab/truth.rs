@@ -1,0 +1,157 @@
+//! `exegete lab truth`: which concepts a run's dictionary found, against three controls.
+
+use anyhow::{Context, Result, bail};
+use exegete_base::settings::{TextSettings, TrainSettings};
+use exegete_base::{Site, SiteKind};
+use exegete_harvest::training::{CheckpointEvery, Subject};
+use exegete_harvest::{ActivationCache, Progress, cache, training, windows};
+use exegete_lab::language::Language;
+use exegete_lab::organism;
+use exegete_lab::truth::{
+    LabelledTokens, Matched, Neurons, RandomDirections, Source, SparseLatents, Truth, TruthSettings, activations,
+    match_concepts, report,
+};
+use exegete_model::Model;
+use exegete_sae::Dictionary;
+use exegete_sae::kinds::TopK;
+use exegete_store::{Run, open_corpus};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use super::abilities::interval;
+use crate::args::{Common, LabTruth};
+use crate::commands::tour::PROGRAM;
+use crate::interrupt;
+use crate::open_model;
+use crate::printer::Printer;
+
+/// The stage's name in the manifest.
+pub(crate) const STAGE: &str = "truth";
+/// Where a run keeps the report.
+const REPORT: &str = "truth.json";
+/// Where a run keeps the dictionary of the untrained organism.
+const UNTRAINED: &str = "control-untrained";
+/// Labelled documents are of another seed than those of the run.
+const OTHER_SEED: u64 = 0x7472_7574;
+
+pub(crate) fn run(settings: &LabTruth, common: &Common, printer: &Printer) -> Result<()> {
+    settings.truth.check()?;
+    interrupt::listen();
+    let mut run = Run::open_to_write(&settings.run)?;
+    let recorded = run.manifest().settings["model"].as_str().map(str::to_owned);
+    let model = open_model::open_plain(&recorded.context("the run names no model")?, common, printer)?;
+    let truth = compare(&mut run, &model, &settings.truth, common.seed, printer)?;
+    tell(&truth, settings.missing, printer);
+    let [dictionary, untrained, random, neurons] = truth.counts.as_slice() else { bail!("a control is missing") };
+    printer.json(&json!({
+        "concepts": truth.concepts, "recovered": dictionary.recovered, "control_untrained": untrained.recovered,
+        "control_random": random.recovered, "control_neurons": neurons.recovered,
+    }));
+    Ok(())
+}
+
+/// Compares the dictionary of a run and all controls with the concepts, and keeps the report in the run.
+pub(crate) fn compare(
+    run: &mut Run,
+    model: &Model,
+    settings: &TruthSettings,
+    seed: u64,
+    printer: &Printer,
+) -> Result<Truth> {
+    let dictionary = training::dictionary(run)?;
+    let site: Site = run.manifest().settings["site"].as_str().context("the run names no site")?.parse()?;
+    let language = Language::new();
+    if model.tokenizer()?.ids_spelled("<|start|>").is_empty() {
+        bail!("the run's model does not speak the language of the organism, so nothing is known of its tokens");
+    }
+    let untrained_dictionary = untrained(run, model, seed, printer)?;
+    printer.begin(STAGE, 4, "dictionaries and controls", 0);
+    let longest = model.spec.max_positions;
+    let tokens = LabelledTokens::new(&language, model.tokenizer()?, seed ^ OTHER_SEED, settings.truth_tokens, longest)?;
+    let n = language.concepts().all().len();
+    let matched = |name: &'static str, done: u64, source: &dyn Source| -> Result<(&'static str, Vec<Matched>)> {
+        printer.check()?;
+        let found = match_concepts(source, &tokens, n, settings.least_tokens)?;
+        printer.at(done, name);
+        Ok((name, found))
+    };
+    let acts = activations(model, site, &tokens)?;
+    let d = dictionary.d_in();
+    let latents = dictionary.n_latents();
+    let own = matched("dictionary", 1, &SparseLatents::new(&dictionary, &acts)?)?;
+    let random = matched("random", 2, &RandomDirections::new(&acts, d, latents, seed))?;
+    drop(acts);
+    let layer = site.layer.unwrap_or(model.spec.n_layers - 1);
+    let layer = if site.kind == SiteKind::ResidPre { layer.saturating_sub(1) } else { layer };
+    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layer, latents, seed))?;
+    let model = organism::untrained(&model.path, seed)?;
+    let acts = activations(&model, site, &tokens)?;
+    let blind = matched("untrained", 4, &SparseLatents::new(&untrained_dictionary, &acts)?)?;
+    let truth = report(&[own, blind, random, neurons], &tokens, language.concepts(), settings, seed);
+    let json = serde_json::to_vec_pretty(&truth)?;
+    run.commit_part(REPORT, truth.concepts, |w| std::io::Write::write_all(w, &json))?;
+    let summary = json!({"settings": settings, "counts": truth.counts, "concepts": truth.concepts, "seed": seed});
+    run.finish_stage(STAGE, summary)?;
+    printer.end(&format!("{} of {} concepts recovered", truth.counts[0].recovered, truth.concepts));
+    Ok(truth)
+}
+
+/// A dictionary of the same shape, trained in the same way on the same text, of an organism that was never trained.
+fn untrained(run: &Run, model: &Model, seed: u64, printer: &Printer) -> Result<TopK> {
+    let dir = run.path(UNTRAINED);
+    let settings = &run.manifest().settings;
+    let text_settings: TextSettings = serde_json::from_value(settings["windows"].clone())?;
+    let train_settings: TrainSettings = serde_json::from_value(settings["train"].clone())?;
+    let text: Vec<String> = serde_json::from_value(settings["text"].clone())?;
+    let site = settings["site"].as_str().unwrap_or_default().to_owned();
+    let recorded = json!({"command": "lab truth", "of": settings, "seed": seed});
+    let mut control = Run::create_or_resume(&dir, PROGRAM, recorded, &[])?;
+    if control.stage(training::STAGE).is_none() {
+        let text = crate::builtin::texts(&text)?;
+        let corpus = open_corpus(&text, &windows::text_options(&text_settings))?;
+        let blind = organism::untrained(&model.path, seed)?;
+        let reader = windows::run(&mut control, &blind, &corpus, &text_settings, printer)?;
+        let rows = cache::window_rows(&reader)?;
+        cache::run(&mut control, &blind, site.parse()?, &rows, text_settings.window, printer)?;
+        let cached = ActivationCache::open(&control)?;
+        let subject = Subject { model: "untrained organism".into(), site, windows: &rows, seed };
+        let every = CheckpointEvery::Time(Duration::from_secs(20));
+        training::run(&mut control, &cached, &subject, &train_settings, every, printer)?;
+    }
+    training::remove_checkpoint(&mut control)?;
+    cache::remove(&mut control)?;
+    Ok(training::dictionary(&control)?)
+}
+
+/// Tells what was found.
+pub(crate) fn tell(truth: &Truth, n_missing: usize, printer: &Printer) {
+    printer.line(format!(
+        "{} concepts with enough tokens, {} without; {} tokens to choose, {} to score",
+        truth.concepts,
+        truth.not_measured.len(),
+        truth.tokens.0,
+        truth.tokens.1
+    ));
+    printer.line("");
+    printer.line("                recovered (F1 of 0.8 or more)   the dictionary's less these [95 %]");
+    for count in &truth.counts {
+        let difference = count.difference.as_ref().map(|d| interval(d, 0)).unwrap_or_default();
+        printer.line(format!("{:<14}  {:<30}  {difference}", count.name, count.recovered));
+    }
+    let missing = truth.missing.len();
+    printer.line("");
+    printer.line(format!(
+        "{missing} of {} concepts are missing; {} are shared by several latents, {} are absorbed by their parts",
+        truth.concepts,
+        truth.split,
+        truth.absorbed.len()
+    ));
+    for m in truth.missing.iter().take(n_missing) {
+        printer.line(format!("  {:<24} F1 {:.2}: {}", m.concept, m.f1, m.why));
+    }
+}
+
+/// The report that a run keeps.
+pub(crate) fn kept(run: &Run) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(run.path(REPORT)).ok()?).ok()
+}

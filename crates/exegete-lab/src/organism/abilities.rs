@@ -1,0 +1,197 @@
+//! How well a model can do what the language teaches.
+
+use exegete_base::stats::{Estimate, ratio_of_sums, wilson};
+use exegete_harvest::Progress;
+use exegete_model::{Batch, Hooks, Logits, Model};
+use exegete_tensor::{Tape, Value, f32s};
+use serde::Serialize;
+
+use super::items::{self, Bar, Item, Test};
+use super::vocabulary::{START, STOP};
+use crate::language::{KINDS_OF_DOCUMENTS, Language};
+use crate::{LabError, Result};
+
+/// Tokens of a run of the model.
+const BATCH_TOKENS: usize = 8192;
+
+/// How well one ability is there.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ability {
+    /// Its name.
+    pub name: String,
+    /// Share of right answers: the answer's every token is the likeliest.
+    pub right: Estimate,
+    /// What is expected.
+    pub bar: Bar,
+    /// Whether that holds; none where nothing is asked.
+    pub holds: Option<bool>,
+    /// The first wrong answer, for a look: prompt's end, what was right, what was said.
+    pub wrong: Option<(String, String, String)>,
+}
+
+/// The loss on documents of one kind that training did not see, beside what the generator says is possible.
+#[derive(Debug, Clone, Serialize)]
+pub struct Loss {
+    /// The kind; all of them for the first entry.
+    pub kind: String,
+    /// Nats a token of the model.
+    pub model: Estimate,
+    /// Nats a token of the generator's own choices.
+    pub generator: f64,
+    /// Nats a token between them, with documents as units.
+    pub gap: Estimate,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+/// Ids of an item, and where its answer begins.
+fn ids_of(model: &Model, item: &Item) -> Result<(Vec<u32>, usize)> {
+    let tokenizer = model.tokenizer()?;
+    let mut ids = vec![START];
+    ids.extend(tokenizer.encode_prompt(&item.prompt)?);
+    let begins = ids.len();
+    let mut all = vec![START];
+    all.extend(tokenizer.encode_prompt(&format!("{}{}", item.prompt, item.answer))?);
+    if all.get(..begins) != Some(&ids) || all.len() == begins {
+        return Err(LabError::Settings(format!("the tokens of {:?} do not go on from its prompt", item.answer)));
+    }
+    Ok((all, begins))
+}
+
+/// For each item the tokens that the model finds likeliest in place of its answer's.
+fn answers(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Vec<u32>>> {
+    let (mut inputs, mut asked, mut at) = (Vec::new(), Vec::new(), 0);
+    for (ids, begins) in rows {
+        asked.extend((begins - 1..ids.len() - 1).map(|t| (at + t) as u32));
+        at += ids.len() - 1;
+        inputs.push(ids[..ids.len() - 1].to_vec());
+    }
+    let mut hooks = Hooks::none();
+    let logits = model.run(&Tape::new(), &Batch::rows(&inputs), None, &mut hooks, Logits::At(asked))?;
+    let logits = logits.ok_or_else(|| LabError::Settings("the model gave no logits".into()))?;
+    let logits = f32s(logits.tensor())?;
+    let mut best = logits.chunks_exact(model.spec.vocab_size).map(|row| {
+        row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, x)| if *x > best.1 { (i, *x) } else { best }).0 as u32
+    });
+    Ok(rows.iter().map(|(ids, begins)| best.by_ref().take(ids.len() - begins).collect()).collect())
+}
+
+/// Runs one test.
+///
+/// # Errors
+/// The model's.
+pub fn run_test(model: &Model, test: &Test) -> Result<Ability> {
+    let rows: Vec<(Vec<u32>, usize)> = test.items.iter().map(|item| ids_of(model, item)).collect::<Result<_>>()?;
+    let (mut right, mut wrong, mut from) = (0, None, 0);
+    while from < rows.len() {
+        let (mut to, mut tokens) = (from, 0);
+        while to < rows.len() && (to == from || tokens + rows[to].0.len() <= BATCH_TOKENS) {
+            tokens += rows[to].0.len();
+            to += 1;
+        }
+        for (i, said) in answers(model, &rows[from..to])?.into_iter().enumerate() {
+            let (ids, begins) = &rows[from + i];
+            if said == ids[*begins..] {
+                right += 1;
+            } else if wrong.is_none() {
+                let item = &test.items[from + i];
+                let end: String = item.prompt.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
+                let spelled: String = said.iter().map(|id| model.tokenizer().map(|t| t.token_text(*id))).collect::<std::result::Result<_, _>>()?;
+                wrong = Some((end, item.answer.clone(), spelled));
+            }
+        }
+        from = to;
+    }
+    let share = wilson(right, rows.len() as u64);
+    let holds = match test.bar {
+        Bar::AtLeast(bar) => Some(share.value >= bar),
+        Bar::AtMost(bar) => Some(share.value <= bar),
+        Bar::Chance(bar) => Some(share.low <= bar && bar <= share.high),
+        Bar::None => None,
+    };
+    Ok(Ability { name: test.name.clone(), right: share, bar: test.bar, holds, wrong })
+}
+
+/// All abilities, with up to `n` items each.
+///
+/// # Errors
+/// The model's; [`LabError::Interrupted`].
+pub fn abilities(model: &Model, language: &Language, n: usize, seed: u64, progress: &dyn Progress) -> Result<Vec<Ability>> {
+    let tests = items::tests(language, n, seed);
+    progress.begin("abilities", tests.len() as u64, "tests", 0);
+    let mut all = Vec::new();
+    for test in &tests {
+        if progress.is_cancelled() {
+            return Err(LabError::Interrupted);
+        }
+        all.push(run_test(model, test)?);
+        progress.at(all.len() as u64, &test.name);
+    }
+    let asked = all.iter().filter(|a| a.holds.is_some()).count();
+    let hold = all.iter().filter(|a| a.holds == Some(true)).count();
+    progress.end(&format!("{hold} of {asked} are as they should be"));
+    Ok(all)
+}
+
+/// Losses on `n` documents that training did not see, all together and by kind.
+///
+/// # Errors
+/// The model's; [`LabError::Interrupted`].
+pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &dyn Progress) -> Result<Vec<Loss>> {
+    progress.begin("validation", n, "documents", 0);
+    // For each document: kind, nats of the model, nats of the generator, tokens.
+    let mut found: Vec<(usize, f64, f64, f64)> = Vec::new();
+    let (mut rows, mut tokens): (Vec<(Vec<u32>, usize, f64)>, usize) = (Vec::new(), 0);
+    for i in 0..n {
+        let doc = items::validation(language, seed, i);
+        let mut ids = vec![START];
+        ids.extend(model.tokenizer()?.encode_prompt(&doc.text)?);
+        ids.push(STOP);
+        tokens += ids.len();
+        rows.push((ids, doc.kind, doc.visible_nats + doc.hidden_nats));
+        if tokens < BATCH_TOKENS && i + 1 < n {
+            continue;
+        }
+        if progress.is_cancelled() {
+            return Err(LabError::Interrupted);
+        }
+        let ids: Vec<Vec<u32>> = rows.iter().map(|r| r.0.clone()).collect();
+        let nats = nats_of(model, &ids)?;
+        found.extend(rows.drain(..).zip(nats).map(|((ids, kind, own), nats)| (kind, nats, own, ids.len() as f64 - 1.0)));
+        tokens = 0;
+        progress.at(i + 1, "");
+    }
+    let summary = |name: &str, of: Option<usize>| {
+        let of: Vec<_> = found.iter().filter(|d| of.is_none_or(|kind| d.0 == kind)).collect();
+        let pairs = |f: &dyn Fn(f64, f64) -> f64| of.iter().map(|d| (f(d.1, d.2), d.3)).collect::<Vec<_>>();
+        let tokens: f64 = of.iter().map(|d| d.3).sum();
+        Loss {
+            kind: name.into(),
+            model: ratio_of_sums(&pairs(&|model, _| model)),
+            generator: of.iter().map(|d| d.2).sum::<f64>() / tokens,
+            gap: ratio_of_sums(&pairs(&|model, own| model - own)),
+            tokens: tokens as u64,
+        }
+    };
+    let mut all = vec![summary("all", None)];
+    all.extend(KINDS_OF_DOCUMENTS.iter().enumerate().map(|(i, kind)| summary(kind.name, Some(i))).filter(|l| l.tokens > 0));
+    progress.end(&format!("{:.3} nats a token, {:.3} above the generator", all[0].model.value, all[0].gap.value));
+    Ok(all)
+}
+
+/// Nats of each document under the model, its first token given.
+fn nats_of(model: &Model, rows: &[Vec<u32>]) -> Result<Vec<f64>> {
+    let inputs: Vec<Vec<u32>> = rows.iter().map(|r| r[..r.len() - 1].to_vec()).collect();
+    let targets: Vec<u32> = rows.iter().flat_map(|r| r[1..].iter().copied()).collect();
+    let tape = Tape::new();
+    let logits = model.run(&tape, &Batch::rows(&inputs), None, &mut Hooks::none(), Logits::All)?;
+    let logits: Value = logits.ok_or_else(|| LabError::Settings("the model gave no logits".into()))?;
+    let losses = tape.cross_entropy(&logits, &targets)?;
+    let losses = f32s(losses.tensor())?;
+    let mut at = 0;
+    let nats = inputs.iter().map(|row| {
+        at += row.len();
+        losses[at - row.len()..at].iter().map(|x| f64::from(*x)).sum()
+    });
+    Ok(nats.collect())
+}

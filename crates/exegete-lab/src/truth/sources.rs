@@ -1,0 +1,196 @@
+//! What is compared with the concepts: latents of a dictionary, random directions, neurons.
+
+use exegete_base::{Site, SiteKind};
+use exegete_model::{Batch, Hooks, Logits, Model};
+use exegete_sae::Dictionary;
+use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
+use exegete_tensor::{Tape, f32s};
+
+use super::tokens::LabelledTokens;
+use crate::language::Draw;
+use crate::{LabError, Result};
+
+/// Tokens of a run of the model.
+const BATCH_TOKENS: usize = 4096;
+/// Directions that are multiplied at a time.
+const DIRECTIONS: usize = 128;
+
+/// Firings of one feature: token and value, above 0.
+pub(super) type Firings = Vec<(u32, f32)>;
+
+/// Features whose firings come a few features at a time.
+pub trait Source {
+    /// Features.
+    fn n(&self) -> usize;
+
+    /// Calls `f(first feature, firings of it and its neighbours)` until all features have come.
+    ///
+    /// # Errors
+    /// The model's or the dictionary's.
+    fn each(&self, f: &mut dyn FnMut(usize, &[Firings])) -> Result<()>;
+}
+
+/// Activations at a site, `[tokens, width]`, the beginnings of documents left out.
+///
+/// # Errors
+/// The model's.
+pub fn activations(model: &Model, site: Site, tokens: &LabelledTokens) -> Result<Vec<f32>> {
+    let site = model.spec.site(site).map_err(exegete_model::ModelError::from)?;
+    let width = model.spec.site_width(site, 0);
+    let mut out = Vec::with_capacity(tokens.n_tokens() * width);
+    let mut from = 0;
+    while from < tokens.rows.len() {
+        let (mut to, mut n) = (from, 0);
+        while to < tokens.rows.len() && (to == from || n + tokens.rows[to].len() <= BATCH_TOKENS) {
+            n += tokens.rows[to].len();
+            to += 1;
+        }
+        let mut hooks = Hooks::none().tap(site);
+        let mut logits = Logits::None;
+        match site.layer {
+            Some(layer) => hooks = hooks.stop_after(layer),
+            None => logits = Logits::All,
+        }
+        model.run(&Tape::new(), &Batch::rows(&tokens.rows[from..to]), None, &mut hooks, logits)?;
+        let value = hooks.value(site).ok_or_else(|| LabError::Settings(format!("{site} was not reached")))?;
+        let values = f32s(value.tensor())?;
+        let mut at = 0;
+        for row in &tokens.rows[from..to] {
+            out.extend_from_slice(&values[(at + 1) * width..(at + row.len()) * width]);
+            at += row.len();
+        }
+        from = to;
+    }
+    Ok(out)
+}
+
+/// Latents of a dictionary.
+pub struct SparseLatents {
+    firings: Vec<Firings>,
+}
+
+impl SparseLatents {
+    /// Encodes activations `[tokens, width]`.
+    ///
+    /// # Errors
+    /// Another width than the dictionary's.
+    pub fn new(dictionary: &dyn Dictionary, acts_ND: &[f32]) -> Result<Self> {
+        let mut firings = vec![Firings::new(); dictionary.n_latents()];
+        let d = dictionary.d_in();
+        for (block, x_ND) in acts_ND.chunks(4096 * d).enumerate() {
+            let codes = dictionary.encode(x_ND).map_err(|e| LabError::Settings(e.to_string()))?;
+            for token in 0..codes.n_tokens() {
+                for (latent, value) in codes.of(token) {
+                    firings[latent as usize].push(((block * 4096 + token) as u32, value));
+                }
+            }
+        }
+        Ok(Self { firings })
+    }
+}
+
+impl Source for SparseLatents {
+    fn n(&self) -> usize {
+        self.firings.len()
+    }
+
+    fn each(&self, f: &mut dyn FnMut(usize, &[Firings])) -> Result<()> {
+        for (i, some) in self.firings.chunks(DIRECTIONS).enumerate() {
+            f(i * DIRECTIONS, some);
+        }
+        Ok(())
+    }
+}
+
+/// The values above 0 of each column of `[tokens, columns]`, in f32.
+fn columns(x: &[f32], columns: usize, sign: impl Fn(usize) -> f32) -> Vec<Firings> {
+    let column = |c: usize| {
+        let values = x.chunks_exact(columns).map(|row| row[c] * sign(c));
+        values.enumerate().filter(|(_, v)| *v > 0.0).map(|(t, v)| (t as u32, v)).collect()
+    };
+    (0..columns).map(column).collect()
+}
+
+/// Projections on random directions, of activations less their mean.
+pub struct RandomDirections<'a> {
+    acts_ND: &'a [f32],
+    d: usize,
+    directions: Vec<f32>,
+    mean_D: Vec<f32>,
+}
+
+impl<'a> RandomDirections<'a> {
+    /// As many as asked for, of a seed.
+    pub fn new(acts_ND: &'a [f32], d: usize, n: usize, seed: u64) -> Self {
+        let mut draw = Draw::new(seed ^ 0x6469_7265);
+        let directions = (0..n * d).map(|_| draw.normal() as f32).collect();
+        let rows = (acts_ND.len() / d).max(1);
+        let mut sum_D = vec![0f64; d];
+        for row in acts_ND.chunks_exact(d) {
+            sum_D.iter_mut().zip(row).for_each(|(s, v)| *s += f64::from(*v));
+        }
+        Self { acts_ND, d, directions, mean_D: sum_D.iter().map(|s| (s / rows as f64) as f32).collect() }
+    }
+}
+
+impl Source for RandomDirections<'_> {
+    fn n(&self) -> usize {
+        self.directions.len() / self.d
+    }
+
+    fn each(&self, f: &mut dyn FnMut(usize, &[Firings])) -> Result<()> {
+        let (d, n) = (self.d, self.acts_ND.len() / self.d);
+        let mut out = vec![0f32; n * DIRECTIONS];
+        for (i, some) in self.directions.chunks(DIRECTIONS * d).enumerate() {
+            let m = some.len() / d;
+            let of_mean: Vec<f32> = some.chunks_exact(d).map(|w| w.iter().zip(&self.mean_D).map(|(a, b)| a * b).sum()).collect();
+            let out = &mut out[..n * m];
+            gemm((n, m, d), out, m, Into::Overwrite, 1.0, Mat::rows(self.acts_ND, d), Mat::rows(some, d).t(), true);
+            out.chunks_exact_mut(m).for_each(|row| row.iter_mut().zip(&of_mean).for_each(|(v, mean)| *v -= mean));
+            f(i * DIRECTIONS, &columns(out, m, |_| 1.0));
+        }
+        Ok(())
+    }
+}
+
+/// Neurons of the layers up to one, each with one sign.
+pub struct Neurons<'a> {
+    model: &'a Model,
+    tokens: &'a LabelledTokens,
+    /// Layer, neuron and sign, in order.
+    chosen: Vec<(usize, usize, f32)>,
+}
+
+impl<'a> Neurons<'a> {
+    /// As many as asked for of the layers up to `layer`, or all if there are fewer, drawn from a seed.
+    pub fn new(model: &'a Model, tokens: &'a LabelledTokens, layer: usize, n: usize, seed: u64) -> Self {
+        let mut draw = Draw::new(seed ^ 0x6e65_7572);
+        let width = model.spec.site_width(Site::at(SiteKind::MlpPost, 0), 0);
+        let all = (0..=layer).flat_map(|l| (0..width).flat_map(move |i| [(l, i, 1.0f32), (l, i, -1.0)]));
+        let mut chosen = draw.several(&all.collect::<Vec<_>>(), n);
+        chosen.sort_by_key(|c| (c.0, c.1, c.2 < 0.0));
+        Self { model, tokens, chosen }
+    }
+}
+
+impl Source for Neurons<'_> {
+    fn n(&self) -> usize {
+        self.chosen.len()
+    }
+
+    fn each(&self, f: &mut dyn FnMut(usize, &[Firings])) -> Result<()> {
+        let mut first = 0;
+        for some in self.chosen.chunk_by(|a, b| a.0 == b.0) {
+            let site = Site::at(SiteKind::MlpPost, some[0].0);
+            let width = self.model.spec.site_width(site, 0);
+            let acts = activations(self.model, site, self.tokens)?;
+            for few in some.chunks(DIRECTIONS) {
+                let picked: Vec<f32> =
+                    acts.chunks_exact(width).flat_map(|row| few.iter().map(|(_, i, _)| row[*i])).collect();
+                f(first, &columns(&picked, few.len(), |c| few[c].2));
+                first += few.len();
+            }
+        }
+        Ok(())
+    }
+}
