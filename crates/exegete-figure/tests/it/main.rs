@@ -100,6 +100,12 @@ fn lists_that_do_not_fit_are_errors() {
     assert_eq!(bins(&[1.0, 1.0], Scale::Linear), Err(FigureError::Edges));
     assert_eq!(bins(&[0.0, 1.0], Scale::Log2), Err(FigureError::Edges));
     assert!(heat_map(&HeatFigure { n_rows: 2, n_columns: 2, values: vec![1.0], ..HeatFigure::default() }).is_err());
+    let edges = |row_edges: Vec<f64>| {
+        let heat = HeatFigure { n_rows: 2, n_columns: 1, values: vec![1.0, -1.0], row_edges, ..HeatFigure::default() };
+        heat_map(&heat)
+    };
+    assert!(matches!(edges(vec![0.25, 7.5]), Err(FigureError::Length { found: 2, expected: 3, .. })));
+    assert!(check(&edges(vec![0.25, 7.5, 300.0]).unwrap()).contains("7.5"));
 }
 
 fn number() -> impl Strategy<Value = f64> {
@@ -124,7 +130,11 @@ proptest! {
         check(&line(&lines).unwrap());
         let scale = if log { Scale::Log10 } else { Scale::Linear };
         check(&scatter(&ScatterFigure { labels: labels(&title), points, x_scale: scale, y_scale: scale, size }).unwrap());
-        check(&heat_map(&HeatFigure { labels: labels(&title), n_rows: 1, n_columns: y.len(), values: y.clone(), size }).unwrap());
+        let column_edges = x.iter().copied().chain([0.5]).collect();
+        let heat = HeatFigure {
+            labels: labels(&title), n_rows: 1, n_columns: y.len(), values: y.clone(), column_edges, size, ..HeatFigure::default()
+        };
+        check(&heat_map(&heat).unwrap());
         let edges = (0..=y.len()).map(|i| i as f64).collect();
         check(&histogram(&HistogramFigure { labels: labels(&title), edges, heights: y, x_scale: Scale::Linear, size }).unwrap());
     }
