@@ -47,6 +47,22 @@ fn lines_carry_title_labels_legend_and_markers() {
 }
 
 #[test]
+fn a_legend_does_not_lie_on_a_line() {
+    let x: Vec<f64> = (0..50).map(f64::from).collect();
+    let legend_x = |sign: f64| {
+        let rising: Vec<f64> = x.iter().map(|v| sign * v).collect();
+        let series = vec![series("first line", &rising), series("second line", &rising)];
+        let svg = line(&LineFigure { x: x.clone(), series, ..LineFigure::default() }).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let label = document.descendants().find(|n| n.text().is_some_and(|t| t.trim() == "first line")).unwrap();
+        let text = if label.is_text() { label.parent().unwrap() } else { label };
+        text.attribute("x").unwrap().parse::<f64>().unwrap()
+    };
+    assert!(legend_x(1.0) < 200.0, "rising lines end at the upper right");
+    assert!(legend_x(-1.0) > 300.0, "falling lines leave it free");
+}
+
+#[test]
 fn hostile_labels_are_text() {
     let hostile = "<script>alert(\"1\")</script>&amp;'\u{0}\u{1b}]]>";
     let figure = LineFigure {

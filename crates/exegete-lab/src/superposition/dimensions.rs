@@ -5,7 +5,7 @@ use exegete_base::stats::{Estimate, wilson};
 use serde::{Deserialize, Serialize};
 
 use super::draws::Draws;
-use super::geometry::{antipodal_pairs, capacity, dot, mean, norm, REPRESENTED};
+use super::geometry::{REPRESENTED, antipodal_pairs, capacity, dot, mean, norm};
 use super::toy::{Task, Toy, train};
 
 /// How far from a plateau a dimensionality may lie to be counted there.

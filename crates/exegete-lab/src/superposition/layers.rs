@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::draws::Draws;
 use super::geometry::mean;
 use super::mlp::{Mlp, train};
-use super::probe::{Probe, probe};
+use super::probe::{Probe, and_atom, probe};
 use crate::Result;
 
 /// Hidden neurons for each input.
@@ -21,16 +21,19 @@ const N_INPUTS: usize = 4096;
 /// Neurons from which an AND is read in the layer built with superposed neurons, on average.
 const NEURONS_PER_AND: f64 = 8.0;
 
+/// Two inputs whose AND is a feature.
+type Pair = (usize, usize);
+
 /// All pairs of `d` inputs, in a random order.
-fn pairs(d: usize, draws: &mut Draws) -> Vec<(usize, usize)> {
+fn pairs(d: usize, draws: &mut Draws) -> Vec<Pair> {
     let mut pairs: Vec<_> = (0..d).flat_map(|a| (a + 1..d).map(move |b| (a, b))).collect();
     let n = pairs.len();
     draws.pick_first(&mut pairs, n);
     pairs
 }
 
-/// The inputs that switch on one AND each, `[F, D]`.
-fn switches(pairs: &[(usize, usize)], d: usize) -> Vec<f32> {
+/// Neurons that are wired to the two inputs of a pair each, `[F, D]`.
+fn wired(pairs: &[Pair], d: usize) -> Vec<f32> {
     let mut rows = vec![0f32; pairs.len() * d];
     for (row, (a, b)) in rows.chunks_exact_mut(d).zip(pairs) {
         (row[*a], row[*b]) = (1.0, 1.0);
@@ -58,31 +61,36 @@ fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// One neuron for each of `4 d` ANDs, and random unit columns of `W_out`, which must overlap: four to a dimension.
-pub fn one_hot(d: usize, draws: &mut Draws) -> (Mlp, Vec<f32>) {
+pub fn one_hot(d: usize, draws: &mut Draws) -> (Mlp, Vec<Pair>) {
     let m = WIDENING * d;
     let pairs: Vec<_> = pairs(d, draws).into_iter().take(m).collect();
     let w_out_DM = transposed(&units(m, d, draws), d);
-    (Mlp { d, w_in_MD: switches(&pairs, d), b_in_M: vec![-1.0; m], w_out_DM }, switches(&pairs, d))
+    (Mlp { d, w_in_MD: wired(&pairs, d), b_in_M: vec![-1.0; m], w_out_DM }, pairs)
 }
 
 /// All pairs of inputs on `4 d` neurons, each wired to random inputs with weight 1 and a bias of -1 (the `subset`
 /// construction of [`super::uand`]), so that an AND lies on several neurons and a neuron carries several.
-pub fn superposed(d: usize, draws: &mut Draws) -> (Mlp, Vec<f32>) {
+pub fn superposed(d: usize, draws: &mut Draws) -> (Mlp, Vec<Pair>) {
     let m = WIDENING * d;
     let q = (NEURONS_PER_AND / m as f64).sqrt();
     let w_in_MD = (0..m * d).map(|_| if draws.unit() < q { 1.0 } else { 0.0 }).collect();
     let w_out_DM = transposed(&units(m, d, draws), d);
-    (Mlp { d, w_in_MD, b_in_M: vec![-1.0; m], w_out_DM }, switches(&pairs(d, draws), d))
+    (Mlp { d, w_in_MD, b_in_M: vec![-1.0; m], w_out_DM }, pairs(d, draws))
 }
 
 /// `d` ANDs, each with a neuron and an output of its own; the other neurons are not wired. Nothing is superposed.
-pub fn separate(d: usize, draws: &mut Draws) -> (Mlp, Vec<f32>) {
+pub fn separate(d: usize, draws: &mut Draws) -> (Mlp, Vec<Pair>) {
     let m = WIDENING * d;
     let pairs: Vec<_> = pairs(d, draws).into_iter().take(d).collect();
-    let mut w_in_MD = switches(&pairs, d);
+    let mut w_in_MD = wired(&pairs, d);
     w_in_MD.resize(m * d, 0.0);
     let w_out_DM = (0..d * m).map(|i| if i / m == i % m { 1.0 } else { 0.0 }).collect();
-    (Mlp { d, w_in_MD, b_in_M: vec![-1.0; m], w_out_DM }, switches(&pairs, d))
+    (Mlp { d, w_in_MD, b_in_M: vec![-1.0; m], w_out_DM }, pairs)
+}
+
+/// Atoms of the ANDs of pairs.
+pub fn atoms(mlp: &Mlp, pairs: &[Pair]) -> Vec<Vec<f32>> {
+    pairs.iter().map(|(a, b)| and_atom(mlp, *a, *b)).collect()
 }
 
 /// A layer under the probe.
@@ -98,13 +106,16 @@ pub struct Case {
     pub untrained: Option<Probe>,
     /// Squared error `|y - target|^2` of a trained layer on fresh inputs, the unit being the input.
     pub loss: Option<Estimate>,
-    /// The same for one AND per neuron: as many ANDs as there are neurons exactly, the others' mean for the rest.
+    /// The expected error of the best linear map, which computes no AND: an AND less its best linear part is the product
+    /// of two independent deviations, of variance `p^2 (1 - p)^2`, and those of different pairs do not correlate.
+    pub linear_loss: Option<f64>,
+    /// The squared error of one AND per neuron: as many ANDs as there are neurons exactly, the others' mean for the rest.
     pub naive_loss: Option<Estimate>,
 }
 
 /// The built layers, with their truth.
 pub fn built(d: usize, seed: u64) -> Vec<Case> {
-    type Build = fn(usize, &mut Draws) -> (Mlp, Vec<f32>);
+    type Build = fn(usize, &mut Draws) -> (Mlp, Vec<Pair>);
     let cases: [(&str, &str, Build); 3] = [
         ("built: superposed neurons", "hidden", superposed),
         ("built: one-hot neurons, overlapping outputs", "output", one_hot),
@@ -112,11 +123,11 @@ pub fn built(d: usize, seed: u64) -> Vec<Case> {
     ];
     let of = |(number, (name, truth, build)): (usize, (&str, &str, Build))| {
         let mut draws = Draws::new(seed, "built", number as u64);
-        let (mlp, features_FD) = build(d, &mut draws);
+        let (mlp, pairs) = build(d, &mut draws);
         let inputs_ND = inputs(N_INPUTS, d, &mut draws);
-        let probe = probe(&mlp, &features_FD, &inputs_ND, &mut draws);
+        let probe = probe(&mlp, &atoms(&mlp, &pairs), &inputs_ND, &mut draws);
         let (name, truth) = (name.to_owned(), Some(truth.to_owned()));
-        Case { name, truth, probe, untrained: None, loss: None, naive_loss: None }
+        Case { name, truth, probe, untrained: None, loss: None, linear_loss: None, naive_loss: None }
     };
     cases.into_iter().enumerate().map(of).collect()
 }
@@ -164,7 +175,8 @@ pub fn trained(d: usize, training: Training, seed: u64) -> Result<Case> {
     let loss: Vec<f64> =
         inputs_ND.chunks_exact(d).map(|x| squares(&layer.project(&layer.hidden(x)), &target(x))).collect();
     // An AND of two independent inputs is on with probability p^2, whatever the pair.
-    let rate = (MEAN_ACTIVE / d as f64).powi(2) as f32;
+    let p = MEAN_ACTIVE / d as f64;
+    let rate = (p * p) as f32;
     let naive: Vec<f64> = inputs_ND
         .chunks_exact(d)
         .map(|x| {
@@ -175,13 +187,13 @@ pub fn trained(d: usize, training: Training, seed: u64) -> Result<Case> {
             squares(&left, &vec![0.0; d])
         })
         .collect();
-    let features_FD = switches(&pairs, d);
     Ok(Case {
         name: format!("trained: {} ANDs on {} neurons", pairs.len(), layer.n_neurons()),
         truth: None,
-        probe: probe(&layer, &features_FD, &inputs_ND, &mut fresh),
-        untrained: Some(probe(&start, &features_FD, &inputs_ND, &mut fresh)),
+        probe: probe(&layer, &atoms(&layer, &pairs), &inputs_ND, &mut fresh),
+        untrained: Some(probe(&start, &atoms(&start, &pairs), &inputs_ND, &mut fresh)),
         loss: Some(mean(&loss)),
+        linear_loss: Some(pairs.len() as f64 * (p * (1.0 - p)).powi(2)),
         naive_loss: Some(mean(&naive)),
     })
 }

@@ -119,9 +119,8 @@ fn phases(settings: &Settings, seed: u64, progress: &dyn Progress) -> Result<Pha
         let task = Task { density: *density, importance_F, steps: settings.steps, batch: settings.batch, lr: RATES[0] };
         phases::train_cell(*density, *importance, &task, settings.restarts, seed, *number)
     })?;
-    let share = |cells: &[&Cell]| {
-        wilson(cells.iter().filter(|c| c.phase == c.predicted).count() as u64, cells.len() as u64)
-    };
+    let share =
+        |cells: &[&Cell]| wilson(cells.iter().filter(|c| c.phase == c.predicted).count() as u64, cells.len() as u64);
     let is_clear = |cell: &&Cell| {
         let mut losses = cell.solutions;
         losses.sort_by(f64::total_cmp);
@@ -139,7 +138,8 @@ fn phases(settings: &Settings, seed: u64, progress: &dyn Progress) -> Result<Pha
 fn dimensions(settings: &Settings, seed: u64, progress: &dyn Progress) -> Result<Vec<Level>> {
     let densities: Vec<(u64, f64)> = (0..).zip(settings.sweep_densities()).collect();
     spread(progress, ("dimensions", "models"), &densities, |(number, density)| {
-        let importance_F = vec![1.0; settings.features];
+        let importance = |i: usize| settings.importance_decay.powi(i as i32) as f32;
+        let importance_F = (0..settings.features).map(importance).collect();
         let (steps, batch) = (settings.sweep_steps, settings.sweep_batch);
         let task = Task { density: *density, importance_F, steps, batch, lr: RATES[1] };
         dimensions::train_level(settings.features, settings.hidden, &task, seed, *number)

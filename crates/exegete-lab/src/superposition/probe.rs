@@ -1,7 +1,8 @@
 //! Where superposition begins in `y = W_out ReLU(W_in x + b)`: in the hidden layer, or in the projection after it.
 //!
-//! A feature `f` is an input vector that switches it on alone. Its atom in the hidden layer is the change that it makes
-//! there, `a_f = h(x_f) - h(0)`, and after the projection `W_out a_f`. Three views, each with its control:
+//! A feature has an atom in the hidden layer, the direction `a_f` that it adds there, and `W_out a_f` after the
+//! projection. The atom of the AND of two inputs is what both together do beyond what each does alone
+//! ([`and_atom`]); of a feature that is one input, the change that it makes. Three views, each with its control:
 //!
 //! 1. neuron alignment: `max_j |cos(a_f, e_j)|`, the share of an atom's length on its largest neuron, and the number of
 //!    features for which a neuron carries at least half of an atom's largest entry;
@@ -23,6 +24,9 @@ use super::mlp::Mlp;
 
 /// Mean capacity below which features share dimensions: halfway between 1, a dimension each, and 1/2, antipodal pairs.
 pub const SHARED: f64 = 0.75;
+
+/// Length of an atom up to which its feature counts as absent.
+const SILENT: f64 = 1e-6;
 
 /// The first place of superposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +60,7 @@ pub struct Probe {
     pub n_neurons: u64,
     /// Features.
     pub n_features: u64,
-    /// Features that change nothing in the hidden layer; they are left out of the means.
+    /// Features that add nothing to the hidden layer; they are left out of the means.
     pub n_silent: u64,
     /// Mean over features of the largest absolute cosine with a neuron's axis.
     pub alignment: Estimate,
@@ -82,17 +86,26 @@ pub struct Probe {
     pub verdict: Verdict,
 }
 
+/// The atom of the AND of inputs `a` and `b`, `[M]`: `h(a and b) - h(a) - h(b) + h(neither)`, what the neurons do for
+/// the two together that is not the sum of what they do for each.
+pub fn and_atom(mlp: &Mlp, a: usize, b: usize) -> Vec<f32> {
+    let hidden = |on: &[usize]| {
+        let mut x = vec![0f32; mlp.d];
+        on.iter().for_each(|i| x[*i] = 1.0);
+        mlp.hidden(&x)
+    };
+    let (both, only_a, only_b, neither) = (hidden(&[a, b]), hidden(&[a]), hidden(&[b]), hidden(&[]));
+    (0..mlp.n_neurons()).map(|j| both[j] - only_a[j] - only_b[j] + neither[j]).collect()
+}
+
 /// Probes a layer.
 ///
 /// # Shapes
-/// `features_FD [F, D]`: inputs that switch on one feature each. `inputs_ND [N, D]`: inputs as the layer meets them, from
-/// which it is seen which neurons are active together.
-pub fn probe(mlp: &Mlp, features_FD: &[f32], inputs_ND: &[f32], draws: &mut Draws) -> Probe {
+/// `atoms_FM`: `F` atoms of `[M]`. `inputs_ND [N, D]`: inputs as the layer meets them, from which it is seen which
+/// neurons are active together.
+pub fn probe(mlp: &Mlp, atoms_FM: &[Vec<f32>], inputs_ND: &[f32], draws: &mut Draws) -> Probe {
     let (d, m) = (mlp.d, mlp.n_neurons());
-    let rest = mlp.hidden(&vec![0.0; d]);
-    let atom = |x: &[f32]| -> Vec<f32> { mlp.hidden(x).iter().zip(&rest).map(|(h, r)| h - r).collect() };
-    let all: Vec<Vec<f32>> = features_FD.chunks_exact(d).map(atom).collect();
-    let atoms: Vec<Vec<f32>> = all.iter().filter(|a| norm(a) > 1e-6).cloned().collect();
+    let atoms: Vec<Vec<f32>> = atoms_FM.iter().filter(|a| norm(a) > SILENT).cloned().collect();
     let projected: Vec<f32> = atoms.iter().flat_map(|a| mlp.project(a)).collect();
     let (before, after) = (capacity(&atoms.concat(), m), capacity(&projected, d));
     let random = |width: usize, draws: &mut Draws| {
@@ -112,8 +125,8 @@ pub fn probe(mlp: &Mlp, features_FD: &[f32], inputs_ND: &[f32], draws: &mut Draw
     Probe {
         d: d as u64,
         n_neurons: m as u64,
-        n_features: all.len() as u64,
-        n_silent: (all.len() - atoms.len()) as u64,
+        n_features: atoms_FM.len() as u64,
+        n_silent: (atoms_FM.len() - atoms.len()) as u64,
         alignment: mean(&alignment),
         features_per_neuron: mean(&used.iter().map(|j| carried[*j]).collect::<Vec<f64>>()),
         coactive_cosine,

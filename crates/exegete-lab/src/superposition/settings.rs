@@ -13,7 +13,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 16)]
     pub grid: usize,
     /// Models trained at each point of the phase diagram, of which the best is kept
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 8)]
     pub restarts: u64,
     /// Training steps at each point of the phase diagram
     #[arg(long, default_value_t = 2000)]
@@ -27,9 +27,12 @@ pub struct Settings {
     /// Width of the narrow layer in the sweep over sparsity
     #[arg(long, default_value_t = 20)]
     pub hidden: usize,
-    /// Densities in the sweep over sparsity, from 1 down to 1/100
-    #[arg(long, default_value_t = 16)]
+    /// Densities in the sweep over sparsity, from 1 down to 1/20
+    #[arg(long, default_value_t = 20)]
     pub densities: usize,
+    /// Importance of each feature of the sweep over that of the one before it
+    #[arg(long, default_value_t = 1.0)]
+    pub importance_decay: f64,
     /// Training steps of each model of the sweep over sparsity
     #[arg(long, default_value_t = 4000)]
     pub sweep_steps: u64,
@@ -43,7 +46,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 4000)]
     pub probe_steps: u64,
     /// Boolean features of universal AND
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 128)]
     pub booleans: usize,
     /// Boolean features that are on
     #[arg(long, default_value_t = 4)]
@@ -61,7 +64,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 0.5)]
     pub weight_density: f64,
     /// Neurons from which a pair is read in the subset construction, on average
-    #[arg(long, default_value_t = 36.0)]
+    #[arg(long, default_value_t = 16.0)]
     pub readers: f64,
 }
 
@@ -83,6 +86,10 @@ impl Settings {
             ((2..=1024).contains(&self.features), "--features must be between 2 and 1024"),
             (self.hidden >= 1 && self.hidden <= self.features, "--hidden must be between 1 and --features"),
             ((2..=64).contains(&self.densities), "--densities must be between 2 and 64"),
+            (
+                self.importance_decay > 0.0 && self.importance_decay <= 1.0,
+                "--importance-decay must be above 0, at most 1",
+            ),
             (steps.contains(&self.sweep_steps), "--sweep-steps must be between 1 and 1000000"),
             ((1..=1 << 16).contains(&self.sweep_batch), "--sweep-batch must be between 1 and 65536"),
             ((9..=64).contains(&self.probe_width), "--probe-width must be between 9 and 64"),
@@ -105,19 +112,29 @@ impl Settings {
         }
     }
 
-    /// Densities of the phase diagram, from 1 to 1/100 in equal ratios.
+    /// Densities of the phase diagram: middles of cells between 1 and 1/100 that are equal in ratio.
     pub fn grid_densities(&self) -> Vec<f64> {
-        ratios(1.0, 0.01, self.grid)
+        middles(&self.grid_density_edges())
     }
 
-    /// Importances of the extra feature, from 1/10 to 10 in equal ratios.
+    /// Edges of those cells.
+    pub fn grid_density_edges(&self) -> Vec<f64> {
+        ratios(1.0, 0.01, self.grid + 1)
+    }
+
+    /// Importances of the extra feature: middles of cells between 1/10 and 10 that are equal in ratio.
     pub fn grid_importances(&self) -> Vec<f64> {
-        ratios(0.1, 10.0, self.grid)
+        middles(&self.grid_importance_edges())
     }
 
-    /// Densities of the sweep, from 1 to 1/100 in equal ratios.
+    /// Edges of those cells.
+    pub fn grid_importance_edges(&self) -> Vec<f64> {
+        ratios(0.1, 10.0, self.grid + 1)
+    }
+
+    /// Densities of the sweep, from 1 to 1/20 in equal ratios.
     pub fn sweep_densities(&self) -> Vec<f64> {
-        ratios(1.0, 0.01, self.densities)
+        ratios(1.0, 0.05, self.densities)
     }
 
     /// The two constructions of universal AND.
@@ -129,6 +146,11 @@ impl Settings {
     pub fn boolean_inputs(&self) -> Inputs {
         Inputs { m: self.booleans, active: self.active }
     }
+}
+
+/// Geometric means of neighbours.
+fn middles(edges: &[f64]) -> Vec<f64> {
+    edges.windows(2).map(|pair| (pair[0] * pair[1]).sqrt()).collect()
 }
 
 /// `n` numbers from `from` to `to` in equal ratios.

@@ -71,17 +71,23 @@ impl Design {
         })
     }
 
+    /// Expected absolute error, in the order of [`CLASSES`]: known where no neuron ever errs downwards.
+    pub fn expected_mean_abs(self, d: usize, active: usize) -> Option<[f64; 3]> {
+        let q = self.density(d);
+        let bias = |on: usize| self.moments(q, active, on).0 - f64::from(on == 2);
+        matches!(self, Self::Subset { .. }).then(|| [0, 1, 2].map(bias))
+    }
+
     /// Mean and mean square of one neuron's share in a reading, and the gain. `on` features of the pair are on.
     fn moments(self, q: f64, active: usize, on: usize) -> (f64, f64, f64) {
         let relu = |v: i64| v.max(0) as f64;
-        let others = |n: usize, up: f64, down: f64| sums(n, up, down);
         match self {
-            Self::Signed { q: _ } => {
+            Self::Signed { .. } => {
                 let of = |on: usize| {
                     let (mut first, mut second) = (0.0, 0.0);
                     for (signs, (k, l)) in [(1.0, (1, 1)), (-1.0, (1, -1)), (-1.0, (-1, 1)), (1.0, (-1, -1))] {
                         let wired = [0, k, k + l][on];
-                        for (z, p) in others(active - on, q / 2.0, q / 2.0) {
+                        for (z, p) in sums(active - on, q / 2.0, q / 2.0) {
                             let h = relu(wired + z);
                             first += 0.25 * p * signs * h;
                             second += 0.25 * p * h * h;
@@ -93,7 +99,7 @@ impl Design {
                 (first, second, 1.0 / of(2).0)
             }
             Self::Subset { .. } => {
-                let terms = others(active - on, q, 0.0);
+                let terms = sums(active - on, q, 0.0);
                 let moment = |power: i32| terms.iter().map(|(z, p)| p * relu(on as i64 + z - 1).powi(power)).sum();
                 (moment(1), moment(2), 1.0)
             }

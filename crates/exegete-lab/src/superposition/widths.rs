@@ -72,8 +72,10 @@ pub struct Width {
 pub struct Fit {
     /// The exponent, its 95 % interval, and the number of networks.
     pub exponent: Estimate,
+    /// The same fitted to the errors that are expected at the same widths, where they are known.
+    pub expected: Option<f64>,
     /// The exponent that theory gives for large widths.
-    pub predicted: f64,
+    pub asymptotic: f64,
 }
 
 /// A construction over all widths.
@@ -128,13 +130,25 @@ pub fn sweep(design: Design, inputs: Inputs, measured: &[(usize, Vec<Errors>)]) 
         };
         measured.iter().flat_map(of).collect()
     };
+    let expected = |of: &dyn Fn(usize) -> Option<f64>| {
+        let point = |(d, _): &(usize, Vec<Errors>)| Some(((*d as f64).ln(), of(*d)?.ln()));
+        Some(slope(&measured.iter().map(point).collect::<Option<Vec<_>>>()?).value)
+    };
     Sweep {
         design,
         inputs,
         n_pairs: inputs.n_pairs() as u64,
         widths: widths.collect(),
-        rms_fit: Fit { exponent: slope(&points(&rms)), predicted: rates.rms },
-        mean_abs_fit: Fit { exponent: slope(&points(&sizes)), predicted: rates.mean_abs },
+        rms_fit: Fit {
+            exponent: slope(&points(&rms)),
+            expected: expected(&|d| Some(weighed(design.expected_mse(d, inputs.active), BALANCED).sqrt())),
+            asymptotic: rates.rms,
+        },
+        mean_abs_fit: Fit {
+            exponent: slope(&points(&sizes)),
+            expected: expected(&|d| Some(weighed(design.expected_mean_abs(d, inputs.active)?, BALANCED))),
+            asymptotic: rates.mean_abs,
+        },
     }
 }
 

@@ -1,11 +1,11 @@
 //! Figures of `exegete lab superposition`.
 
 use anyhow::Result;
-use exegete_figure::{
-    HeatFigure, Labels, LineFigure, Marker, Scale, ScatterFigure, Series, Size, heat_map, line, scatter,
-};
+use exegete_figure::{HeatFigure, Labels, LineFigure, Scale, ScatterFigure, Series, Size, heat_map, line, scatter};
 use exegete_lab::superposition::Report;
+use exegete_lab::superposition::dimensions::Level;
 use exegete_lab::superposition::phases::{Cell, Phase};
+use exegete_lab::superposition::widths::{BALANCED, naive_mse};
 
 /// Every figure under its file's name.
 pub(crate) fn all(report: &Report) -> Result<Vec<(&'static str, String)>> {
@@ -31,36 +31,29 @@ fn shade(phase: Phase, strength: f64) -> f64 {
     }
 }
 
-/// Edges of cells whose centres are in equal ratios.
-fn edges(centres: &[f64]) -> Vec<f64> {
-    let half = (centres[1] / centres[0]).sqrt();
-    centres.iter().map(|c| c / half).chain(centres.last().map(|c| c * half)).collect()
-}
-
 fn phases(report: &Report, what: &str, value: &dyn Fn(&Cell) -> f64) -> Result<String> {
-    let (columns, mut rows) = (report.settings.grid_densities(), report.settings.grid_importances());
+    let n = report.settings.grid;
     // Importance grows upwards.
-    let values = report.phases.cells.chunks(columns.len()).rev().flatten().map(value).collect();
-    rows.reverse();
+    let values = report.phases.cells.chunks(n).rev().flatten().map(value).collect();
+    let row_edges = report.settings.grid_importance_edges().into_iter().rev().collect();
     Ok(heat_map(&HeatFigure {
         labels: Labels {
             title: format!("{what}: blue alone, orange antipodal, blank dropped"),
             x: "density 1 - S".into(),
             y: "relative importance".into(),
         },
-        n_rows: rows.len(),
-        n_columns: columns.len(),
+        n_rows: n,
+        n_columns: n,
         values,
-        row_edges: edges(&rows),
-        column_edges: edges(&columns),
+        row_edges,
+        column_edges: report.settings.grid_density_edges(),
         size: Size { width: 560, height: 380 },
     })?)
 }
 
 fn dimensionality(report: &Report) -> Result<String> {
-    let of = |level: &exegete_lab::superposition::dimensions::Level| {
-        level.dimensionality_F.iter().map(|value| (1.0 / level.density, *value)).collect::<Vec<_>>()
-    };
+    let of =
+        |level: &Level| level.dimensionality_F.iter().map(|value| (1.0 / level.density, *value)).collect::<Vec<_>>();
     let (n, m) = (report.settings.features, report.settings.hidden);
     Ok(scatter(&ScatterFigure {
         labels: Labels {
@@ -110,12 +103,13 @@ fn probe(report: &Report) -> Result<String> {
     // Built layers whose features share dimensions somewhere, and the trained one with more features than neurons.
     let cases: Vec<_> = report.probes.iter().filter(|case| case.truth.as_deref() != Some("none")).collect();
     let shown = [("superposed", 0), ("one-hot", 1), ("trained", cases.len().saturating_sub(1))];
-    let series = shown.into_iter().filter_map(|(name, at)| cases.get(at).map(|case| (name, case))).flat_map(|(name, case)| {
-        [
-            sorted(format!("{name}, hidden"), &case.probe.capacity_hidden_F),
-            sorted(format!("{name}, output"), &case.probe.capacity_output_F),
-        ]
-    });
+    let series =
+        shown.into_iter().filter_map(|(name, at)| cases.get(at).map(|case| (name, case))).flat_map(|(name, case)| {
+            [
+                sorted(format!("{name}, hidden"), &case.probe.capacity_hidden_F),
+                sorted(format!("{name}, output"), &case.probe.capacity_output_F),
+            ]
+        });
     Ok(line(&LineFigure {
         labels: Labels {
             title: "Capacity before and after the projection".into(),
@@ -129,35 +123,43 @@ fn probe(report: &Report) -> Result<String> {
     })?)
 }
 
+/// Measured errors as points on the lines of the expected ones. Points of a series stand alone where its neighbours are
+/// no numbers, so a place without measurement is put between every two widths.
 fn uand(report: &Report) -> Result<String> {
-    let places: Vec<f64> = report.uand.iter().take(1).flat_map(|s| &s.widths).map(|w| (w.d as f64).log2()).collect();
+    let Some(first) = report.uand.first() else { return Ok(line(&LineFigure::default())?) };
+    let mut widths: Vec<u64> = first.widths.iter().map(|w| w.d).collect();
+    widths.sort_unstable();
+    widths.dedup();
+    let between = widths.windows(2).map(|pair| ((pair[0] * pair[1]) as f64).sqrt() as u64);
+    let mut places: Vec<u64> = widths.iter().copied().chain(between).collect();
+    places.sort_unstable();
+    let y = |value: &dyn Fn(u64) -> Option<f64>| -> Vec<f64> {
+        let log = |d: &u64| value(*d).filter(|v| *v > 0.0).map_or(f64::NAN, f64::log10);
+        places.iter().map(log).collect()
+    };
     let mut series = Vec::new();
     for sweep in &report.uand {
-        let of = |value: &dyn Fn(usize) -> f64| (0..sweep.widths.len()).map(|i| value(i).log10()).collect();
         let name = sweep.design.name();
-        series.push(Series { name: name.into(), y: of(&|i| sweep.widths[i].rms.value) });
-        series.push(Series { name: format!("{name}, expected"), y: of(&|i| sweep.widths[i].rms_expected) });
+        let expected = |d: u64| {
+            let classes = sweep.design.expected_mse(d as usize, sweep.inputs.active);
+            Some(classes.iter().zip(BALANCED).map(|(mse, share)| mse * share).sum::<f64>().sqrt())
+        };
+        let measured = |d: u64| sweep.widths.iter().find(|w| w.d == d).map(|w| w.rms.value);
+        series.push(Series { name: format!("{name}, expected"), y: y(&expected) });
+        series.push(Series { name: format!("{name}, measured"), y: y(&measured) });
     }
-    if let Some(sweep) = report.uand.first() {
-        let naive = sweep.widths.iter().map(|w| w.naive_mse_balanced.sqrt().log10());
-        // Nothing is left of the baseline's error where every AND has a neuron.
-        let y = naive.map(|v| if v.is_finite() { v } else { f64::NAN }).collect();
-        series.push(Series { name: "one AND per neuron".into(), y });
-    }
-    let marker = report.uand.first().map(|sweep| Marker {
-        x: (sweep.n_pairs as f64).log2(),
-        label: format!("{} ANDs", sweep.n_pairs),
-    });
-    let last = places.last().copied().unwrap_or(0.0);
+    // Nothing is left of the baseline's error where every AND has a neuron.
+    let naive = |d: u64| Some(naive_mse(first.inputs, d as usize, BALANCED).sqrt());
+    series.push(Series { name: "one AND per neuron".into(), y: y(&naive) });
     Ok(line(&LineFigure {
         labels: Labels {
-            title: "Universal AND: root mean square error".into(),
+            title: format!("Universal AND of {} pairs: root mean square error", first.n_pairs),
             x: "log2 of neurons".into(),
             y: "log10 of error".into(),
         },
-        x: places,
+        x: places.iter().map(|d| (*d as f64).log2()).collect(),
         series,
-        markers: marker.into_iter().filter(|m| m.x <= last).collect(),
+        markers: Vec::new(),
         size: Size { width: 560, height: 340 },
     })?)
 }

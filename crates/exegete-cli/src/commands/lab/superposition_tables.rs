@@ -9,11 +9,10 @@ use exegete_lab::superposition::widths::Fit;
 
 /// A number with its interval.
 fn told(e: Estimate) -> String {
-    if e.low.is_finite() {
-        format!("{:.3} [{:.3}, {:.3}]", e.value, e.low, e.high)
-    } else {
-        format!("{:.3}", e.value)
-    }
+    // Three digits say nothing of a very small number.
+    let is_small = e.value != 0.0 && e.value.abs() < 1e-3;
+    let one = |v: f64| if is_small { format!("{v:.1e}") } else { format!("{v:.3}") };
+    if e.low.is_finite() { format!("{} [{}, {}]", one(e.value), one(e.low), one(e.high)) } else { one(e.value) }
 }
 
 /// The lines for the terminal.
@@ -81,9 +80,11 @@ fn probes(report: &Report, lines: &mut Vec<String>) {
                 told(before.capacity_output)
             ));
         }
-        if let (Some(loss), Some(naive)) = (case.loss, case.naive_loss) {
-            let n = loss.n;
-            lines.push(format!("    loss {}, one AND per neuron {}, n = {n} inputs", told(loss), told(naive)));
+        if let (Some(loss), Some(linear), Some(naive)) = (case.loss, case.linear_loss, case.naive_loss) {
+            let (loss, naive, n) = (told(loss), told(naive), loss.n);
+            lines.push(format!(
+                "    loss {loss}, one AND per neuron {naive}, best linear map {linear:.3}, n = {n} inputs"
+            ));
         }
     }
 }
@@ -130,7 +131,10 @@ fn uand(report: &Report, lines: &mut Vec<String>) {
                 w.naive_mse_natural
             ));
         }
-        let fit = |fit: Fit| format!("{} (predicted {})", told(fit.exponent), fit.predicted);
+        let fit = |fit: Fit| {
+            let expected = fit.expected.map_or(String::new(), |e| format!("expected here {e:.3}, "));
+            format!("{} ({expected}for large widths {})", told(fit.exponent), fit.asymptotic)
+        };
         let n = sweep.rms_fit.exponent.n;
         lines.push(format!("  exponent of the rms error:  {}, n = {n} networks", fit(sweep.rms_fit)));
         lines.push(format!("  exponent of the mean error: {}", fit(sweep.mean_abs_fit)));
@@ -167,7 +171,8 @@ fn phases_csv(report: &Report) -> String {
 }
 
 fn dimensions_csv(report: &Report) -> String {
-    let mut csv = "density,feature,dimensionality,dimensions_per_feature,n_represented,n_antipodal_pairs,seed\n".to_owned();
+    let mut csv =
+        "density,feature,dimensionality,dimensions_per_feature,n_represented,n_antipodal_pairs,seed\n".to_owned();
     for level in &report.dimensions {
         let (per, kept, pairs) = (level.dimensions_per_feature, level.n_represented, level.n_antipodal_pairs);
         for (feature, value) in level.dimensionality_F.iter().enumerate() {
@@ -181,7 +186,7 @@ fn probes_csv(report: &Report) -> String {
     let columns = |name: &str| format!("{name},{name}_low,{name}_high");
     let mut csv = format!(
         "layer,truth,verdict,n_features,n_silent,n_neurons,{},{},{},all_cosine,{},{},capacity_hidden_random,\
-         capacity_output_random,loss,naive_loss,seed\n",
+         capacity_output_random,loss,linear_loss,naive_loss,seed\n",
         columns("alignment"),
         columns("features_per_neuron"),
         columns("coactive_cosine"),
@@ -190,13 +195,14 @@ fn probes_csv(report: &Report) -> String {
     );
     let three = |e: Estimate| format!("{},{},{}", e.value, e.low, e.high);
     let maybe = |e: Option<Estimate>| e.map_or(String::new(), |e| e.value.to_string());
-    for Case { name, truth, probe: p, loss, naive_loss, .. } in &report.probes {
+    for Case { name, truth, probe: p, loss, linear_loss, naive_loss, .. } in &report.probes {
         csv += &format!("\"{name}\",{},{},", truth.as_deref().unwrap_or(""), p.verdict.name());
         csv += &format!("{},{},{},{},", p.n_features, p.n_silent, p.n_neurons, three(p.alignment));
         csv += &format!("{},{},{},", three(p.features_per_neuron), three(p.coactive_cosine), p.all_cosine);
         csv += &format!("{},{},", three(p.capacity_hidden), three(p.capacity_output));
         csv += &format!("{},{},", p.capacity_hidden_random, p.capacity_output_random);
-        csv += &format!("{},{},{}\n", maybe(*loss), maybe(*naive_loss), report.seed);
+        let linear = linear_loss.map_or(String::new(), |loss| loss.to_string());
+        csv += &format!("{},{linear},{},{}\n", maybe(*loss), maybe(*naive_loss), report.seed);
     }
     csv
 }
@@ -211,7 +217,8 @@ fn uand_csv(report: &Report) -> String {
             csv += &format!("{},{},{},{},", sweep.design.name(), w.d, sweep.n_pairs, w.rms.n);
             csv += &format!("{},{},{},{},", w.rms.value, w.rms.low, w.rms.high, w.rms_expected);
             csv += &format!("{},{none},{one},{both},{},", w.mean_abs.value, w.mse_balanced.value);
-            csv += &format!("{},{},{},{}\n", w.naive_mse_balanced, w.mse_natural.value, w.naive_mse_natural, report.seed);
+            csv +=
+                &format!("{},{},{},{}\n", w.naive_mse_balanced, w.mse_natural.value, w.naive_mse_natural, report.seed);
         }
     }
     csv
