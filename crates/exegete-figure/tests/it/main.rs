@@ -141,7 +141,7 @@ proptest! {
         let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
         let markers = x.iter().take(2).map(|&x| Marker { x, label: title.clone() }).collect();
         let lines = LineFigure {
-            labels: labels(&title), x, series: vec![series(&title, &y), series("b", &y)], markers, size,
+            labels: labels(&title), x: x.clone(), series: vec![series(&title, &y), series("b", &y)], markers, size,
         };
         check(&line(&lines).unwrap());
         let scale = if log { Scale::Log10 } else { Scale::Linear };

@@ -13,7 +13,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 16)]
     pub grid: usize,
     /// Models trained at each point of the phase diagram, of which the best is kept
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     pub restarts: u64,
     /// Training steps at each point of the phase diagram
     #[arg(long, default_value_t = 2000)]
@@ -28,13 +28,13 @@ pub struct Settings {
     #[arg(long, default_value_t = 20)]
     pub hidden: usize,
     /// Densities in the sweep over sparsity, from 1 down to 1/20
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 16)]
     pub densities: usize,
     /// Importance of each feature of the sweep over that of the one before it
     #[arg(long, default_value_t = 1.0)]
     pub importance_decay: f64,
     /// Training steps of each model of the sweep over sparsity
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 3000)]
     pub sweep_steps: u64,
     /// Rows of a batch in the sweep over sparsity
     #[arg(long, default_value_t = 512)]
@@ -51,7 +51,7 @@ pub struct Settings {
     /// Boolean features that are on
     #[arg(long, default_value_t = 4)]
     pub active: usize,
-    /// Widths of universal AND, as many as wanted
+    /// Widths of universal AND, ascending
     #[arg(long, value_delimiter = ',', default_values_t = [64usize, 128, 256, 512, 1024, 2048, 4096])]
     pub widths: Vec<usize>,
     /// Networks drawn for each width
@@ -75,8 +75,8 @@ impl Settings {
     /// [`LabError::Settings`], naming the flag at fault.
     pub fn check(&self) -> Result<()> {
         let steps = 1..=1_000_000u64;
-        let widths = self.widths.iter().all(|d| (16..=1 << 16).contains(d)) && self.widths.len() <= 64;
-        let different = self.widths.iter().any(|d| Some(d) != self.widths.first());
+        let sizes = self.widths.iter().all(|d| (16..=1 << 16).contains(d)) && (2..=64).contains(&self.widths.len());
+        let ascending = self.widths.is_sorted_by(|a, b| a < b);
         let weights = self.widths.iter().max().map_or(0, |d| d.saturating_mul(self.booleans));
         let rules = [
             ((2..=64).contains(&self.grid), "--grid must be between 2 and 64"),
@@ -99,7 +99,7 @@ impl Settings {
                 (2..=64).contains(&self.active) && self.active + 2 <= self.booleans,
                 "--active must be between 2 and 64, and at least 2 below --booleans",
             ),
-            (widths && different, "--widths must be 2 to 64 widths between 16 and 65536 that are not all the same"),
+            (sizes && ascending, "--widths must be 2 to 64 ascending widths between 16 and 65536"),
             (weights <= 1 << 28, "--widths times --booleans must not pass 2^28 weights"),
             ((2..=1000).contains(&self.networks), "--networks must be between 2 and 1000"),
             ((1..=1 << 16).contains(&self.reads), "--reads must be between 1 and 65536"),

@@ -210,7 +210,7 @@ fn bad_settings_name_the_flag() {
     settings("").check().unwrap();
     let bad = "--grid 1|--restarts 0|--steps 0|--batch 0|--features 1|--hidden 81|--densities 1|--importance-decay 0\
                |--sweep-steps 0|--sweep-batch 0|--probe-width 8|--probe-steps 0|--booleans 5|--active 1|--widths 64\
-               |--widths 8,64|--networks 1|--reads 0|--weight-density 0|--weight-density nan|--readers 0.5|--readers inf";
+               |--widths 8,64|--widths 64,64|--networks 1|--reads 0|--weight-density 0|--weight-density nan|--readers 0.5|--readers inf";
     for flags in bad.split('|') {
         let error = settings(flags).check().unwrap_err().to_string();
         let flag = flags.split_whitespace().next().unwrap();
