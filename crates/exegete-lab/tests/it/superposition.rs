@@ -10,7 +10,7 @@ use exegete_lab::superposition::phases::{Phase, exact_loss, expected_losses, pre
 use exegete_lab::superposition::probe::{Verdict, probe};
 use exegete_lab::superposition::toy::{Task, Toy, Workspace, loss_and_gradient};
 use exegete_lab::superposition::uand::{Design, Errors};
-use exegete_lab::superposition::widths::{Inputs, Sweep, measure, naive_mse, sweep};
+use exegete_lab::superposition::widths::{Inputs, Sweep, measure, naive_mse, slope, sweep};
 use exegete_lab::superposition::{Settings, run};
 
 #[derive(clap::Parser)]
@@ -230,4 +230,18 @@ fn a_study_that_is_told_to_stop_stops() {
         }
     }
     assert!(matches!(run(&tiny(), 0, &Stop), Err(LabError::Interrupted)));
+}
+
+#[test]
+fn the_interval_of_a_fitted_exponent_covers_the_truth_as_often_as_it_says() {
+    let mut draws = Draws::new(9, "slopes", 0);
+    let mut fits = (0..1000).map(|_| {
+        let points: Vec<(f64, f64)> =
+            (0..60).map(|i| (f64::from(i % 6), 1.0 - 0.5 * f64::from(i % 6) + 0.3 * draws.normal())).collect();
+        slope(&points)
+    });
+    let covered = fits.by_ref().filter(|fit| fit.low < -0.5 && -0.5 < fit.high).count();
+    assert!((925..975).contains(&covered), "{covered} of 1000 intervals of 95 % hold the truth");
+    let exact = slope(&[(0.0, 3.0), (1.0, 1.0), (2.0, -1.0)]);
+    assert!((exact.value + 2.0).abs() < 1e-12 && exact.high - exact.low < 1e-9 && exact.n == 3);
 }
