@@ -24,42 +24,6 @@ const NEURONS_PER_AND: f64 = 8.0;
 /// Two inputs whose AND is a feature.
 type Pair = (usize, usize);
 
-/// All pairs of `d` inputs, in a random order.
-fn pairs(d: usize, draws: &mut Draws) -> Vec<Pair> {
-    let mut pairs: Vec<_> = (0..d).flat_map(|a| (a + 1..d).map(move |b| (a, b))).collect();
-    let n = pairs.len();
-    draws.pick_first(&mut pairs, n);
-    pairs
-}
-
-/// Neurons that are wired to the two inputs of a pair each, `[F, D]`.
-fn wired(pairs: &[Pair], d: usize) -> Vec<f32> {
-    let mut rows = vec![0f32; pairs.len() * d];
-    for (row, (a, b)) in rows.chunks_exact_mut(d).zip(pairs) {
-        (row[*a], row[*b]) = (1.0, 1.0);
-    }
-    rows
-}
-
-fn inputs(n: usize, d: usize, draws: &mut Draws) -> Vec<f32> {
-    let p = MEAN_ACTIVE / d as f64;
-    (0..n * d).map(|_| if draws.unit() < p { 1.0 } else { 0.0 }).collect()
-}
-
-/// `n` random unit vectors of `d`, `[n, d]`.
-fn units(n: usize, d: usize, draws: &mut Draws) -> Vec<f32> {
-    let mut rows: Vec<f32> = (0..n * d).map(|_| draws.normal() as f32).collect();
-    for row in rows.chunks_exact_mut(d) {
-        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|v| *v /= length);
-    }
-    rows
-}
-
-fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
-    (0..width).flat_map(|c| rows.iter().skip(c).step_by(width).copied()).collect()
-}
-
 /// One neuron for each of `4 d` ANDs, and random unit columns of `W_out`, which must overlap: four to a dimension.
 pub fn one_hot(d: usize, draws: &mut Draws) -> (Mlp, Vec<Pair>) {
     let m = WIDENING * d;
@@ -196,4 +160,40 @@ pub fn trained(d: usize, training: Training, seed: u64) -> Result<Case> {
         linear_loss: Some(pairs.len() as f64 * (p * (1.0 - p)).powi(2)),
         naive_loss: Some(mean(&naive)),
     })
+}
+
+/// All pairs of `d` inputs, in a random order.
+fn pairs(d: usize, draws: &mut Draws) -> Vec<Pair> {
+    let mut pairs: Vec<_> = (0..d).flat_map(|a| (a + 1..d).map(move |b| (a, b))).collect();
+    let n = pairs.len();
+    draws.pick_first(&mut pairs, n);
+    pairs
+}
+
+/// Neurons that are wired to the two inputs of a pair each, `[F, D]`.
+fn wired(pairs: &[Pair], d: usize) -> Vec<f32> {
+    let mut rows = vec![0f32; pairs.len() * d];
+    for (row, (a, b)) in rows.chunks_exact_mut(d).zip(pairs) {
+        (row[*a], row[*b]) = (1.0, 1.0);
+    }
+    rows
+}
+
+fn inputs(n: usize, d: usize, draws: &mut Draws) -> Vec<f32> {
+    let p = MEAN_ACTIVE / d as f64;
+    (0..n * d).map(|_| if draws.unit() < p { 1.0 } else { 0.0 }).collect()
+}
+
+/// `n` random unit vectors of `d`, `[n, d]`.
+fn units(n: usize, d: usize, draws: &mut Draws) -> Vec<f32> {
+    let mut rows: Vec<f32> = (0..n * d).map(|_| draws.normal() as f32).collect();
+    for row in rows.chunks_exact_mut(d) {
+        let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|v| *v /= length);
+    }
+    rows
+}
+
+fn transposed(rows: &[f32], width: usize) -> Vec<f32> {
+    (0..width).flat_map(|c| rows.iter().skip(c).step_by(width).copied()).collect()
 }

@@ -1,5 +1,5 @@
 //! Universal AND: one layer of ReLU neurons from which the AND of every pair of m boolean features can be read
-//! linearly, with far fewer neurons than pairs (Vaintrob, Mendel & Hanni 2024; Hanni et al. 2024).
+//! linearly, with far fewer neurons than pairs (Vaintrob, Mendel & Hänni 2024; Hänni et al. 2024).
 //!
 //! Inputs `x` are boolean with exactly `s` of `m` features on. Neuron `i` of `d` computes `h_i = ReLU(sum_j w_ij x_j + b)`
 //! with sparse random weights, and the AND of features k and l is read off the neurons `S_kl` that both are wired to.
@@ -116,20 +116,6 @@ pub struct Rates {
     pub mean_abs: f64,
 }
 
-/// Distribution of a sum of `n` weights that are +1 with probability `up` and -1 with probability `down`.
-fn sums(n: usize, up: f64, down: f64) -> Vec<(i64, f64)> {
-    let mut mass = vec![0.0; 2 * n + 1];
-    mass[n] = 1.0;
-    for _ in 0..n {
-        let old = mass.clone();
-        for (i, m) in mass.iter_mut().enumerate() {
-            let below = if i > 0 { old[i - 1] } else { 0.0 };
-            *m = old[i] * (1.0 - up - down) + up * below + down * old.get(i + 1).copied().unwrap_or(0.0);
-        }
-    }
-    mass.into_iter().enumerate().map(|(i, p)| (i as i64 - n as i64, p)).filter(|(_, p)| *p > 0.0).collect()
-}
-
 /// The classes of pairs: none of the two features on, one, both.
 pub const CLASSES: [&str; 3] = ["none on", "one on", "both on"];
 
@@ -216,4 +202,18 @@ impl Layer {
         let n = (inputs * reads) as f64;
         Errors { mse: squares.map(|s| s / n), mean_abs: sizes.map(|s| s / n), n: n as u64 }
     }
+}
+
+/// Distribution of a sum of `n` weights that are +1 with probability `up` and -1 with probability `down`.
+fn sums(n: usize, up: f64, down: f64) -> Vec<(i64, f64)> {
+    let mut mass = vec![0.0; 2 * n + 1];
+    mass[n] = 1.0;
+    for _ in 0..n {
+        let old = mass.clone();
+        for (i, m) in mass.iter_mut().enumerate() {
+            let below = if i > 0 { old[i - 1] } else { 0.0 };
+            *m = old[i] * (1.0 - up - down) + up * below + down * old.get(i + 1).copied().unwrap_or(0.0);
+        }
+    }
+    mass.into_iter().enumerate().map(|(i, p)| (i as i64 - n as i64, p)).filter(|(_, p)| *p > 0.0).collect()
 }

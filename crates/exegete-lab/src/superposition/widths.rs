@@ -40,10 +40,6 @@ pub fn naive_mse(inputs: Inputs, d: usize, shares: [f64; 3]) -> f64 {
 /// Every class weighs the same.
 pub const BALANCED: [f64; 3] = [1.0 / 3.0; 3];
 
-fn weighed(values: [f64; 3], shares: [f64; 3]) -> f64 {
-    values.iter().zip(shares).map(|(v, s)| v * s).sum()
-}
-
 /// A width of the sweep.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Width {
@@ -161,4 +157,8 @@ pub fn slope(points: &[(f64, f64)]) -> Estimate {
     let residual: f64 = points.iter().map(|p| (p.1 - my - value * (p.0 - mx)).powi(2)).sum();
     let half = if n > 2.0 { 1.96 * (residual / (n - 2.0) / sxx).sqrt() } else { f64::INFINITY };
     Estimate { value, low: value - half, high: value + half, n: points.len() as u64 }
+}
+
+fn weighed(values: [f64; 3], shares: [f64; 3]) -> f64 {
+    values.iter().zip(shares).map(|(v, s)| v * s).sum()
 }
