@@ -46,6 +46,10 @@ pub(crate) fn chart<'a, 'b>(
     x_ticks: Ticks,
     y_ticks: Ticks,
 ) -> Result<Chart<'a, 'b>> {
+    // The engine's ticks are sums of steps, which may miss zero by a rounding error.
+    let snap =
+        |value: f64, range: &Range<f64>| if value.abs() < 1e-9 * (range.end - range.start) { 0.0 } else { value };
+    let (x_span, y_span) = (x.clone(), y.clone());
     let mut builder = ChartBuilder::on(area);
     builder.margin(6).margin_right(14);
     builder.x_label_area_size(if labels.x.is_empty() { 26 } else { 44 });
@@ -65,8 +69,8 @@ pub(crate) fn chart<'a, 'b>(
         .axis_desc_style(text(theme::LABEL_SIZE))
         .x_labels((width as usize / 55).clamp(3, 10))
         .y_labels((height as usize / 50).clamp(2, 8))
-        .x_label_formatter(&|v| x_ticks(*v))
-        .y_label_formatter(&|v| y_ticks(*v))
+        .x_label_formatter(&|v| x_ticks(snap(*v, &x_span)))
+        .y_label_formatter(&|v| y_ticks(snap(*v, &y_span)))
         .x_desc(plain(&labels.x))
         .y_desc(plain(&labels.y))
         .draw()

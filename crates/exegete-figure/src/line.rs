@@ -1,5 +1,7 @@
 //! Lines over a common axis, with optional vertical markers.
 
+use std::ops::Range;
+
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -64,21 +66,54 @@ fn draw(area: &Area, figure: &LineFigure) -> Result<()> {
     if points().next().is_none() {
         return empty(area, &figure.labels);
     }
-    let mut chart = chart(area, &figure.labels, x, y.clone(), &short, &short)?;
-    draw_markers(&mut chart, &figure.markers, y)?;
+    let mut chart = chart(area, &figure.labels, x.clone(), y.clone(), &short, &short)?;
+    draw_markers(&mut chart, &figure.markers, y.clone())?;
     for (idx, series) in figure.series.iter().enumerate() {
         draw_series(&mut chart, idx, &figure.x, series)?;
     }
     if figure.series.len() > 1 {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(legend_place(figure, &x, &y))
             .label_font(text(theme::LABEL_SIZE))
             .legend_area_size(18)
             .draw()
             .map_err(failed)?;
     }
     Ok(())
+}
+
+/// Where the legend hides least of the lines; upper right where that is as good as any other place.
+fn legend_place(figure: &LineFigure, x: &Range<f64>, y: &Range<f64>) -> SeriesLabelPosition {
+    use SeriesLabelPosition::{LowerLeft, LowerRight, MiddleLeft, MiddleRight, UpperLeft, UpperRight};
+    // About what the engine takes, as shares of the plotting area.
+    let letters = figure.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
+    let width = (40.0 + 7.0 * letters as f64) / f64::from(figure.size.width.max(161) - 80);
+    let height = (10.0 + 21.0 * figure.series.len() as f64) / f64::from(figure.size.height.max(111) - 80);
+    let hidden = |(_, left, low): &(SeriesLabelPosition, f64, f64)| {
+        let inside = |px: f64, py: f64| (*left..=left + width).contains(&px) && (*low..=low + height).contains(&py);
+        let place = |i: usize, s: &Series| {
+            ((figure.x[i] - x.start) / (x.end - x.start), (s.y[i] - y.start) / (y.end - y.start))
+        };
+        let of_line = |s: &Series| -> usize {
+            let between = |i: usize, step: usize| {
+                let ((ax, ay), (bx, by), t) = (place(i - 1, s), place(i, s), step as f64 / 8.0);
+                inside(ax + t * (bx - ax), ay + t * (by - ay))
+            };
+            (1..figure.x.len()).map(|i| (0..=8).filter(|step| between(i, *step)).count()).sum()
+        };
+        figure.series.iter().map(of_line).sum::<usize>()
+    };
+    let (right, top, middle) = (1.0 - width, 1.0 - height, 0.5 - height / 2.0);
+    let places = [
+        (UpperRight, right, top),
+        (UpperLeft, 0.0, top),
+        (MiddleRight, right, middle),
+        (MiddleLeft, 0.0, middle),
+        (LowerRight, right, 0.0),
+        (LowerLeft, 0.0, 0.0),
+    ];
+    places.into_iter().min_by_key(hidden).map_or(UpperRight, |(place, ..)| place)
 }
 
 fn draw_series(chart: &mut Chart, idx: usize, x: &[f64], series: &Series) -> Result<()> {
@@ -101,7 +136,7 @@ fn draw_series(chart: &mut Chart, idx: usize, x: &[f64], series: &Series) -> Res
     Ok(())
 }
 
-fn draw_markers(chart: &mut Chart, markers: &[Marker], y: std::ops::Range<f64>) -> Result<()> {
+fn draw_markers(chart: &mut Chart, markers: &[Marker], y: Range<f64>) -> Result<()> {
     let style = theme::AXIS.stroke_width(1);
     for (idx, marker) in markers.iter().filter(|m| drawable(m.x)).enumerate() {
         let ends = [(marker.x, y.start), (marker.x, y.end)];

@@ -47,6 +47,22 @@ fn lines_carry_title_labels_legend_and_markers() {
 }
 
 #[test]
+fn a_legend_does_not_lie_on_a_line() {
+    let x: Vec<f64> = (0..50).map(f64::from).collect();
+    let legend_x = |sign: f64| {
+        let rising: Vec<f64> = x.iter().map(|v| sign * v).collect();
+        let series = vec![series("first line", &rising), series("second line", &rising)];
+        let svg = line(&LineFigure { x: x.clone(), series, ..LineFigure::default() }).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let label = document.descendants().find(|n| n.text().is_some_and(|t| t.trim() == "first line")).unwrap();
+        let text = if label.is_text() { label.parent().unwrap() } else { label };
+        text.attribute("x").unwrap().parse::<f64>().unwrap()
+    };
+    assert!(legend_x(1.0) < 200.0, "rising lines end at the upper right");
+    assert!(legend_x(-1.0) > 300.0, "falling lines leave it free");
+}
+
+#[test]
 fn hostile_labels_are_text() {
     let hostile = "<script>alert(\"1\")</script>&amp;'\u{0}\u{1b}]]>";
     let figure = LineFigure {
@@ -100,6 +116,12 @@ fn lists_that_do_not_fit_are_errors() {
     assert_eq!(bins(&[1.0, 1.0], Scale::Linear), Err(FigureError::Edges));
     assert_eq!(bins(&[0.0, 1.0], Scale::Log2), Err(FigureError::Edges));
     assert!(heat_map(&HeatFigure { n_rows: 2, n_columns: 2, values: vec![1.0], ..HeatFigure::default() }).is_err());
+    let edges = |row_edges: Vec<f64>| {
+        let heat = HeatFigure { n_rows: 2, n_columns: 1, values: vec![1.0, -1.0], row_edges, ..HeatFigure::default() };
+        heat_map(&heat)
+    };
+    assert!(matches!(edges(vec![0.25, 7.5]), Err(FigureError::Length { found: 2, expected: 3, .. })));
+    assert!(check(&edges(vec![0.25, 7.5, 300.0]).unwrap()).contains("7.5"));
 }
 
 fn number() -> impl Strategy<Value = f64> {
@@ -119,12 +141,16 @@ proptest! {
         let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
         let markers = x.iter().take(2).map(|&x| Marker { x, label: title.clone() }).collect();
         let lines = LineFigure {
-            labels: labels(&title), x, series: vec![series(&title, &y), series("b", &y)], markers, size,
+            labels: labels(&title), x: x.clone(), series: vec![series(&title, &y), series("b", &y)], markers, size,
         };
         check(&line(&lines).unwrap());
         let scale = if log { Scale::Log10 } else { Scale::Linear };
         check(&scatter(&ScatterFigure { labels: labels(&title), points, x_scale: scale, y_scale: scale, size }).unwrap());
-        check(&heat_map(&HeatFigure { labels: labels(&title), n_rows: 1, n_columns: y.len(), values: y.clone(), size }).unwrap());
+        let column_edges = x.iter().copied().chain([0.5]).collect();
+        let heat = HeatFigure {
+            labels: labels(&title), n_rows: 1, n_columns: y.len(), values: y.clone(), column_edges, size, ..HeatFigure::default()
+        };
+        check(&heat_map(&heat).unwrap());
         let edges = (0..=y.len()).map(|i| i as f64).collect();
         check(&histogram(&HistogramFigure { labels: labels(&title), edges, heights: y, x_scale: Scale::Linear, size }).unwrap());
     }

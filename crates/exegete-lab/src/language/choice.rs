@@ -53,7 +53,7 @@ pub(crate) fn put_question(doc: &mut Doc, question: &Question) {
 }
 
 pub(crate) fn write(doc: &mut Doc) {
-    let by_letter = doc.draw.hidden(|d| d.chance(1, 2));
+    let by_letter = doc.draw.hidden(|d| d.chance(2, 3));
     let told = doc.lang.facts.told();
     for _ in 0..doc.draw.within(2..=4) {
         let fact = *doc.draw.pick(&told);

@@ -20,10 +20,10 @@ pub const KINDS_OF_DOCUMENTS: [DocumentKind; 11] = [
     DocumentKind { name: "parallel", weight: 6, write: stories::parallel },
     DocumentKind { name: "encyclopaedia", weight: 14, write: telling::encyclopaedia },
     DocumentKind { name: "dictionary", weight: 16, write: telling::dictionary },
-    DocumentKind { name: "task", weight: 30, write: tasks::write },
+    DocumentKind { name: "task", weight: 36, write: tasks::write },
     DocumentKind { name: "chat", weight: 12, write: chat::questions },
     DocumentKind { name: "request", weight: 8, write: chat::requests },
-    DocumentKind { name: "opinion", weight: 8, write: chat::opinions },
-    DocumentKind { name: "choice", weight: 14, write: choice::write },
+    DocumentKind { name: "opinion", weight: 10, write: chat::opinions },
+    DocumentKind { name: "choice", weight: 16, write: choice::write },
     DocumentKind { name: "grammar", weight: 8, write: grammar::write },
 ];

@@ -102,7 +102,7 @@ impl OrganismSettings {
             "hidden_size": self.width, "intermediate_size": self.neurons, "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads, "num_key_value_heads": self.heads,
             "vocab_size": self.vocabulary, "max_position_embeddings": CONTEXT, "hidden_act": "silu",
-            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
             "attention_bias": false, "mlp_bias": false, "attention_dropout": 0.0, "initializer_range": 0.02,
             "bos_token_id": START, "eos_token_id": [STOP, END], "use_cache": true,
         })

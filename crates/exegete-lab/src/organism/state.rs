@@ -14,6 +14,10 @@ use crate::{LabError, Result};
 
 /// Spread of the initial weights (GPT-2's).
 const SPREAD: f64 = 0.02;
+/// Spread of the initial embedding. From 0.02 it would stay small beside what the first layers write, and which word
+/// stands where would be a few hundredths of the residual stream's variance, too little for a dictionary to spend latents
+/// on.
+const SPREAD_OF_EMBEDDING: f64 = 0.5;
 
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +48,7 @@ impl TrainState {
         let parameters = spec.weights().into_iter().map(|w| {
             let n = spec.weight_shape(w).iter().product::<usize>();
             let spread = match w.part {
+                Part::Embed => SPREAD_OF_EMBEDDING,
                 Part::O | Part::Down => narrow,
                 _ => SPREAD,
             };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use exegete_harvest::Progress;
 use exegete_model::families::{Understood, understand_config};
 use exegete_model::weights::{Weights, safetensors_bytes};
-use exegete_model::{Batch, Hooks, Logits, Model, Residence, Tokenizer};
+use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
 use exegete_tensor::optim::AdamW;
 use exegete_tensor::{Tape, Value, f32s, tensor};
 use rayon::prelude::*;
@@ -134,8 +134,8 @@ impl Trainer {
             if shorter < 1.0 {
                 grad.iter_mut().for_each(|g| *g *= shorter);
             }
-            let is_matrix = self.understood.spec.weight_shape(*w).len() == 2;
-            let decay = if is_matrix { self.settings.weight_decay } else { 0.0 };
+            let decays = self.understood.spec.weight_shape(*w).len() == 2 && w.part != Part::Embed;
+            let decay = if decays { self.settings.weight_decay } else { 0.0 };
             parameter.step(ADAM, lr, decay, t, &grad);
         }
         let tokens: usize = rows.iter().map(|r| r.len() - 1).sum();

@@ -3,6 +3,9 @@
 pub(crate) mod abilities;
 pub(crate) mod bimt;
 pub(crate) mod corpus;
+mod out_dir;
 pub(crate) mod superposition;
+mod superposition_figures;
+mod superposition_tables;
 pub(crate) mod train;
 pub(crate) mod truth;

@@ -1,10 +1,49 @@
 //! `exegete lab superposition`.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::path::Path;
 
+use anyhow::{Context, Result};
+use exegete_harvest::HarvestError;
+use exegete_lab::LabError;
+use exegete_lab::superposition::{Report, Settings, run as study};
+
+use super::{out_dir, superposition_figures as figures, superposition_tables as tables};
 use crate::args::{Common, Lab};
+use crate::interrupt;
 use crate::printer::Printer;
 
-pub(crate) fn run(_settings: &Lab<exegete_lab::superposition::Settings>, _common: &Common, _printer: &Printer) -> Result<()> {
-    bail!("not there yet")
+pub(crate) fn run(settings: &Lab<Settings>, common: &Common, printer: &Printer) -> Result<()> {
+    settings.settings.check()?;
+    out_dir::check(&settings.out)?;
+    interrupt::listen();
+    let report = match study(&settings.settings, common.seed, printer) {
+        // A study is not resumed: nothing was written yet.
+        Err(LabError::Interrupted) => {
+            return Err(anyhow::Error::new(HarvestError::Interrupted).context("stopped; nothing was written"));
+        }
+        other => other?,
+    };
+    out_dir::write(&settings.out, |into| write(into, &report))?;
+    for line in tables::text(&report) {
+        printer.line(line);
+    }
+    printer.line(format!("\nfigures and tables: {}", settings.out.display()));
+    printer.json(&serde_json::to_value(&report)?);
+    Ok(())
+}
+
+/// Figures, tables and the report.
+fn write(into: &Path, report: &Report) -> Result<()> {
+    let put = |name: &str, text: &str| {
+        let path = into.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    for (name, svg) in figures::all(report)? {
+        put(name, &svg)?;
+    }
+    for (name, csv) in tables::csv(report) {
+        put(name, &csv)?;
+    }
+    put("report.json", &serde_json::to_string_pretty(report)?)
 }
