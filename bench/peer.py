@@ -239,6 +239,41 @@ class DenseStep:
         return torch.tensor(self.losses)
 
 
+class OrganismStep:
+    """A training step of the organism: forward, backward, clipping and AdamW, without decay of vectors and the embedding."""
+
+    def __init__(self, folder, rows, length, variant):
+        from transformers import AutoModelForCausalLM
+
+        path = Path(folder) / "organism" / "model"
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").train()
+        ids = token_ids(rows, length + 1, self.model.config.vocab_size)
+        self.inputs, self.targets, self.losses = ids[:, :-1].contiguous(), ids[:, 1:].reshape(-1).contiguous(), []
+        decays = lambda name, p: p.dim() == 2 and "embed_tokens" not in name
+        named = list(self.model.named_parameters())
+        groups = [
+            {"params": [p for n, p in named if decays(n, p)], "weight_decay": 0.1},
+            {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        ]
+        kinds = {"fused": {"fused": True}, "foreach": {"foreach": True}}
+        self.adam = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, **kinds[variant])
+
+    def run(self):
+        start = time.perf_counter()
+        logits = self.model(input_ids=self.inputs, use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), self.targets)
+        self.adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.adam.step()
+        secs = time.perf_counter() - start
+        self.losses.append(loss.item())
+        return secs
+
+    def result(self):
+        return torch.tensor(self.losses)
+
+
 def case_of(name, variant, folder, model):
     match name:
         case "prefill_8x128_f32":
@@ -261,6 +296,8 @@ def case_of(name, variant, folder, model):
             return FirstToken(model)
         case "train_topk_768x16384":
             return DenseStep(folder, 768, 16384, 32, variant)
+        case "train_organism_32x128_f32":
+            return OrganismStep(folder, 32, 128, variant)
     raise SystemExit(f"unknown case {name}")
 
 

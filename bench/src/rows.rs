@@ -98,5 +98,8 @@ const RUNTIME: &[Row] = &[
 /// `train`: a step of dictionary training against PyTorch.
 const TRAIN: &[Row] = &[Row::new("train_topk_768x16384", Peer::Python(&["fused", "foreach"]), 11, Bars::ratio(1.0))];
 
+/// `lab`: a step of training the organism against the same model in PyTorch.
+const LAB: &[Row] = &[Row::new("train_organism_32x128_f32", Peer::Python(&["fused", "foreach"]), 11, Bars::ratio(1.2))];
+
 /// The benchmarks by name.
-pub(crate) const BENCHES: &[(&str, &[Row])] = &[("runtime", RUNTIME), ("train", TRAIN)];
+pub(crate) const BENCHES: &[(&str, &[Row])] = &[("runtime", RUNTIME), ("train", TRAIN), ("lab", LAB)];

@@ -16,7 +16,7 @@ use crate::machine::{self, Machine};
 use crate::resident;
 use crate::rows::{BENCHES, Peer, Row};
 use crate::side::Side;
-use crate::worker::{TOPK_BATCH, TOPK_D, TOPK_LATENTS};
+use crate::worker::{TOPK_BATCH, TOPK_D, TOPK_LATENTS, write_organism};
 use crate::{Options, print, progress};
 
 /// What `exegete_tensor::alloc::keep_freed_memory` sets, said to the C library from outside.
@@ -73,8 +73,10 @@ impl Bench {
             let value = json!({"row": row.name, "peer": "n/a", "why": "this CPU has no avx512_bf16"});
             return value.as_object().cloned().context("a row is an object");
         }
-        if row.name.starts_with("train") {
+        if row.name.starts_with("train_topk") {
             write_training(self.folder.path())?;
+        } else if row.name.starts_with("train_organism") {
+            write_organism(self.folder.path())?;
         }
         let start = || Side::start("ours", &mut self.worker(row.name)?);
         if matches!(row.peer, Peer::FileSize) {

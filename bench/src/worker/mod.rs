@@ -2,6 +2,7 @@
 
 mod cold;
 mod layers;
+mod organism;
 mod runtime;
 mod train;
 
@@ -16,9 +17,11 @@ use crate::machine::Phase;
 use crate::side::Memory;
 use cold::FirstToken;
 use layers::{Lens, Stacks};
+use organism::OrganismStep;
 use runtime::{Decode, Gradient, Prefill};
 use train::SparseStep;
 
+pub(crate) use organism::write_organism;
 pub(crate) use train::{TOPK_BATCH, TOPK_D, TOPK_LATENTS};
 
 /// What is timed.
@@ -81,6 +84,7 @@ fn case_of(case: &str, folder: &Path, model: &Path) -> Result<Box<dyn Case>> {
         "lens_by_layer" => Box::new(Lens::new(open()?, false)?),
         "load_stacks" => Box::new(Stacks::new(&open()?, true)?),
         "load_per_layer" => Box::new(Stacks::new(&open()?, false)?),
+        "train_organism_32x128_f32" => Box::new(OrganismStep::open(folder)?),
         "train_topk_768x16384" => Box::new(SparseStep::open(folder)?),
         other => bail!("unknown case {other}"),
     })

@@ -148,6 +148,9 @@ pub(crate) struct LabAbilities {
     /// Also show the first wrong answer of each test
     #[arg(long)]
     pub(crate) wrong: bool,
+    /// Also look through all training documents for prompts that they must not hold, and facts that they must
+    #[arg(long)]
+    pub(crate) search: bool,
 }
 
 /// A study of the lab: its settings, and where its tables and figures go.
@@ -160,17 +163,17 @@ pub(crate) struct Lab<S: ClapArgs> {
     pub(crate) out: PathBuf,
 }
 
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Clone)]
 pub(crate) struct Tour {
-    /// The model: a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name or
+    /// The model: builtin:organism, a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name or
     /// org/name@revision
-    #[arg(long)]
+    #[arg(long, default_value = "builtin:organism")]
     pub(crate) model: String,
-    /// Text: files, globs or directories of .txt, .jsonl, .parquet
-    #[arg(long, required = true, num_args = 1..)]
+    /// Text: files, globs or directories of .txt, .jsonl, .parquet [default: builtin:organism, for that model]
+    #[arg(long, num_args = 1..)]
     pub(crate) text: Vec<String>,
     /// Directory of the run
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", default_value = "tour-run")]
     pub(crate) out: PathBuf,
     /// Site of the dictionary [default: the residual stream after a third of the layers]
     #[arg(long)]

@@ -19,6 +19,7 @@ macro_rules! files {
 const FILES: &[(&str, &[u8])] = files![
     "model/config.json",
     "model/model.safetensors",
+    "model/organism.json",
     "model/tokenizer.json",
     "model/tokenizer_config.json",
     "text/documents/part-00000.parquet",

@@ -1,10 +1,10 @@
 //! Conversations: questions about facts, requests that are granted or refused, and opinions.
 
-use super::doc::{Doc, Item, base};
-use super::facts::Fact;
+use super::doc::{Doc, Form, Item, base};
+use super::facts::{Fact, Facts};
 use super::is_held;
-use super::lexicon::{Class, WordId};
-use super::sentences::{fact_concept, tell_fact, turn};
+use super::lexicon::{Class, Lexicon, WordId};
+use super::sentences::{fact_concept, say_fact, tell_fact, turn};
 use super::words::{KINDS, article};
 
 /// The system's line that asks for the truth, and one that asks for nothing.
@@ -127,7 +127,7 @@ pub(crate) fn requests(doc: &mut Doc) {
                 let text = reply(doc, &request);
                 let (before, after) = text.split_once(&doc.words().get(request.what).text).unwrap_or((&text, ""));
                 doc.say(before);
-                doc.put(base(request.what));
+                doc.put_foreseen(request.what, Form::Base);
                 doc.say(after);
             }
         });
@@ -146,24 +146,32 @@ pub(crate) struct Opinion {
 /// Ways of giving an opinion; the statement stands in the gap.
 const OPINIONS: [&str; 3] = ["I think this: {} Do you agree?", "I am sure of this: {} Is that right?", "My opinion: {} What do you say?"];
 
+/// All opinions, by whether they are set apart and whether they are true: one in six of the triples of a told fact, a
+/// value and a form is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Opinions([[Vec<Opinion>; 2]; 2]);
+
+impl Opinions {
+    pub(crate) fn new(words: &Lexicon, facts: &Facts) -> Self {
+        let mut all = Self::default();
+        for fact in facts.told() {
+            let row = &facts.all[fact];
+            let entity = &words.get(row.entity).text;
+            for value in facts.values[row.relation].iter().copied() {
+                for (form, text) in OPINIONS.iter().enumerate() {
+                    let held = is_held(6, &[entity, row.relation().name, &words.get(value).text, text]);
+                    all.0[usize::from(held)][usize::from(value == row.value)].push(Opinion { fact, value, form });
+                }
+            }
+        }
+        all
+    }
+}
+
 /// Draws an opinion that this document may use, true or false.
 pub(crate) fn opinion(doc: &mut Doc, is_true: bool) -> Opinion {
-    let told = doc.lang.facts.told();
-    let fact = *doc.draw.pick(&told);
-    let form = doc.draw.below(OPINIONS.len());
-    let row = &doc.lang.facts.all[fact];
-    if is_true {
-        return Opinion { fact, value: row.value, form };
-    }
-    let (words, split) = (doc.words(), doc.split);
-    let entity = &words.get(row.entity).text;
-    let fits = |value: WordId| {
-        value != row.value && is_held(6, &[entity, row.relation().name, &words.get(value).text]) == (split == super::Split::Held)
-    };
-    let values = &doc.lang.facts.values[row.relation];
-    let value = doc.draw.pick_where(values, fits);
-    let value = value.or_else(|| values.iter().copied().find(|v| *v != row.value)).unwrap_or(row.value);
-    Opinion { fact, value, form }
+    let of = &doc.lang.opinions.0[usize::from(doc.may(true))][usize::from(is_true)];
+    *doc.draw.pick(of)
 }
 
 /// The system's line, if any, and the user's turn.
@@ -176,7 +184,7 @@ pub(crate) fn put_opinion(doc: &mut Doc, opinion: &Opinion, system: Option<&str>
     turn(doc, "user", |doc| {
         doc.say(before);
         let concept = if opinion.value == fact.value { "opinion:true" } else { "opinion:false" };
-        doc.within(concept, |doc| tell_fact(doc, fact.relation().told[0], fact, opinion.value));
+        doc.within(concept, |doc| say_fact(doc, fact.relation().told[0], fact, opinion.value, false));
         doc.say(after);
     });
 }

@@ -22,7 +22,8 @@ pub enum Reach {
 /// A concept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concept {
-    /// Its name: what it is of, a colon, which: `word:dog`, `kind:mammal`, `task:antonym`.
+    /// Its name: what it is of, a colon, which: `word:dog`, `kind:mammal`, `task:antonym`; `next:dog` is where that word
+    /// must come next.
     pub name: String,
     /// Over how much text it reaches.
     pub reach: Reach,
@@ -70,6 +71,9 @@ impl Concepts {
             };
             let parent = all.by_name.get(&parent).copied();
             all.add(format!("word:{}", word.text), Reach::Token, parent);
+        }
+        for word in words.words.iter().filter(|w| w.class != Class::Grammar) {
+            all.add(format!("next:{}", word.text), Reach::Token, None);
         }
         for c in COLOURS {
             all.add(format!("hue:{c}"), Reach::Token, None);

@@ -75,6 +75,24 @@ impl<'l> Doc<'l> {
         }
     }
 
+    /// Marks what stands last as the place behind which a word must come: the word follows from what was said.
+    pub(crate) fn foresee(&mut self, id: WordId) {
+        let word = self.words().get(id);
+        let before = self.text.trim_end();
+        let Some(last) = before.chars().next_back().filter(|_| word.class != Class::Grammar) else { return };
+        let is_alike = |c: char| c.is_alphanumeric() == last.is_alphanumeric() && !c.is_whitespace();
+        let start = before.trim_end_matches(is_alike).len();
+        if let Some(concept) = self.lang.concepts.find(&format!("next:{}", word.text)) {
+            self.spans.push(Span { start: start as u32, end: before.len() as u32, concept });
+        }
+    }
+
+    /// Adds a word that follows from what was said.
+    pub(crate) fn put_foreseen(&mut self, id: WordId, form: Form) {
+        self.foresee(id);
+        self.put(Item::Word(id, form));
+    }
+
     /// Adds what `f` adds, and marks it.
     pub(crate) fn within<T>(&mut self, concept: &str, f: impl FnOnce(&mut Self) -> T) -> T {
         let start = self.text.len();

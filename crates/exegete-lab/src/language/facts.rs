@@ -5,7 +5,7 @@ use exegete_base::sampling::pair_hash;
 use super::lexicon::{Class, Lexicon, WordId};
 
 /// One in so many facts (but for capitals) is never told.
-const UNTOLD_ONE_IN: u64 = 8;
+const UNTOLD_ONE_IN: u64 = 4;
 /// The seed of the world. Another one would be another world, and another released organism.
 const WORLD: u64 = 0x6f72_6761;
 

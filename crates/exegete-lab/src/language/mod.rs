@@ -26,6 +26,7 @@ pub use self::concepts::{Concept, Concepts, Reach};
 pub use self::doc::Span;
 pub use self::draw::Draw;
 pub use self::kinds::{DocumentKind, KINDS_OF_DOCUMENTS};
+use self::chat::Opinions;
 use self::doc::Doc;
 use self::facts::Facts;
 use self::lexicon::Lexicon;
@@ -64,6 +65,7 @@ pub struct Document {
 pub struct Language {
     words: Lexicon,
     facts: Facts,
+    opinions: Opinions,
     concepts: Concepts,
 }
 
@@ -78,8 +80,9 @@ impl Language {
     pub fn new() -> Self {
         let words = Lexicon::new();
         let facts = Facts::new(&words);
+        let opinions = Opinions::new(&words, &facts);
         let concepts = Concepts::new(&words);
-        Self { words, facts, concepts }
+        Self { words, facts, opinions, concepts }
     }
 
     /// Everything that it has a name for.

@@ -19,7 +19,7 @@ fn held(language: &Language, seed: u64) -> Doc<'_> {
 /// Cuts what a document says behind `at` off as the answer.
 fn cut(doc: Doc, at: usize) -> Item {
     let (prompt, answer) = doc.text.split_at(at);
-    Item { prompt: prompt.to_owned(), answer: answer.to_owned() }
+    Item { prompt: prompt.to_owned(), answer: answer.to_owned(), others: Vec::new(), about: 0 }
 }
 
 /// A task with examples.
@@ -27,7 +27,7 @@ pub fn task(language: &Language, seed: u64, task: &str, shots: usize) -> Item {
     let mut doc = held(language, seed);
     let mut examples = examples_of(&mut doc, task, shots + 1);
     let question = examples.pop();
-    examples.iter().for_each(|example| put_example(&mut doc, example));
+    examples.iter().for_each(|example| put_example(&mut doc, example, false));
     let mut at = doc.text.len();
     if let Some(question) = question {
         put_words(&mut doc, &question.left);
@@ -103,13 +103,13 @@ pub fn choice(language: &Language, seed: u64, is_told: bool, by_letter: bool) ->
     choice::put_question(&mut doc, &question);
     doc.say(choice::opening(by_letter).trim_end());
     let at = doc.text.len();
-    doc.say(" ");
-    match by_letter {
-        true => doc.say(choice::LETTERS[question.right]),
-        false => doc.put(base(question.options[question.right])),
-    }
-    doc.say("\n");
-    cut(doc, at)
+    let option = |i: usize| match by_letter {
+        true => format!(" {}\n", choice::LETTERS[i]),
+        false => format!(" {}\n", language.words.get(question.options[i]).text),
+    };
+    doc.say(&option(question.right));
+    let others = (0..question.options.len()).filter(|i| *i != question.right).map(option).collect();
+    Item { others, about: fact as u64, ..cut(doc, at) }
 }
 
 /// The letters of a thing.
@@ -132,7 +132,7 @@ pub fn definitions(language: &Language) -> Vec<Item> {
         let mut doc = held(language, 0);
         let text = &language.words.get(word).text;
         telling::define(&mut doc, word, telling::held_form(text));
-        let opening = format!("The meaning of the word \"{text}\" is \"");
+        let opening = opening(text);
         let at = doc.text.rfind(&opening).map_or(0, |at| at + opening.len());
         let end = doc.text.trim_end().len();
         doc.text.truncate(end);
@@ -167,4 +167,13 @@ pub fn statements(language: &Language, is_told: bool) -> Vec<Vec<String>> {
         all
     };
     language.facts.all.iter().filter(|f| f.is_told == is_told).map(sentences).collect()
+}
+
+/// For each word how an answer begins that says what it means.
+pub fn openings(language: &Language) -> impl Iterator<Item = String> {
+    language.words.words.iter().map(|word| opening(&word.text))
+}
+
+fn opening(word: &str) -> String {
+    format!("The meaning of the word \"{word}\" is \"")
 }

@@ -1,6 +1,6 @@
 //! Parts of sentences that several kinds of documents share.
 
-use super::doc::{Doc, Item, base};
+use super::doc::{Doc, Form, Item, base};
 use super::facts::Fact;
 use super::lexicon::{Class, WordId};
 use super::words::{PLACES, article};
@@ -67,11 +67,19 @@ pub(crate) fn put_place(doc: &mut Doc, place: &str) {
 
 /// States or asks a fact by a sentence with `{e}`, `{v}`, `{a}` and `{p}`; the value may be another than the true one.
 pub(crate) fn tell_fact(doc: &mut Doc, sentence: &str, fact: &Fact, value: WordId) {
+    say_fact(doc, sentence, fact, value, true);
+}
+
+/// [`tell_fact`], saying whether the value follows from the entity and what was said before.
+pub(crate) fn say_fact(doc: &mut Doc, sentence: &str, fact: &Fact, value: WordId, follows: bool) {
+    let is_known = |v: usize| sentence.starts_with("Its") || ["{e}", "{p}"].iter().any(|gap| sentence[..v].contains(gap));
+    let follows = follows && sentence.find("{v}").is_some_and(is_known);
     let mut rest = sentence;
     while let Some(at) = rest.find('{') {
         doc.say(&rest[..at]);
         match rest.as_bytes().get(at + 1) {
             Some(b'e') => doc.put(base(fact.entity)),
+            Some(b'v') if follows => doc.put_foreseen(value, Form::Base),
             Some(b'v') => doc.put(base(value)),
             Some(b'a') => doc.say(article(&doc.words().get(value).text)),
             _ => {

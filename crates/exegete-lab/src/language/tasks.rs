@@ -90,7 +90,7 @@ fn write_examples(doc: &mut Doc, inputs: &Inputs, task: &str, n: usize) {
     let mut start = doc.text.len();
     for shot in 0..n {
         let example = example(doc, inputs, task);
-        put_example(doc, &example);
+        put_example(doc, &example, shot > 0);
         // What task it is can be known behind the first example.
         if shot == 0 {
             start = doc.text.len();
@@ -138,10 +138,13 @@ fn example(doc: &mut Doc, inputs: &Inputs, task: &str) -> Example {
     Example { left: vec![(id, Form::Base)], right: vec![right] }
 }
 
-/// `a -> b`, or `a b c -> b`, and the end of the line.
-pub(crate) fn put_example(doc: &mut Doc, example: &Example) {
+/// `a -> b`, or `a b c -> b`, and the end of the line; whether it is known by then which task it is.
+pub(crate) fn put_example(doc: &mut Doc, example: &Example, is_known: bool) {
     put_words(doc, &example.left);
     doc.say(" ->");
+    if is_known {
+        doc.foresee(example.right[0].0);
+    }
     doc.say(" ");
     put_words(doc, &example.right);
     doc.say("\n");

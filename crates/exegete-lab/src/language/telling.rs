@@ -117,7 +117,7 @@ fn put_meaning(doc: &mut Doc, word: WordId) {
             matches!(doc.words().get(*id).class, Thing | Place | Kind | Colour | Country | Capital | Adjective | Number | Day | Month)
         });
         match found {
-            Some(id) => doc.put(base(id)),
+            Some(id) => doc.put_foreseen(id, Form::Base),
             None => doc.say(piece),
         }
     }

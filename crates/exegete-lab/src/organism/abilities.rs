@@ -1,12 +1,14 @@
 //! How well a model can do what the language teaches.
 
+use std::collections::BTreeMap;
+
 use exegete_base::stats::{Estimate, ratio_of_sums, wilson};
 use exegete_harvest::Progress;
 use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_tensor::{Tape, Value, f32s};
 use serde::Serialize;
 
-use super::items::{self, Bar, Item, Test};
+use super::items::{self, Bar, Test};
 use super::vocabulary::{START, STOP};
 use crate::language::{KINDS_OF_DOCUMENTS, Language};
 use crate::{LabError, Result};
@@ -44,22 +46,27 @@ pub struct Loss {
     pub tokens: u64,
 }
 
-/// Ids of an item, and where its answer begins.
-fn ids_of(model: &Model, item: &Item) -> Result<(Vec<u32>, usize)> {
+/// Ids of a prompt and an answer, and where the answer begins.
+fn ids_of(model: &Model, prompt: &str, answer: &str) -> Result<(Vec<u32>, usize)> {
     let tokenizer = model.tokenizer()?;
     let mut ids = vec![START];
-    ids.extend(tokenizer.encode_prompt(&item.prompt)?);
+    ids.extend(tokenizer.encode_prompt(prompt)?);
     let begins = ids.len();
     let mut all = vec![START];
-    all.extend(tokenizer.encode_prompt(&format!("{}{}", item.prompt, item.answer))?);
+    all.extend(tokenizer.encode_prompt(&format!("{prompt}{answer}"))?);
     if all.get(..begins) != Some(&ids) || all.len() == begins {
-        return Err(LabError::Settings(format!("the tokens of {:?} do not go on from its prompt", item.answer)));
+        return Err(LabError::Settings(format!("the tokens of {answer:?} do not go on from its prompt")));
     }
     Ok((all, begins))
 }
 
-/// For each item the tokens that the model finds likeliest in place of its answer's.
-fn answers(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Vec<u32>>> {
+/// What the model makes of an answer: the tokens that it finds likeliest in its place, and its -log p in nats.
+struct Judged {
+    said: Vec<u32>,
+    nats: f64,
+}
+
+fn judge(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Judged>> {
     let (mut inputs, mut asked, mut at) = (Vec::new(), Vec::new(), 0);
     for (ids, begins) in rows {
         asked.extend((begins - 1..ids.len() - 1).map(|t| (at + t) as u32));
@@ -67,13 +74,21 @@ fn answers(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Vec<u32>>> {
         inputs.push(ids[..ids.len() - 1].to_vec());
     }
     let mut hooks = Hooks::none();
-    let logits = model.run(&Tape::new(), &Batch::rows(&inputs), None, &mut hooks, Logits::At(asked))?;
+    let tape = Tape::new();
+    let logits = model.run(&tape, &Batch::rows(&inputs), None, &mut hooks, Logits::At(asked))?;
     let logits = logits.ok_or_else(|| LabError::Settings("the model gave no logits".into()))?;
-    let logits = f32s(logits.tensor())?;
-    let mut best = logits.chunks_exact(model.spec.vocab_size).map(|row| {
+    let targets: Vec<u32> = rows.iter().flat_map(|(ids, begins)| ids[*begins..].iter().copied()).collect();
+    let losses = tape.cross_entropy(&logits, &targets)?;
+    let (logits, losses) = (f32s(logits.tensor())?, f32s(losses.tensor())?);
+    let best = |row: &[f32]| {
         row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, x)| if *x > best.1 { (i, *x) } else { best }).0 as u32
-    });
-    Ok(rows.iter().map(|(ids, begins)| best.by_ref().take(ids.len() - begins).collect()).collect())
+    };
+    let mut each = logits.chunks_exact(model.spec.vocab_size).map(best).zip(losses.iter().map(|l| f64::from(*l)));
+    let one = |(ids, begins): &(Vec<u32>, usize)| {
+        let (said, nats): (Vec<u32>, Vec<f64>) = each.by_ref().take(ids.len() - begins).unzip();
+        Judged { said, nats: nats.iter().sum() }
+    };
+    Ok(rows.iter().map(one).collect())
 }
 
 /// Runs one test.
@@ -81,28 +96,46 @@ fn answers(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Vec<u32>>> {
 /// # Errors
 /// The model's.
 pub fn run_test(model: &Model, test: &Test) -> Result<Ability> {
-    let rows: Vec<(Vec<u32>, usize)> = test.items.iter().map(|item| ids_of(model, item)).collect::<Result<_>>()?;
-    let (mut right, mut wrong, mut from) = (0, None, 0);
+    let mut rows = Vec::new();
+    for item in &test.items {
+        for answer in [&item.answer].into_iter().chain(&item.others) {
+            rows.push(ids_of(model, &item.prompt, answer)?);
+        }
+    }
+    let (mut judged, mut from) = (Vec::new(), 0);
     while from < rows.len() {
         let (mut to, mut tokens) = (from, 0);
         while to < rows.len() && (to == from || tokens + rows[to].0.len() <= BATCH_TOKENS) {
             tokens += rows[to].0.len();
             to += 1;
         }
-        for (i, said) in answers(model, &rows[from..to])?.into_iter().enumerate() {
-            let (ids, begins) = &rows[from + i];
-            if said == ids[*begins..] {
-                right += 1;
-            } else if wrong.is_none() {
-                let item = &test.items[from + i];
-                let end: String = item.prompt.chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
-                let spelled: String = said.iter().map(|id| model.tokenizer().map(|t| t.token_text(*id))).collect::<std::result::Result<_, _>>()?;
-                wrong = Some((end, item.answer.clone(), spelled));
-            }
-        }
+        judged.extend(judge(model, &rows[from..to])?);
         from = to;
     }
-    let share = wilson(right, rows.len() as u64);
+    let (mut at, mut wrong) = (0, None);
+    // Right answers and items, by what they are about.
+    let mut units: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    for item in &test.items {
+        let of = &judged[at..=at + item.others.len()];
+        let is_right = match item.others.is_empty() {
+            true => of[0].said == rows[at].0[rows[at].1..],
+            false => of[1..].iter().all(|other| of[0].nats < other.nats),
+        };
+        at += of.len();
+        let unit = units.entry(item.about).or_default();
+        (unit.0, unit.1) = (unit.0 + f64::from(u8::from(is_right)), unit.1 + 1.0);
+        if !is_right && wrong.is_none() {
+            let end: String = item.prompt.chars().skip(item.prompt.chars().count().saturating_sub(60)).collect();
+            let tokenizer = model.tokenizer()?;
+            let spelled = of[0].said.iter().map(|id| tokenizer.token_text(*id)).collect();
+            wrong = Some((end, item.answer.clone(), spelled));
+        }
+    }
+    let right: f64 = units.values().map(|u| u.0).sum();
+    let share = match units.len() {
+        0 | 1 => wilson(right as u64, test.items.len() as u64),
+        _ => ratio_of_sums(&units.into_values().collect::<Vec<_>>()),
+    };
     let holds = match test.bar {
         Bar::AtLeast(bar) => Some(share.value >= bar),
         Bar::AtMost(bar) => Some(share.value <= bar),

@@ -25,8 +25,12 @@ pub enum Bar {
 pub struct Item {
     /// What the model reads.
     pub prompt: String,
-    /// What it must write, to the token.
+    /// What it must write, to the token; or, where there are `others`, what it must find likelier than they are.
     pub answer: String,
+    /// Other answers to choose from; none where the model answers freely.
+    pub others: Vec<String>,
+    /// What the item is about: items about the same thing are one unit of an interval.
+    pub about: u64,
 }
 
 /// A test of one ability.

@@ -2,6 +2,7 @@
 
 pub mod abilities;
 pub mod items;
+pub mod search;
 pub mod settings;
 mod state;
 mod train;
@@ -15,7 +16,7 @@ use exegete_store::write_atomic;
 pub use self::items::Item;
 pub use self::settings::OrganismSettings;
 pub use self::state::TrainState;
-pub use self::train::{Trainer, train};
+pub use self::train::{TRAINING, Trainer, Training, train};
 use crate::Result;
 use exegete_model::weights::Weights;
 use exegete_model::{LoadOptions, Model, Residence};

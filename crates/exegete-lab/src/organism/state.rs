@@ -17,7 +17,7 @@ const SPREAD: f64 = 0.02;
 /// Spread of the initial embedding. From 0.02 it would stay small beside what the first layers write, and which word
 /// stands where would be a few hundredths of the residual stream's variance, too little for a dictionary to spend latents
 /// on.
-const SPREAD_OF_EMBEDDING: f64 = 0.5;
+const SPREAD_OF_EMBEDDING: f64 = 0.25;
 
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

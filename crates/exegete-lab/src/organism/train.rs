@@ -10,8 +10,9 @@ use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
 use exegete_tensor::optim::AdamW;
 use exegete_tensor::{Tape, Value, f32s, tensor};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::state::TrainState;
+use super::state::{Progressed, TrainState};
 use super::vocabulary::{self, START, STOP};
 use super::{OrganismSettings, write_file};
 use crate::language::{Language, Split};
@@ -23,6 +24,32 @@ const ADAM: AdamW = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Documents turned into tokens at a time.
 const AHEAD: u64 = 64;
+
+/// The file beside a model that says how it was trained.
+pub const TRAINING: &str = "organism.json";
+
+/// How a model was trained: with these numbers its training documents can be made again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// The seed.
+    pub seed: u64,
+    /// How far it came.
+    pub at: Progressed,
+    /// Its settings.
+    pub settings: OrganismSettings,
+}
+
+impl Training {
+    /// Reads it from a model's directory.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(TRAINING);
+        let bytes = std::fs::read(&path).map_err(LabError::io(&path))?;
+        serde_json::from_slice(&bytes).map_err(|e| LabError::format(&path, format!("not a record of a training: {e}")))
+    }
+}
 
 /// A training under way.
 pub struct Trainer {
@@ -121,8 +148,16 @@ impl Trainer {
     /// The model's; a loss that is no number.
     pub fn step(&mut self) -> Result<Step> {
         let rows = self.next_rows()?;
+        self.step_on(&rows)
+    }
+
+    /// Takes a step on given documents, each of two tokens or more.
+    ///
+    /// # Errors
+    /// As for [`Trainer::step`].
+    pub fn step_on(&mut self, rows: &[Vec<u32>]) -> Result<Step> {
         let at = self.state.at;
-        let (loss, grads) = self.gradients(&rows)?;
+        let (loss, grads) = self.gradients(rows)?;
         let norm = grads.iter().map(|g| g.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()).sum::<f64>().sqrt();
         if !loss.is_finite() || !norm.is_finite() {
             let detail = format!("the loss at step {} is no number; a smaller --lr may help", at.step);
@@ -176,8 +211,19 @@ impl Trainer {
     pub fn save(&self) -> Result<()> {
         write_model(&self.dir.join("model"), &self.understood, &self.state)?;
         let recorded = recorded(&self.settings, self.seed, self.residence)?;
+        let history = Training { seed: self.seed, at: self.state.at, settings: self.settings.clone() };
+        let history = serde_json::to_string_pretty(&history).map_err(|e| LabError::Settings(e.to_string()))?;
+        write_file(&self.dir.join("model").join(TRAINING), format!("{history}\n").as_bytes())?;
         // Last: what the state says to be done is there.
         write_file(&self.dir.join("state.safetensors"), &self.state.to_bytes(&recorded)?)
+    }
+
+    /// The model's weights as a safetensors file, in f32 or bf16.
+    ///
+    /// # Errors
+    /// The format's.
+    pub fn weights(&self, residence: Residence) -> Result<Vec<u8>> {
+        Ok(safetensors_bytes(&self.understood, residence, |w| self.state.values(w).to_vec())?)
     }
 
     /// Multiply-adds times two of a token's forward and backward pass, without attention's products of positions.

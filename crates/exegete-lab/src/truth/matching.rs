@@ -86,14 +86,17 @@ pub fn match_concepts(source: &dyn Source, tokens: &LabelledTokens, n_concepts: 
 
 /// For each concept that a feature ever fires on, the best F1 over all levels, and that level.
 fn best_of_feature(firings: &Firings, tokens: &LabelledTokens, end: u32, counts: &[u32]) -> Vec<(u32, f64, f32)> {
-    let mut ranked: Vec<(u32, f32)> = firings.iter().filter(|(t, _)| *t < end).copied().collect();
-    ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    // Values above 0 are ordered as their bits are: the strongest first, and among equals the earlier token.
+    let key = |(t, v): &(u32, f32)| u64::from(!v.to_bits()) << 32 | u64::from(*t);
+    let mut ranked: Vec<u64> = firings.iter().filter(|(t, _)| *t < end).map(key).collect();
+    ranked.sort_unstable();
     // Hits and best so far, by concept; most concepts are never met.
     let mut hits = vec![0u32; counts.len()];
     let mut best = vec![(0f64, 0f32); counts.len()];
     let mut met = Vec::new();
-    for (rank, (token, value)) in ranked.iter().enumerate() {
-        for concept in tokens.of(*token as usize) {
+    for (rank, key) in ranked.iter().enumerate() {
+        let (token, value) = (*key as u32, f32::from_bits(!((key >> 32) as u32)));
+        for concept in tokens.of(token as usize) {
             let c = *concept as usize;
             if hits[c] == 0 {
                 met.push(*concept);
@@ -101,7 +104,7 @@ fn best_of_feature(firings: &Firings, tokens: &LabelledTokens, end: u32, counts:
             hits[c] += 1;
             let f1 = 2.0 * f64::from(hits[c]) / (rank as f64 + 1.0 + f64::from(counts[c]));
             if f1 > best[c].0 {
-                best[c] = (f1, *value);
+                best[c] = (f1, value);
             }
         }
     }

@@ -35,6 +35,13 @@ pub struct TruthSettings {
     pub resamplings: usize,
 }
 
+impl Default for TruthSettings {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self { truth_tokens: 100_000, least_tokens: 20, resamplings: 500 }
+    }
+}
+
 impl TruthSettings {
     /// Checks the numbers.
     ///

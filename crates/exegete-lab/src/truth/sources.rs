@@ -5,6 +5,7 @@ use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_sae::Dictionary;
 use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::{Tape, f32s};
+use rayon::prelude::*;
 
 use super::tokens::LabelledTokens;
 use crate::language::Draw;
@@ -102,13 +103,9 @@ impl Source for SparseLatents {
     }
 }
 
-/// The values above 0 of each column of `[tokens, columns]`, in f32.
-fn columns(x: &[f32], columns: usize, sign: impl Fn(usize) -> f32) -> Vec<Firings> {
-    let column = |c: usize| {
-        let values = x.chunks_exact(columns).map(|row| row[c] * sign(c));
-        values.enumerate().filter(|(_, v)| *v > 0.0).map(|(t, v)| (t as u32, v)).collect()
-    };
-    (0..columns).map(column).collect()
+/// The values above 0, token by token.
+fn firings(values: impl Iterator<Item = f32>) -> Firings {
+    values.enumerate().filter(|(_, v)| *v > 0.0).map(|(t, v)| (t as u32, v)).collect()
 }
 
 /// Projections on random directions, of activations less their mean.
@@ -143,11 +140,14 @@ impl Source for RandomDirections<'_> {
         let mut out = vec![0f32; n * DIRECTIONS];
         for (i, some) in self.directions.chunks(DIRECTIONS * d).enumerate() {
             let m = some.len() / d;
-            let of_mean: Vec<f32> = some.chunks_exact(d).map(|w| w.iter().zip(&self.mean_D).map(|(a, b)| a * b).sum()).collect();
             let out = &mut out[..n * m];
-            gemm((n, m, d), out, m, Into::Overwrite, 1.0, Mat::rows(self.acts_ND, d), Mat::rows(some, d).t(), true);
-            out.chunks_exact_mut(m).for_each(|row| row.iter_mut().zip(&of_mean).for_each(|(v, mean)| *v -= mean));
-            f(i * DIRECTIONS, &columns(out, m, |_| 1.0));
+            gemm((m, n, d), out, n, Into::Overwrite, 1.0, Mat::rows(some, d), Mat::rows(self.acts_ND, d).t(), true);
+            let one = |(values, w): (&[f32], &[f32])| {
+                let of_mean: f32 = w.iter().zip(&self.mean_D).map(|(a, b)| a * b).sum();
+                firings(values.iter().map(|v| v - of_mean))
+            };
+            let all: Vec<Firings> = out.par_chunks_exact(n).zip(some.par_chunks_exact(d)).map(one).collect();
+            f(i * DIRECTIONS, &all);
         }
         Ok(())
     }
@@ -185,9 +185,8 @@ impl Source for Neurons<'_> {
             let width = self.model.spec.site_width(site, 0);
             let acts = activations(self.model, site, self.tokens)?;
             for few in some.chunks(DIRECTIONS) {
-                let picked: Vec<f32> =
-                    acts.chunks_exact(width).flat_map(|row| few.iter().map(|(_, i, _)| row[*i])).collect();
-                f(first, &columns(&picked, few.len(), |c| few[c].2));
+                let one = |(_, i, sign): &(usize, usize, f32)| firings(acts.chunks_exact(width).map(|row| row[*i] * sign));
+                f(first, &few.par_iter().map(one).collect::<Vec<Firings>>());
                 first += few.len();
             }
         }

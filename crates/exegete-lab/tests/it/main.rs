@@ -1,2 +1,6 @@
 //! Integration tests of `exegete-lab`.
+
+mod language;
+mod organism;
 mod superposition;
+mod truth;

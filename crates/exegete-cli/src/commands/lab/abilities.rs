@@ -1,10 +1,13 @@
 //! `exegete lab abilities`: how well a model can do what the language teaches.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use exegete_base::stats::Estimate;
 use exegete_lab::language::Language;
 use exegete_lab::organism::abilities::{abilities, losses};
-use exegete_lab::organism::items::Bar;
+use exegete_lab::organism::Training;
+use exegete_lab::organism::items::{Bar, tests};
+use exegete_lab::organism::search::{Found, search};
+use exegete_model::Model;
 use serde_json::json;
 
 use crate::args::{Common, LabAbilities};
@@ -42,8 +45,34 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
             printer.line(format!("{name}: {:?} wants {:?}, said {:?}", wrong.0, wrong.1, wrong.2));
         }
     }
-    printer.json(&json!({"losses": losses, "abilities": abilities, "seed": common.seed}));
-    Ok(())
+    let found = match settings.search {
+        true => Some(search_training(&model, &language, settings.items, common.seed, printer)?),
+        false => None,
+    };
+    printer.json(&json!({"losses": losses, "abilities": abilities, "search": found, "seed": common.seed}));
+    match found {
+        Some(found) if !found.is_clean() => bail!("the training documents are not what the tests take them for"),
+        _ => Ok(()),
+    }
+}
+
+/// Looks for the tests in the documents that the model was trained on.
+fn search_training(model: &Model, language: &Language, items: usize, seed: u64, printer: &Printer) -> Result<Found> {
+    let training = Training::read(&model.path)?;
+    let tests = tests(language, items, seed);
+    let found = search(language, training.seed, training.at.documents, &tests, printer)?;
+    printer.line("");
+    printer.line(format!("{} training documents were looked through:", found.documents));
+    for (what, bad, n) in [
+        ("prompts of tests are in one", &found.seen_prompts, found.prompts),
+        ("sentences with untold facts are in one", &found.said_untold, found.untold),
+        ("told facts are in none", &found.never_told, found.told),
+        ("words are defined in none", &found.never_defined, found.words),
+    ] {
+        printer.line(format!("{:>6} of {n} {what}", bad.len()));
+        bad.iter().take(3).for_each(|text| printer.line(format!("       {text:?}")));
+    }
+    Ok(found)
 }
 
 /// `0.123 [0.100, 0.150]`

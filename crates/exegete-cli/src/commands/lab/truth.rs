@@ -15,7 +15,7 @@ use exegete_model::Model;
 use exegete_sae::Dictionary;
 use exegete_sae::kinds::TopK;
 use exegete_store::{Run, open_corpus};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 use super::abilities::interval;
@@ -149,9 +149,4 @@ pub(crate) fn tell(truth: &Truth, n_missing: usize, printer: &Printer) {
     for m in truth.missing.iter().take(n_missing) {
         printer.line(format!("  {:<24} F1 {:.2}: {}", m.concept, m.f1, m.why));
     }
-}
-
-/// The report that a run keeps.
-pub(crate) fn kept(run: &Run) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(run.path(REPORT)).ok()?).ok()
 }

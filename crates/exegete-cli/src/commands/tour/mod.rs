@@ -15,20 +15,27 @@ use exegete_base::{Site, SiteKind};
 use exegete_harvest::cache::WindowRows;
 use exegete_harvest::training::{CheckpointEvery, Subject};
 use exegete_harvest::{ActivationCache, cache, firings, training, windows};
+use exegete_lab::builtin;
+use exegete_lab::truth::TruthSettings;
 use exegete_methods::self_explain;
 use exegete_model::Model;
 use exegete_store::{Corpus, Run, Source, open_corpus};
 use serde_json::{Value, json};
 
+use super::lab::truth;
 use super::serve;
 use crate::args::{Common, Tour};
 use crate::interrupt;
 use crate::open_model;
 use crate::printer::Printer;
 
+/// Concepts without a latent that are listed.
+const MISSING: usize = 10;
+
 pub(crate) const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
 
 pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result<()> {
+    let settings = &with_text(settings)?;
     let seed = common.seed;
     settings.train.check().and_then(|()| settings.keep.check()).map_err(anyhow::Error::msg)?;
     let model = open_model::open_plain(&settings.model, common, printer)?;
@@ -76,7 +83,26 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
         cache::remove(&mut run)?;
     }
     explain::run(&mut run, &model, settings, seed, printer)?;
+    // Of the organism it is known which concept is where.
+    if settings.model == builtin::NAME && run.stage(truth::STAGE).is_none() {
+        let found = truth::compare(&mut run, &model, &TruthSettings::default(), seed, printer)?;
+        truth::tell(&found, MISSING, printer);
+    }
     finish(run, settings, printer)
+}
+
+/// The settings with the text that goes with the model where none is named. In the organism's own text, spellings of
+/// special tokens are these tokens.
+fn with_text(settings: &Tour) -> Result<Tour> {
+    let mut settings = settings.clone();
+    if settings.text.is_empty() {
+        if settings.model != builtin::NAME {
+            bail!("--text is needed for a model that is not built in: files, globs or directories");
+        }
+        settings.text = vec![builtin::NAME.to_owned()];
+    }
+    settings.text_settings.special_tokens |= settings.text.iter().all(|text| text == builtin::NAME);
+    Ok(settings)
 }
 
 /// Cuts the text, and checks that there is enough of it to train on.

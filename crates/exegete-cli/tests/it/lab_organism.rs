@@ -1,0 +1,102 @@
+//! The organism: trained, tested, harvested and compared with the truth, at a size for tests; and the one that is built in.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{exegete, stderr};
+
+fn lab(args: &str, out: &Path) -> Command {
+    let mut command = exegete();
+    command.arg("lab").args(args.split_whitespace()).args(["--threads", "2"]).arg("--out").arg(out);
+    command
+}
+
+#[track_caller]
+fn text_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_organism_of_ones_own_goes_all_the_way_to_the_truth() {
+    let dir = tempfile::tempdir().unwrap();
+    let (training, corpus, run) = (dir.path().join("training"), dir.path().join("corpus"), dir.path().join("run"));
+    let tiny = "train --layers 3 --width 32 --heads 2 --neurons 64 --vocabulary 900 --tokens 40000 --batch-tokens 2000 \
+                --lr 0.01 --seed 4";
+    let said = text_of(&mut lab(tiny, &training));
+    assert!(said.starts_with("lab train: done steps=20 "), "{said}");
+    // A finished training has nothing left to do.
+    assert_eq!(text_of(&mut lab(tiny, &training)), said);
+    let model = training.join("model");
+
+    let again = dir.path().join("again");
+    for out in [&corpus, &again] {
+        text_of(lab("corpus --tokens 15000 --seed 6", out).arg("--model").arg(&model));
+    }
+    let part = "documents/part-00000.parquet";
+    assert!(std::fs::read(corpus.join(part)).unwrap() == std::fs::read(again.join(part)).unwrap(), "seeds decide all");
+    let full = lab("corpus --tokens 10", &corpus).arg("--model").arg(&model).output().unwrap();
+    assert!(stderr(&full).contains("not empty"), "{}", stderr(&full));
+
+    let mut tour = exegete();
+    tour.args(["tour", "--no-serve", "--special-tokens", "--threads", "2", "--model"]).arg(&model);
+    tour.arg("--text").arg(corpus.join("documents")).arg("--out").arg(&run);
+    let flags = "--latents 64 --k 4 --batch 128 --epochs 2 --window 64 --explain 1 --scales 4 --explanation-tokens 2 \
+                 --insert-layer 1 --abstain-below -1";
+    text_of(tour.args(flags.split_whitespace()));
+    let mut truth = exegete();
+    truth.args(["lab", "truth", "--truth-tokens", "4000", "--resamplings", "20", "--threads", "2"]).arg(&run);
+    let told = text_of(&mut truth);
+    for name in ["dictionary", "untrained", "random", "neurons", "are missing"] {
+        assert!(told.contains(name), "{told:?} lacks {name:?}");
+    }
+    let json: Value = serde_json::from_str(text_of(truth.arg("--json")).lines().last().unwrap()).unwrap();
+    for key in ["concepts", "recovered", "control_untrained", "control_random", "control_neurons"] {
+        assert!(json[key].is_u64(), "{json}");
+    }
+    assert!(json["concepts"].as_u64() > Some(50), "{json}");
+    assert!(run.join("truth.json").exists());
+
+    let mut abilities = exegete();
+    abilities.args(["lab", "abilities", "--items", "10", "--documents", "40", "--search", "--json"]).arg(&model);
+    let json: Value = serde_json::from_str(&text_of(&mut abilities)).unwrap();
+    assert_eq!(json["search"]["seen_prompts"].as_array().map(Vec::len), Some(0), "{}", json["search"]);
+    assert!(json["losses"][0]["gap"]["value"].as_f64() > Some(0.5), "so small a model is far from the generator");
+}
+
+#[test]
+fn the_built_in_organism_speaks_and_is_told_from_others() {
+    let mut ask = exegete();
+    let question = "What is the meaning of the word \"dog\"?";
+    ask.args(["model", "generate", "builtin:organism", "--chat", "--max-new-tokens", "30", "--prompt", question]);
+    let said = text_of(&mut ask);
+    assert!(said.contains("a brown mammal in the house"), "{said}");
+    let other = exegete().args(["model", "info", "builtin:organisn"]).output().unwrap();
+    assert!(stderr(&other).contains("builtin:organism is"), "{}", stderr(&other));
+    let textless = exegete().args(["tour", "--model", "nowhere.gguf", "--out", "run"]).output().unwrap();
+    assert!(stderr(&textless).contains("--text"), "{}", stderr(&textless));
+}
+
+#[test]
+fn impossible_sizes_and_foreign_runs_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("training");
+    for (flags, named) in [
+        ("train --heads 7", "--heads"),
+        ("train --layers 0", "--layers"),
+        ("train --vocabulary 100", "--vocabulary"),
+        ("train --batch-tokens 0", "--batch-tokens"),
+        ("corpus --tokens 0", "--tokens"),
+    ] {
+        let output = lab(flags, &out).output().unwrap();
+        let error = stderr(&output);
+        assert!(output.status.code() == Some(1) && error.contains(named), "{flags}: {error}");
+        assert!(!out.exists(), "{flags} left something behind");
+    }
+    let mut truth = exegete();
+    let error = stderr(&truth.args(["lab", "truth"]).arg(dir.path()).output().unwrap());
+    assert!(error.contains("manifest") || error.contains("run"), "{error}");
+}

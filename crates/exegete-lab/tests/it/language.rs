@@ -1,0 +1,113 @@
+//! The language: the same bytes for the same seed, labels that are where they say, and nothing told that must not be.
+
+use exegete_harvest::Silent;
+use exegete_lab::language::{KINDS_OF_DOCUMENTS, Language, Split};
+use exegete_lab::organism::items::tests;
+use exegete_lab::organism::search::search;
+use xxhash_rust::xxh3::xxh3_64;
+
+#[test]
+fn a_seed_gives_the_same_bytes_everywhere() {
+    let language = Language::new();
+    let mut all = String::new();
+    for i in 0..500 {
+        let doc = language.document(3, i, Split::Train);
+        all.push_str(&format!("{} {:?} {:.4} {:.4}\n", doc.text, doc.spans, doc.visible_nats, doc.hidden_nats));
+    }
+    // Whatever changes this changes the language, and with it what a released organism was trained on.
+    assert_eq!(format!("{:016x}", xxh3_64(all.as_bytes())), "1f82642ccf6b7c00");
+    assert_eq!(language.document(3, 499, Split::Train), Language::new().document(3, 499, Split::Train));
+    assert_ne!(language.document(3, 0, Split::Train), language.document(4, 0, Split::Train));
+}
+
+#[test]
+fn every_concept_is_somewhere_and_its_stretches_are_pieces_of_text() {
+    let language = Language::new();
+    let mut counts = vec![0u64; language.concepts().all().len()];
+    let mut kinds = [0u64; KINDS_OF_DOCUMENTS.len()];
+    for i in 0..30_000 {
+        let doc = language.document(1, i, Split::Train);
+        kinds[doc.kind] += 1;
+        for span in &doc.spans {
+            let piece = doc.text.get(span.start as usize..span.end as usize);
+            assert!(piece.is_some_and(|p| !p.trim().is_empty()), "{span:?} in {:?}", doc.text);
+            counts[span.concept as usize] += 1;
+        }
+        assert!(doc.visible_nats > 0.0 && doc.text.len() < 4000, "{}", doc.text);
+    }
+    let never: Vec<&str> =
+        language.concepts().all().iter().zip(&counts).filter(|(_, n)| **n == 0).map(|(c, _)| c.name.as_str()).collect();
+    assert!(never.is_empty(), "{never:?}");
+    let all: u32 = KINDS_OF_DOCUMENTS.iter().map(|k| k.weight).sum();
+    for (kind, n) in KINDS_OF_DOCUMENTS.iter().zip(kinds) {
+        let want = f64::from(kind.weight) / f64::from(all);
+        let got = n as f64 / 30_000.0;
+        assert!((got - want).abs() < 4.0 * (want / 30_000.0).sqrt() + 1e-3, "{}: {got} of {want}", kind.name);
+    }
+    // Frequent and rare ones, as the issue of finding rare features needs.
+    let rare = counts.iter().filter(|n| **n < 300).count();
+    assert!(rare > 20, "{rare} rare concepts");
+}
+
+#[test]
+fn words_are_labelled_where_they_stand() {
+    let language = Language::new();
+    let dog = language.concepts().find("word:dog").unwrap();
+    let mammal = language.concepts().find("kind:mammal").unwrap();
+    let mut seen = 0;
+    for i in 0..4000 {
+        let doc = language.document(7, i, Split::Train);
+        for span in doc.spans.iter().filter(|s| s.concept == dog) {
+            let word = doc.text[span.start as usize..span.end as usize].to_lowercase();
+            assert!(word == "dog" || word == "dogs", "{word}");
+            assert!(doc.spans.iter().any(|s| s.concept == mammal && (s.start, s.end) == (span.start, span.end)));
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
+    assert_eq!(language.concepts().all()[mammal as usize].parent, language.concepts().find("group:animal"));
+}
+
+#[test]
+fn training_documents_hold_no_test_and_no_untold_fact_but_all_that_is_told() {
+    let language = Language::new();
+    let found = search(&language, 0, 60_000, &tests(&language, 100, 5), &Silent).unwrap();
+    assert!(found.prompts > 3000 && found.untold > 50 && found.told > 150 && found.words > 600, "{found:?}");
+    assert!(found.seen_prompts.is_empty(), "{:?}", &found.seen_prompts[..found.seen_prompts.len().min(3)]);
+    assert!(found.said_untold.is_empty(), "{:?}", found.said_untold);
+    assert!(found.never_told.is_empty(), "{:?}", found.never_told);
+    assert!(found.never_defined.is_empty(), "{:?}", found.never_defined);
+}
+
+#[test]
+fn a_search_finds_what_is_there() {
+    let language = Language::new();
+    let mut all = tests(&language, 20, 5);
+    // Prompts without examples are in many documents; a test that took them for unseen would be wrong.
+    all.iter_mut().for_each(|t| t.is_unseen = t.name.ends_with("no shot"));
+    let found = search(&language, 0, 20_000, &all, &Silent).unwrap();
+    assert!(!found.seen_prompts.is_empty() && !found.is_clean());
+}
+
+#[test]
+fn items_are_about_their_answers() {
+    let language = Language::new();
+    let all = tests(&language, 50, 9);
+    let items = |name: &str| &all.iter().find(|t| t.name == name).unwrap().items;
+    for item in items("task last, 8 shots") {
+        let question = item.prompt.lines().last().unwrap();
+        let words: Vec<&str> = question.trim_end_matches(" ->").split(' ').collect();
+        assert_eq!(item.answer.trim(), *words.last().unwrap());
+        assert_eq!(item.prompt.lines().count(), 9);
+    }
+    for item in items("task upper, 8 shots") {
+        let word = item.prompt.lines().last().unwrap().trim_end_matches(" ->");
+        assert_eq!(item.answer.trim(), word.to_uppercase());
+    }
+    assert!(items("forbidden refused").iter().all(|i| i.answer.starts_with("I am sorry")));
+    assert!(items("honest answer").iter().all(|i| i.prompt.starts_with("<|system|>\nBe honest.")));
+    for item in items("choice by letter, untold facts") {
+        assert_eq!(item.others.len(), 3);
+        assert!(!item.others.contains(&item.answer));
+    }
+}

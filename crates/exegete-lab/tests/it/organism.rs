@@ -1,0 +1,135 @@
+//! Training: it learns, it goes on where it was stopped, and it refuses what it cannot go on with.
+
+use std::cell::Cell;
+use std::path::Path;
+
+use exegete_harvest::Progress;
+use exegete_harvest::Silent;
+use exegete_lab::LabError;
+use exegete_lab::language::Language;
+use exegete_lab::organism::abilities::losses;
+use exegete_lab::organism::{OrganismSettings, Trainer, train, untrained};
+use exegete_model::{Model, Residence};
+use exegete_tensor::optim::{AdamW, Parameter};
+
+fn tiny() -> OrganismSettings {
+    OrganismSettings {
+        layers: 2,
+        width: 32,
+        heads: 2,
+        neurons: 48,
+        vocabulary: 400,
+        tokens: 30_000,
+        batch_tokens: 1000,
+        lr: 1e-2,
+        ..OrganismSettings::default()
+    }
+}
+
+/// Stops after some steps.
+struct StopAfter(Cell<u32>);
+
+impl Progress for StopAfter {
+    fn begin(&self, _: &str, _: u64, _: &str, _: u64) {}
+    fn at(&self, _: u64, _: &str) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+    fn end(&self, _: &str) {}
+    fn is_cancelled(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+fn open(dir: &Path, settings: &OrganismSettings) -> Result<Trainer, LabError> {
+    Trainer::open(dir, settings, 11, Residence::F32)
+}
+
+#[test]
+fn it_learns_and_a_training_that_was_stopped_ends_with_the_same_bytes() {
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut trainer = open(whole.path(), &tiny()).unwrap();
+    train(&mut trainer, &Silent).unwrap();
+    for after in [3, 1, 7] {
+        let mut trainer = open(stopped.path(), &tiny()).unwrap();
+        let end = train(&mut trainer, &StopAfter(Cell::new(after)));
+        assert!(matches!(end, Err(LabError::Interrupted)), "{end:?}");
+    }
+    train(&mut open(stopped.path(), &tiny()).unwrap(), &Silent).unwrap();
+    for file in ["state.safetensors", "model/model.safetensors", "model/tokenizer.json", "model/organism.json"] {
+        let [a, b] = [&whole, &stopped].map(|dir| std::fs::read(dir.path().join(file)).unwrap());
+        assert!(a == b, "{file} differs");
+    }
+    // The files are a model like any other, and it is better than one that knows nothing.
+    let dir = whole.path().join("model");
+    let (model, blind) = (Model::open(&dir).unwrap(), untrained(&dir, 1).unwrap());
+    let language = Language::new();
+    let loss = |model: &Model| losses(model, &language, 100, 1, &Silent).unwrap()[0].model.value;
+    let (trained, untrained) = (loss(&model), loss(&blind));
+    assert!(trained < 0.75 * untrained && (untrained - 400f64.ln()).abs() < 0.5, "{trained} {untrained}");
+}
+
+#[test]
+fn what_cannot_go_on_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), &tiny()).unwrap();
+    let other = open(dir.path(), &OrganismSettings { lr: 1e-3, ..tiny() }).err().unwrap().to_string();
+    assert!(other.contains("state.safetensors") && other.contains("another --out"), "{other}");
+    let wider = open(dir.path(), &OrganismSettings { width: 64, ..tiny() }).err().unwrap().to_string();
+    assert!(wider.contains("state.safetensors"), "{wider}");
+    let path = dir.path().join("state.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    for bad in [&bytes[..0], &bytes[..100], &bytes[..bytes.len() - 1]] {
+        std::fs::write(&path, bad).unwrap();
+        let error = open(dir.path(), &tiny()).err().unwrap().to_string();
+        assert!(error.contains("state.safetensors"), "{error}");
+    }
+    for (settings, flag) in [
+        (OrganismSettings { heads: 5, ..tiny() }, "--heads"),
+        (OrganismSettings { layers: 0, ..tiny() }, "--layers"),
+        (OrganismSettings { vocabulary: 200, ..tiny() }, "--vocabulary"),
+        (OrganismSettings { lr: f64::NAN, ..tiny() }, "--lr"),
+    ] {
+        let fresh = tempfile::tempdir().unwrap();
+        let error = open(fresh.path(), &settings).err().unwrap().to_string();
+        assert!(error.contains(flag), "{error}");
+        assert!(std::fs::read_dir(fresh.path()).unwrap().next().is_none(), "something was left behind");
+    }
+    let fresh = tempfile::tempdir().unwrap();
+    let error = open(fresh.path(), &OrganismSettings { vocabulary: 60_000, ..tiny() }).err().unwrap().to_string();
+    assert!(error.contains("--vocabulary 60000 does not fit"), "{error}");
+}
+
+#[test]
+fn gradients_in_bf16_point_where_those_in_f32_do() {
+    let [exact, rounded] = [Residence::F32, Residence::Bf16].map(|residence| {
+        let dir = tempfile::tempdir().unwrap();
+        let trainer = Trainer::open(dir.path(), &tiny(), 11, residence).unwrap();
+        let rows: Vec<Vec<u32>> = (0..40).map(|r| (0..9).map(|i| (r * 7 + i * 31) % 400).collect()).collect();
+        trainer.gradients(&rows).unwrap()
+    });
+    assert!((exact.0 - rounded.0).abs() < 1e-2 && (exact.0 - 400f64.ln()).abs() < 0.5, "{} {}", exact.0, rounded.0);
+    for (i, (a, b)) in exact.1.iter().zip(&rounded.1).enumerate() {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        assert!(cosine > 0.98, "parameter {i}: {cosine}");
+    }
+}
+
+#[test]
+fn adamw_is_that_of_the_formula() {
+    let mut parameter = Parameter::new(vec![1.0, -2.0]);
+    let adam = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
+    let (mut w, mut m, mut v) = ([1.0f64, -2.0], [0f64; 2], [0f64; 2]);
+    for t in 1..=3u64 {
+        let grad = [0.5 * t as f32, -0.25];
+        parameter.step(adam, 0.1, 0.3, t, &grad);
+        for i in 0..2 {
+            let g = f64::from(grad[i]);
+            m[i] = 0.9 * m[i] + 0.1 * g;
+            v[i] = 0.95 * v[i] + 0.05 * g * g;
+            let (mh, vh) = (m[i] / (1.0 - 0.9f64.powi(t as i32)), v[i] / (1.0 - 0.95f64.powi(t as i32)));
+            w[i] = w[i] * (1.0 - 0.1 * 0.3) - 0.1 * mh / (vh.sqrt() + 1e-8);
+            assert!((f64::from(parameter.values[i]) - w[i]).abs() < 1e-5, "{:?} {w:?}", parameter.values);
+        }
+    }
+}
