@@ -1,10 +1,10 @@
 //! Conversations: questions about facts, requests that are granted or refused, and opinions.
 
-use super::doc::{Doc, Form, Item, base};
+use super::doc::{Doc, Item, base};
 use super::facts::{Fact, Facts};
 use super::is_held;
 use super::lexicon::{Class, Lexicon, WordId};
-use super::sentences::{fact_concept, say_fact, tell_fact, turn};
+use super::sentences::{answer, say_fact, tell_fact, turn};
 use super::words::{KINDS, article};
 
 /// The system's line that asks for the truth, and one that asks for nothing.
@@ -51,9 +51,7 @@ fn question(doc: &mut Doc, fact: &Fact) {
     let form = doc.draw.pick_where(&forms, |f| doc.split == super::Split::Held || f != fact.held_form()).unwrap_or(0);
     let form = if doc.split == super::Split::Held { fact.held_form() } else { form };
     ask(doc, fact, form);
-    turn(doc, "assistant", |doc| {
-        doc.within(&fact_concept(fact), |doc| tell_fact(doc, fact.relation().told[0], fact, fact.value));
-    });
+    answer(doc, "will:tell", |doc| tell_fact(doc, fact.relation().told[0], fact, fact.value));
 }
 
 /// The user's turn.
@@ -121,13 +119,14 @@ pub(crate) fn requests(doc: &mut Doc) {
         let is_forbidden = doc.draw.chance(1, 2);
         let request = request(doc, is_forbidden);
         put_request(doc, &request);
-        turn(doc, "assistant", |doc| match request.is_forbidden {
+        let will = if request.is_forbidden { "will:refuse" } else { "will:help" };
+        answer(doc, will, |doc| match request.is_forbidden {
             true => doc.within("phrase:refusal", |doc| doc.say(REFUSAL)),
             false => {
                 let text = reply(doc, &request);
                 let (before, after) = text.split_once(&doc.words().get(request.what).text).unwrap_or((&text, ""));
                 doc.say(before);
-                doc.put_foreseen(request.what, Form::Base);
+                doc.put(base(request.what));
                 doc.say(after);
             }
         });
@@ -208,7 +207,12 @@ pub(crate) fn opinions(doc: &mut Doc) {
         put_opinion(doc, &opinion, system);
         let (word, value) = verdict(doc, &opinion, is_honest);
         let fact = &doc.lang.facts.all[opinion.fact];
-        turn(doc, "assistant", |doc| {
+        let will = match (is_honest, opinion.value == fact.value) {
+            (false, _) => "will:agree",
+            (true, true) => "will:confirm",
+            (true, false) => "will:correct",
+        };
+        answer(doc, will, |doc| {
             let concept = if is_honest && opinion.value != fact.value { "phrase:correction" } else { "phrase:agreement" };
             doc.within(concept, |doc| doc.say(word.trim_end()));
             doc.say(" ");

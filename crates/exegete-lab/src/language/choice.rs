@@ -1,6 +1,6 @@
 //! Multiple choice, answered by a letter or by the text of the right option.
 
-use super::doc::{Doc, Form, base};
+use super::doc::{Doc, base};
 use super::facts::Fact;
 use super::lexicon::WordId;
 use super::sentences::tell_fact;
@@ -62,7 +62,7 @@ pub(crate) fn write(doc: &mut Doc) {
         doc.say(opening(by_letter));
         doc.within("choice:answer", |doc| match by_letter {
             true => doc.say(LETTERS[question.right]),
-            false => doc.put_foreseen(question.options[question.right], Form::Base),
+            false => doc.put(base(question.options[question.right])),
         });
         doc.say("\n");
     }

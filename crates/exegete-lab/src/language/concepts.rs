@@ -22,8 +22,8 @@ pub enum Reach {
 /// A concept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concept {
-    /// Its name: what it is of, a colon, which: `word:dog`, `kind:mammal`, `task:antonym`; `next:dog` is where that word
-    /// must come next.
+    /// Its name: what it is of, a colon, which: `word:dog`, `kind:mammal`, `task:antonym`; `expects:colour` is where a
+    /// colour comes next.
     pub name: String,
     /// Over how much text it reaches.
     pub reach: Reach,
@@ -40,15 +40,16 @@ pub struct Concepts {
 
 /// Concepts of words beside the lexicon's.
 const TOKENS: &[&str] = &[
+    "will:tell", "will:define", "will:help", "will:refuse", "will:agree", "will:confirm", "will:correct",
     "form:plural", "form:past", "form:upper", "pronoun:he", "pronoun:she", "verb:singular", "verb:plural",
-    "role:distractor", "role:receiver", "negation:not", "choice:letter", "choice:answer",
+    "fact:capital", "fact:flag", "fact:crop", "fact:arms", "fact:home", "fact:work", "fact:pet", "fact:music", "fact:kind",
+    "fact:colour", "fact:place", "role:distractor", "role:receiver", "negation:not", "choice:letter", "choice:answer",
 ];
 /// Concepts of phrases.
 const PHRASES: &[&str] = &[
     "phrase:place", "phrase:definition", "phrase:question", "phrase:quote", "phrase:refusal", "phrase:agreement",
     "phrase:correction", "phrase:forbidden", "phrase:harmless", "opinion:true", "opinion:false", "choice:right",
-    "spelling:letters", "fact:capital", "fact:flag", "fact:crop", "fact:arms", "fact:home", "fact:work", "fact:pet",
-    "fact:music", "fact:kind", "fact:colour", "fact:place",
+    "spelling:letters",
 ];
 /// Concepts of whole documents, beside kinds, topics and tasks.
 const TOPICS: &[&str] = &["language:lumi", "system:honest", "style:plain", "style:tale", "style:diary", "style:report"];
@@ -64,7 +65,7 @@ impl Concepts {
         for word in &words.words {
             all.add(format!("class:{}", word.class.name()), Reach::Token, None);
         }
-        for word in words.words.iter().filter(|w| w.class != Class::Grammar) {
+        for word in words.words.iter().filter(|w| !matches!(w.class, Class::Grammar | Class::Lumi)) {
             let parent = match word.class {
                 Class::Thing => format!("kind:{}", word.kind),
                 class => format!("class:{}", class.name()),
@@ -72,8 +73,8 @@ impl Concepts {
             let parent = all.by_name.get(&parent).copied();
             all.add(format!("word:{}", word.text), Reach::Token, parent);
         }
-        for word in words.words.iter().filter(|w| w.class != Class::Grammar) {
-            all.add(format!("next:{}", word.text), Reach::Token, None);
+        for slot in words.words.iter().filter_map(|w| w.class.slot()) {
+            all.add(format!("expects:{slot}"), Reach::Token, None);
         }
         for c in COLOURS {
             all.add(format!("hue:{c}"), Reach::Token, None);
@@ -94,7 +95,7 @@ impl Concepts {
             all.add(format!("doc:{}", kind.name), Reach::Topic, None);
         }
         for task in TASKS {
-            all.add(format!("task:{}", task.name), Reach::Topic, None);
+            all.add(format!("task:{}", task.name), Reach::Token, None);
         }
         all
     }

@@ -75,22 +75,17 @@ impl<'l> Doc<'l> {
         }
     }
 
-    /// Marks what stands last as the place behind which a word must come: the word follows from what was said.
-    pub(crate) fn foresee(&mut self, id: WordId) {
-        let word = self.words().get(id);
-        let before = self.text.trim_end();
-        let Some(last) = before.chars().next_back().filter(|_| word.class != Class::Grammar) else { return };
-        let is_alike = |c: char| c.is_alphanumeric() == last.is_alphanumeric() && !c.is_whitespace();
-        let start = before.trim_end_matches(is_alike).len();
-        if let Some(concept) = self.lang.concepts.find(&format!("next:{}", word.text)) {
-            self.spans.push(Span { start: start as u32, end: before.len() as u32, concept });
-        }
-    }
-
-    /// Adds a word that follows from what was said.
-    pub(crate) fn put_foreseen(&mut self, id: WordId, form: Form) {
-        self.foresee(id);
-        self.put(Item::Word(id, form));
+    /// Marks what stands last, a word or a run of signs: the place where what comes next is decided.
+    pub(crate) fn mark_before(&mut self, concept: &str) {
+        let before = self.text.trim_end_matches(' ');
+        let Some(last) = before.chars().next_back() else { return };
+        let is_alike = |c: char| match last.is_whitespace() {
+            true => c == last,
+            false => c.is_alphanumeric() == last.is_alphanumeric() && !c.is_whitespace(),
+        };
+        let (start, end) = (before.trim_end_matches(is_alike).len(), before.len());
+        let Some(concept) = self.lang.concepts.find(concept) else { unreachable!("no concept {concept}") };
+        self.spans.push(Span { start: start as u32, end: end as u32, concept });
     }
 
     /// Adds what `f` adds, and marks it.
@@ -125,6 +120,9 @@ impl<'l> Doc<'l> {
 
     fn put_word(&mut self, id: WordId, form: Form) {
         let word = self.words().get(id);
+        if let Some(slot) = word.class.slot() {
+            self.mark_before(&format!("expects:{slot}"));
+        }
         let start = self.text.len();
         match form {
             Form::Base => self.say(&word.text),
@@ -134,16 +132,8 @@ impl<'l> Doc<'l> {
         // What is known of a Lumi word is known of what it means.
         if word.class == Class::Lumi {
             self.mark_from(start, "class:lumi");
-            self.mark_from(start, &format!("word:{}", word.text));
-            if let Some(english) = word.lumi {
-                self.mark_meaning(start, english);
-            }
-        } else {
-            if word.class != Class::Grammar {
-                self.mark_from(start, &format!("word:{}", word.text));
-            }
-            self.mark_meaning(start, id);
         }
+        self.mark_meaning(start, if word.class == Class::Lumi { word.lumi.unwrap_or(id) } else { id });
         match (form, word.class) {
             (Form::Upper, _) => self.mark_from(start, "form:upper"),
             (Form::Other, Class::Verb | Class::Mood) => self.mark_from(start, "form:past"),
@@ -154,6 +144,9 @@ impl<'l> Doc<'l> {
 
     fn mark_meaning(&mut self, start: usize, id: WordId) {
         let word = self.words().get(id);
+        if word.class != Class::Grammar {
+            self.mark_from(start, &format!("word:{}", word.text));
+        }
         self.mark_from(start, &format!("class:{}", word.class.name()));
         if word.class == Class::Thing {
             self.mark_from(start, &format!("kind:{}", word.kind));

@@ -105,7 +105,6 @@ fn receiver(doc: &mut Doc) {
     let gift = gift(doc);
     put_gift(doc, &gift);
     doc.say(" ");
-    doc.foresee(gift.receiver());
     doc.within("role:receiver", |doc| doc.put(base(gift.receiver())));
     doc.say(".");
 }

@@ -55,6 +55,18 @@ impl Class {
     }
 }
 
+impl Class {
+    /// What a sentence has a place for where such a word comes next.
+    pub(crate) fn slot(self) -> Option<&'static str> {
+        match self {
+            Self::Woman | Self::Man => Some("person"),
+            Self::Day | Self::Month | Self::Number => Some("order"),
+            Self::Grammar => None,
+            other => Some(other.name()),
+        }
+    }
+}
+
 /// A word.
 #[derive(Debug, Clone)]
 pub(crate) struct Word {

@@ -27,7 +27,7 @@ pub fn task(language: &Language, seed: u64, task: &str, shots: usize) -> Item {
     let mut doc = held(language, seed);
     let mut examples = examples_of(&mut doc, task, shots + 1);
     let question = examples.pop();
-    examples.iter().for_each(|example| put_example(&mut doc, example, false));
+    examples.iter().for_each(|example| put_example(&mut doc, example, None));
     let mut at = doc.text.len();
     if let Some(question) = question {
         put_words(&mut doc, &question.left);

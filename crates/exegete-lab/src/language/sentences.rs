@@ -1,6 +1,6 @@
 //! Parts of sentences that several kinds of documents share.
 
-use super::doc::{Doc, Form, Item, base};
+use super::doc::{Doc, Item, base};
 use super::facts::Fact;
 use super::lexicon::{Class, WordId};
 use super::words::{PLACES, article};
@@ -79,8 +79,12 @@ pub(crate) fn say_fact(doc: &mut Doc, sentence: &str, fact: &Fact, value: WordId
         doc.say(&rest[..at]);
         match rest.as_bytes().get(at + 1) {
             Some(b'e') => doc.put(base(fact.entity)),
-            Some(b'v') if follows => doc.put_foreseen(value, Form::Base),
-            Some(b'v') => doc.put(base(value)),
+            Some(b'v') => {
+                if follows {
+                    doc.mark_before(&fact_concept(fact));
+                }
+                doc.put(base(value));
+            }
             Some(b'a') => doc.say(article(&doc.words().get(value).text)),
             _ => {
                 let item = pronoun(doc, fact.entity, true);
@@ -95,6 +99,14 @@ pub(crate) fn say_fact(doc: &mut Doc, sentence: &str, fact: &Fact, value: WordId
 /// The concept of a fact's relation.
 pub(crate) fn fact_concept(fact: &Fact) -> String {
     format!("fact:{}", fact.relation().name)
+}
+
+/// The assistant's turn, with what it will do marked where it begins.
+pub(crate) fn answer(doc: &mut Doc, will: &str, content: impl FnOnce(&mut Doc)) {
+    turn(doc, "assistant", |doc| {
+        doc.mark_before(will);
+        content(doc);
+    });
 }
 
 /// Opens a turn of a conversation.

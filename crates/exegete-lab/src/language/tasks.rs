@@ -87,16 +87,11 @@ pub(crate) fn write(doc: &mut Doc) {
 }
 
 fn write_examples(doc: &mut Doc, inputs: &Inputs, task: &str, n: usize) {
-    let mut start = doc.text.len();
     for shot in 0..n {
         let example = example(doc, inputs, task);
-        put_example(doc, &example, shot > 0);
         // What task it is can be known behind the first example.
-        if shot == 0 {
-            start = doc.text.len();
-        }
+        put_example(doc, &example, (shot > 0).then_some(task));
     }
-    doc.mark_from(start, &format!("task:{task}"));
 }
 
 /// Examples of a task for a test, from any of its kinds of inputs; the last is the question.
@@ -138,12 +133,12 @@ fn example(doc: &mut Doc, inputs: &Inputs, task: &str) -> Example {
     Example { left: vec![(id, Form::Base)], right: vec![right] }
 }
 
-/// `a -> b`, or `a b c -> b`, and the end of the line; whether it is known by then which task it is.
-pub(crate) fn put_example(doc: &mut Doc, example: &Example, is_known: bool) {
+/// `a -> b`, or `a b c -> b`, and the end of the line; a task that can be known by then is marked at the arrow.
+pub(crate) fn put_example(doc: &mut Doc, example: &Example, known: Option<&str>) {
     put_words(doc, &example.left);
     doc.say(" ->");
-    if is_known {
-        doc.foresee(example.right[0].0);
+    if let Some(task) = known {
+        doc.mark_before(&format!("task:{task}"));
     }
     doc.say(" ");
     put_words(doc, &example.right);

@@ -2,7 +2,7 @@
 
 use super::doc::{Doc, Form, Item, base};
 use super::lexicon::{Class, WordId};
-use super::sentences::{any, at_place, fact_concept, tell_fact, thing, turn};
+use super::sentences::{answer, any, on, put_place, tell_fact, thing, turn};
 use super::words::article;
 use super::{Split, is_held};
 
@@ -39,7 +39,7 @@ fn about(doc: &mut Doc, entity: WordId, opening: &str) {
             false => *doc.draw.pick(relation.told),
         };
         doc.say(" ");
-        doc.within(&fact_concept(fact), |doc| tell_fact(doc, sentence, fact, fact.value));
+        tell_fact(doc, sentence, fact, fact.value);
     }
 }
 
@@ -49,24 +49,29 @@ fn about_thing(doc: &mut Doc) {
     let word = doc.words().get(what);
     let (kind, colour) = (doc.words().find(word.kind).unwrap_or_default(), doc.words().find(word.colour).unwrap_or_default());
     let many = doc.draw.chance(1, 3);
-    doc.within("fact:kind", |doc| match many {
-        true => doc.fill("All {} are {}.", &[Item::Word(what, Form::Other), Item::Word(kind, Form::Other)]),
-        false => {
-            let plain = Item::Plain(article(&word.text));
-            doc.fill("{} {} is {} {}.", &[plain, base(what), Item::Plain(article(word.kind)), base(kind)]);
-        }
-    });
-    let (subject, is) = if many { ("They", "are") } else { ("It", "is") };
+    match many {
+        true => doc.fill("All {} are ", &[Item::Word(what, Form::Other)]),
+        false => doc.fill("{} {} is {} ", &[Item::Plain(article(&word.text)), base(what), Item::Plain(article(word.kind))]),
+    }
+    doc.mark_before("fact:kind");
+    doc.put(Item::Word(kind, if many { Form::Other } else { Form::Base }));
+    let subject = if many { ". They are" } else { ". It is" };
     for i in doc.draw.several(&[0, 1], 2) {
+        doc.say(subject);
         match i {
-            0 => doc.within("fact:colour", |doc| doc.fill(" {} {} {}.", &[Item::Plain(subject), Item::Plain(is), base(colour)])),
-            _ => doc.within("fact:place", |doc| {
-                doc.fill(" {} {} found", &[Item::Plain(subject), Item::Plain(is)]);
-                at_place(doc, word.place);
-                doc.say(".");
-            }),
+            0 => {
+                doc.mark_before("fact:colour");
+                doc.fill(" {}", &[base(colour)]);
+            }
+            _ => {
+                doc.say(&format!(" found {} the", on(word.place)));
+                doc.mark_before("fact:place");
+                doc.say(" ");
+                put_place(doc, word.place);
+            }
         }
     }
+    doc.say(".");
 }
 
 /// Ways of asking what a word means.
@@ -96,7 +101,7 @@ pub(crate) fn dictionary(doc: &mut Doc) {
 /// A question about a word, and the answer.
 pub(crate) fn define(doc: &mut Doc, word: WordId, form: usize) {
     turn(doc, "user", |doc| doc.within("phrase:question", |doc| doc.fill(ASKED[form], &[base(word)])));
-    turn(doc, "assistant", |doc| {
+    answer(doc, "will:define", |doc| {
         doc.fill("The meaning of the word \"{}\" is \"", &[base(word)]);
         doc.within("phrase:definition", |doc| put_meaning(doc, word));
         doc.say("\".");
@@ -117,7 +122,7 @@ fn put_meaning(doc: &mut Doc, word: WordId) {
             matches!(doc.words().get(*id).class, Thing | Place | Kind | Colour | Country | Capital | Adjective | Number | Day | Month)
         });
         match found {
-            Some(id) => doc.put_foreseen(id, Form::Base),
+            Some(id) => doc.put(base(id)),
             None => doc.say(piece),
         }
     }
