@@ -2,6 +2,7 @@
 mod bad_input;
 mod crash;
 mod generate;
+mod lab_bimt;
 mod model;
 
 use std::path::{Path, PathBuf};

@@ -1,1 +1,2 @@
 //! Integration tests of `exegete-lab`.
+mod bimt;
