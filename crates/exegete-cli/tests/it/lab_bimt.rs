@@ -32,7 +32,7 @@ fn the_study_writes_tables_and_figures() {
     }
     let tables =
         ["curves.csv", "formulas.csv", "greedy.csv", "ladder.csv", "runs.csv", "scaling.csv", "smoothness.csv"];
-    let figures = ["curve_sharing.svg", "greedy_sharing.svg", "ladder.svg", "smoothness_sharing.svg"];
+    let figures = ["curve_sharing.svg", "greedy_sharing.svg", "ladder_sharing.svg", "smoothness_sharing.svg"];
     let found = names(&out);
     for name in tables.iter().chain(&figures).chain(&["report.json"]) {
         assert!(found.iter().any(|f| f == name), "{found:?} lacks {name}");

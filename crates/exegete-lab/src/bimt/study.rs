@@ -72,6 +72,8 @@ pub struct LadderRow {
     pub q: Estimate,
     /// Its control: Q of the same edges, rewired at random with every neuron's number of edges kept.
     pub q_rewired: Estimate,
+    /// Q less its control, seed by seed: the part that numbers of edges do not explain.
+    pub q_excess: Estimate,
     /// Q less that of rung `none`, seed by seed.
     pub q_gain: Estimate,
     /// Mean distance bridged by the weights.
@@ -249,6 +251,7 @@ fn ladder_row(task: Formula, rung: Rung, all: &[Run]) -> LadderRow {
         rung,
         q: over(|run| run.q),
         q_rewired: over(|run| run.q_rewired),
+        q_excess: over(|run| run.q - run.q_rewired),
         q_gain: mean(&runs.iter().zip(none).map(|(run, none)| run.q - none.q).collect::<Vec<_>>()),
         mean_length: over(|run| run.mean_length),
         ensemble: mean(&runs.iter().filter_map(|run| run.ensemble).collect::<Vec<_>>()),

@@ -7,7 +7,7 @@ use exegete_figure::{Labels, LineFigure, NetworkFigure, Scale, ScatterFigure, Se
 use exegete_lab::bimt::formula::Formula;
 use exegete_lab::bimt::graph::EDGE_SHARE;
 use exegete_lab::bimt::train::Rung;
-use exegete_lab::bimt::{Report, Shown};
+use exegete_lab::bimt::{GreedyRow, LadderRow, Report, Shown};
 
 use super::tables::put;
 
@@ -23,7 +23,9 @@ pub(super) fn write(dir: &Path, report: &Report) -> Result<Vec<String>> {
     }
     let formulas = report.settings.formulas();
     if !report.ladder.is_empty() {
-        files.push(("ladder.svg".into(), ladder(report, &formulas)?));
+        for &task in &formulas {
+            files.push((format!("ladder_{}.svg", task.name()), ladder(report, task)?));
+        }
     }
     for row in report.greedy.iter().filter(|row| row.method == "greedy") {
         let labels = Labels {
@@ -36,7 +38,7 @@ pub(super) fn write(dir: &Path, report: &Report) -> Result<Vec<String>> {
     }
     for row in &report.smoothness {
         let is_pooled = formulas.iter().all(|f| f.name() != row.task);
-        let scale = if is_pooled { Scale::Linear } else { Scale::Log10 };
+        let y_scale = if is_pooled { Scale::Linear } else { Scale::Log10 };
         let of = if is_pooled { ", ranks within formulas" } else { "" };
         let figure = ScatterFigure {
             labels: Labels {
@@ -45,8 +47,8 @@ pub(super) fn write(dir: &Path, report: &Report) -> Result<Vec<String>> {
                 y: "test MSE at the last width".into(),
             },
             points: row.points.clone(),
-            x_scale: scale,
-            y_scale: scale,
+            x_scale: Scale::Linear,
+            y_scale,
             size: Size::default(),
         };
         files.push((format!("smoothness_{}.svg", row.task), scatter(&figure)?));
@@ -90,32 +92,30 @@ fn curve(shown: &Shown) -> Result<String> {
     })?)
 }
 
-fn ladder(report: &Report, formulas: &[Formula]) -> Result<String> {
-    let of = |task: Formula, f: fn(&exegete_lab::bimt::LadderRow) -> f64| {
-        report.ladder.iter().filter(|row| row.task == task).map(f).collect::<Vec<f64>>()
-    };
-    let mut series: Vec<Series> =
-        formulas.iter().map(|&task| Series { name: task.name().into(), y: of(task, |row| row.q.value) }).collect();
-    series.extend(
-        formulas
-            .iter()
-            .map(|&task| Series { name: format!("{}, rewired", task.name()), y: of(task, |row| row.q_rewired.value) }),
-    );
-    let names: Vec<String> = Rung::ALL.iter().enumerate().map(|(i, rung)| format!("{i} {}", rung.name())).collect();
+/// The whole method stands on the left, so that the curves fall away from the legend.
+fn ladder(report: &Report, task: Formula) -> Result<String> {
+    let rows: Vec<&LadderRow> = report.ladder.iter().filter(|row| row.task == task).rev().collect();
+    let series =
+        |name: &str, f: fn(&LadderRow) -> f64| Series { name: name.into(), y: rows.iter().map(|row| f(row)).collect() };
+    let names: Vec<String> = rows.iter().enumerate().map(|(i, row)| format!("{i}: {}", row.rung.name())).collect();
     Ok(line(&LineFigure {
         labels: Labels {
-            title: format!("Newman's Q on the ladder, mean of {} seeds", report.settings.seeds),
-            x: names.join(" · "),
-            y: "Q".into(),
+            title: format!("The ladder: {}, mean of {} seeds", task.name(), report.settings.seeds),
+            x: names.join(", "),
+            y: "Q, length".into(),
         },
-        x: (0..Rung::ALL.len()).map(|i| i as f64).collect(),
-        series,
-        size: Size { width: 640, height: 340 },
+        x: (0..rows.len()).map(|i| i as f64).collect(),
+        series: vec![
+            series("Q", |row| row.q.value),
+            series("Q of rewired edges", |row| row.q_rewired.value),
+            series("mean length", |row| row.mean_length.value),
+        ],
+        size: Size { width: 640, height: 320 },
         ..LineFigure::default()
     })?)
 }
 
-fn greedy(labels: Labels, rows: Vec<&exegete_lab::bimt::GreedyRow>) -> Result<String> {
+fn greedy(labels: Labels, rows: Vec<&GreedyRow>) -> Result<String> {
     let longest = rows.iter().map(|row| row.trials.len()).max().unwrap_or(0);
     let series = rows.iter().map(|row| {
         let error = |i: usize| row.trials.get(i).map_or(f64::NAN, |trial| trial.valid_mse.log10());

@@ -50,18 +50,16 @@ pub(super) fn text(report: &Report) -> Vec<String> {
         }
     }
     if !report.ladder.is_empty() {
-        lines.extend([
-            "".into(),
-            "Ladder: Newman's Q, its gain over none, Q of rewired edges, mean length, ensemble index".into(),
-        ]);
+        let title = "Ladder: Newman's Q, its gain over none, its excess over rewired edges, mean length of the wiring, \
+                     ensemble index E, test MSE";
+        lines.extend(["".into(), title.into()]);
         for row in &report.ladder {
-            let gain = if row.rung == Rung::None { String::new() } else { range(row.q_gain) };
-            let (task, rung, rewired) = (row.task.name(), row.rung.name(), row.q_rewired.value);
-            let (q, length, ensemble, mse) =
-                (range(row.q), row.mean_length.value, range(row.ensemble), small(row.test_mse));
+            let gain = if row.rung == Rung::None { String::new() } else { format!("gain {}", range(row.q_gain)) };
+            let (task, rung, length, mse) =
+                (row.task.name(), row.rung.name(), row.mean_length.value, small(row.test_mse));
+            let (q, excess, ensemble) = (range(row.q), range(row.q_excess), range(row.ensemble));
             lines.push(format!(
-                "{task:<17}{rung:<14} Q {q:<21} gain {gain:<23} rewired {rewired:.2}  length {length:.3}  E {ensemble:<21} \
-                 MSE {mse}"
+                "{task:<17}{rung:<14} Q {q:<21} {gain:<26} excess {excess:<22} length {length:.3}  E {ensemble:<21} {mse}"
             ));
         }
         lines.push(format!("n = {} seeds a row; [95 % intervals]", settings.seeds));
@@ -135,10 +133,10 @@ fn formulas(report: &Report) -> Vec<String> {
 }
 
 fn ladder(report: &Report) -> Vec<String> {
-    let names = ["q", "q_rewired", "q_gain", "mean_length", "ensemble", "test_mse"].map(head);
+    let names = ["q", "q_rewired", "q_excess", "q_gain", "mean_length", "ensemble", "test_mse"].map(head);
     let mut rows = vec![format!("task,rung,{}", names.join(","))];
     rows.extend(report.ladder.iter().map(|r| {
-        let values = [r.q, r.q_rewired, r.q_gain, r.mean_length, r.ensemble, r.test_mse].map(cells);
+        let values = [r.q, r.q_rewired, r.q_excess, r.q_gain, r.mean_length, r.ensemble, r.test_mse].map(cells);
         format!("{},{},{}", r.task.name(), r.rung.name(), values.join(","))
     }));
     rows
