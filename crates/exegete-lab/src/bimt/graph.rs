@@ -66,7 +66,7 @@ impl Graph {
             let mut is_there: HashSet<(usize, usize)> = of_layer.iter().map(|e| (e.0, e.1)).collect();
             let n = of_layer.len();
             for _ in 0..10 * n {
-                let mut pick = || (u64::from(twister.bits()) * n as u64 >> 32) as usize;
+                let mut pick = || ((u64::from(twister.bits()) * n as u64) >> 32) as usize;
                 let (i, j) = (pick(), pick());
                 let ((a, b), (c, d)) = ((of_layer[i].0, of_layer[i].1), (of_layer[j].0, of_layer[j].1));
                 if is_there.contains(&(a, d)) || is_there.contains(&(c, b)) {
