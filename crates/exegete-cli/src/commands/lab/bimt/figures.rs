@@ -110,7 +110,7 @@ fn ladder(report: &Report, task: Formula) -> Result<String> {
             series("Q of rewired edges", |row| row.q_rewired.value),
             series("mean length", |row| row.mean_length.value),
         ],
-        size: Size { width: 640, height: 320 },
+        size: Size { width: 860, height: 400 },
         ..LineFigure::default()
     })?)
 }
