@@ -1,4 +1,4 @@
-//! Line, scatter, histogram and heat map as SVG, one look for pages, reports and docs.
+//! Line, scatter, histogram, heat map and network as SVG, one look for pages, reports and docs.
 //!
 //! A figure is plain data in, SVG text out: transparent, scaling with its container, readable on light and dark
 //! grounds, with every label escaped. Points that are no numbers are gaps; a figure without points says so.
@@ -9,6 +9,7 @@ mod canvas;
 mod heat;
 mod histogram;
 mod line;
+mod network;
 mod scatter;
 pub mod theme;
 
@@ -16,6 +17,7 @@ pub use axis::Scale;
 pub use heat::{HeatFigure, heat_map};
 pub use histogram::{HistogramFigure, histogram};
 pub use line::{LineFigure, Marker, Series, line};
+pub use network::{NetworkFigure, network};
 pub use scatter::{ScatterFigure, scatter};
 
 use thiserror::Error;

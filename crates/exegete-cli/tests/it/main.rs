@@ -2,6 +2,7 @@
 mod bad_input;
 mod crash;
 mod generate;
+mod lab_bimt;
 mod lab_organism;
 mod lab_superposition;
 mod model;

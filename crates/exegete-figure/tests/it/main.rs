@@ -1,8 +1,8 @@
 //! Figures from outside: well-formed, escaped, finite, whatever the data.
 
 use exegete_figure::{
-    FigureError, HeatFigure, HistogramFigure, Labels, LineFigure, Marker, Scale, ScatterFigure, Series, Size, heat_map,
-    histogram, line, scatter,
+    FigureError, HeatFigure, HistogramFigure, Labels, LineFigure, Marker, NetworkFigure, Scale, ScatterFigure, Series,
+    Size, heat_map, histogram, line, network, scatter,
 };
 use proptest::prelude::*;
 
@@ -91,6 +91,28 @@ fn a_histogram_of_geometric_levels_has_even_bars() {
         .collect();
     assert_eq!(widths.len(), 7, "an empty bin has no bar");
     assert!(widths.iter().all(|w| (w - widths[0]).abs() <= 1.0), "{widths:?}");
+}
+
+#[test]
+fn a_network_shows_the_connections_above_its_threshold() {
+    let mut figure = NetworkFigure {
+        labels: labels("Net <1>"),
+        layers: vec![2, 2],
+        weights: vec![vec![1.0, -0.5, 0.005, f32::NAN]],
+        inputs: vec!["x1".into(), "x2".into()],
+        outputs: vec!["y1".into(), "y2".into()],
+        threshold: 0.01,
+        size: Size::default(),
+    };
+    let svg = network(&figure).unwrap();
+    let text = check(&svg);
+    for part in ["Net <1>", "x1", "x2", "y1", "y2"] {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+    assert_eq!(svg.matches("<polyline").count(), 2, "{svg}");
+    figure.weights[0].pop();
+    assert_eq!(network(&figure), Err(FigureError::Length { what: "a layer of weights".into(), found: 3, expected: 4 }));
+    assert!(check(&network(&NetworkFigure::default()).unwrap()).contains("no data"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Integration tests of `exegete-lab`.
 
+mod bimt;
 mod language;
 mod organism;
 mod superposition;

@@ -1,10 +1,51 @@
 //! `exegete lab bimt`.
 
-use anyhow::{Result, bail};
+mod figures;
+mod tables;
 
+use anyhow::{Result, bail};
+use exegete_harvest::HarvestError;
+use exegete_lab::LabError;
+use exegete_lab::bimt::{self, Report, Settings};
+
+use super::out_dir;
 use crate::args::{Common, Lab};
+use crate::interrupt;
 use crate::printer::Printer;
 
-pub(crate) fn run(_settings: &Lab<exegete_lab::bimt::Settings>, _common: &Common, _printer: &Printer) -> Result<()> {
-    bail!("not there yet")
+pub(crate) fn run(lab: &Lab<Settings>, common: &Common, printer: &Printer) -> Result<()> {
+    if common.device != "cpu" {
+        bail!("--device {}: these networks are too small for anything but the cpu", common.device);
+    }
+    lab.settings.check(common.seed)?;
+    interrupt::listen();
+    let mut found = None;
+    out_dir::write(&lab.out, |dir| {
+        let report = bimt::run(&lab.settings, common.seed, printer).map_err(told)?;
+        let mut files = tables::write(dir, &report)?;
+        files.extend(figures::write(dir, &report)?);
+        found = Some((report, files));
+        Ok(())
+    })?;
+    let Some((report, files)) = found else { return Ok(()) };
+    tell(&report, &files, lab, printer)
+}
+
+fn told(error: LabError) -> anyhow::Error {
+    match error {
+        LabError::Interrupted => HarvestError::Interrupted.into(),
+        other => other.into(),
+    }
+}
+
+fn tell(report: &Report, files: &[String], lab: &Lab<Settings>, printer: &Printer) -> Result<()> {
+    for line in tables::text(report) {
+        printer.line(line);
+    }
+    printer.line(format!("{} files in {}", files.len(), lab.out.display()));
+    let mut value = serde_json::to_value(report)?;
+    value["out"] = lab.out.display().to_string().into();
+    value["files"] = files.into();
+    printer.json(&value);
+    Ok(())
 }
