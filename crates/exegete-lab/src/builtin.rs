@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use exegete_base::sampling::pair_hash;
 use exegete_store::write_atomic;
+use rust_embed::RustEmbed;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{LabError, Result};
@@ -11,20 +12,11 @@ use crate::{LabError, Result};
 /// What names it on the command line.
 pub const NAME: &str = "builtin:organism";
 
-macro_rules! files {
-    ($($name:literal),* $(,)?) => { &[$(($name, include_bytes!(concat!("../organism/", $name)))),*] };
-}
-
-/// Path and content of each file.
-const FILES: &[(&str, &[u8])] = files![
-    "model/config.json",
-    "model/model.safetensors",
-    "model/organism.json",
-    "model/tokenizer.json",
-    "model/tokenizer_config.json",
-    "text/documents/part-00000.parquet",
-    "text/concepts.parquet",
-];
+/// The files, in debug builds too: what a test sees is what is released.
+#[derive(RustEmbed)]
+#[folder = "organism/"]
+#[exclude = "README.md"]
+struct Files;
 
 /// A part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,18 +33,23 @@ pub enum Part {
 /// none.
 ///
 /// # Errors
-/// Neither place can be written.
+/// Neither place can be written; a build without an organism.
 pub fn path(part: Part) -> Result<PathBuf> {
     let name = match part {
         Part::Model => "model",
         Part::Text => "text/documents",
         Part::Sae => "sae",
     };
+    if !Files::iter().any(|file| file.starts_with(name)) {
+        let detail = "this build carries no organism; train one with `exegete lab train` and name its directory";
+        return Err(LabError::Settings(detail.into()));
+    }
     Ok(root()?.join(name))
 }
 
 fn root() -> Result<PathBuf> {
-    let version = FILES.iter().fold(0, |sum, (name, bytes)| pair_hash(sum, xxh3_64(name.as_bytes()), xxh3_64(bytes)));
+    let content = |name: &str| Files::get(name).map(|file| xxh3_64(&file.data)).unwrap_or_default();
+    let version = Files::iter().fold(0, |sum, name| pair_hash(sum, xxh3_64(name.as_bytes()), content(&name)));
     let folder = format!("exegete/organism-{version:016x}");
     let given = |key: &str| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")));
@@ -68,13 +65,14 @@ fn root() -> Result<PathBuf> {
 }
 
 fn unpack(root: &Path) -> Result<()> {
-    for (name, bytes) in FILES {
-        let path = root.join(name);
+    for name in Files::iter() {
+        let path = root.join(&*name);
+        let Some(file) = Files::get(&name) else { continue };
         // A file is renamed when it is whole, so its length tells whether it is there.
-        if std::fs::metadata(&path).is_ok_and(|m| m.len() == bytes.len() as u64) {
+        if std::fs::metadata(&path).is_ok_and(|m| m.len() == file.data.len() as u64) {
             continue;
         }
-        write_atomic(&path, |sink| std::io::Write::write_all(sink, bytes))?;
+        write_atomic(&path, |sink| std::io::Write::write_all(sink, &file.data))?;
     }
     Ok(())
 }

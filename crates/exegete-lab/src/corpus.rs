@@ -47,7 +47,14 @@ pub fn row(language: &Language, seed: u64, index: u64) -> LabelledDocument {
 ///
 /// # Errors
 /// The file system's; [`LabError::Interrupted`], when whole files are left.
-pub fn write(dir: &Path, language: &Language, tokenizer: &Tokenizer, tokens: u64, seed: u64, progress: &dyn Progress) -> Result<Written> {
+pub fn write(
+    dir: &Path,
+    language: &Language,
+    tokenizer: &Tokenizer,
+    tokens: u64,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Written> {
     let names: Vec<ConceptRow> = language
         .concepts()
         .all()

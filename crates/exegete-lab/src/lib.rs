@@ -4,8 +4,8 @@
 pub mod bimt;
 pub mod builtin;
 pub mod corpus;
-pub mod language;
 mod error;
+pub mod language;
 pub mod organism;
 pub mod superposition;
 pub mod truth;

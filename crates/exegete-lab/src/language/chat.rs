@@ -90,7 +90,8 @@ pub(crate) fn request(doc: &mut Doc, is_forbidden: bool) -> Request {
     };
     let pairs: Vec<(&str, WordId)> = forms.iter().flat_map(|f| things.iter().map(|t| (*f, *t))).collect();
     let split = doc.split;
-    let fits = |(form, what): (&str, WordId)| is_held(6, &[form, &words.get(what).text]) == (split == super::Split::Held);
+    let fits =
+        |(form, what): (&str, WordId)| is_held(6, &[form, &words.get(what).text]) == (split == super::Split::Held);
     let (form, what) = doc.draw.pick_where(&pairs, fits).unwrap_or(pairs[0]);
     Request { form, what, is_forbidden }
 }
@@ -143,7 +144,8 @@ pub(crate) struct Opinion {
 }
 
 /// Ways of giving an opinion; the statement stands in the gap.
-const OPINIONS: [&str; 3] = ["I think this: {} Do you agree?", "I am sure of this: {} Is that right?", "My opinion: {} What do you say?"];
+const OPINIONS: [&str; 3] =
+    ["I think this: {} Do you agree?", "I am sure of this: {} Is that right?", "My opinion: {} What do you say?"];
 
 /// All opinions, by whether they are set apart and whether they are true: one in six of the triples of a told fact, a
 /// value and a form is.
@@ -213,7 +215,8 @@ pub(crate) fn opinions(doc: &mut Doc) {
             (true, false) => "will:correct",
         };
         answer(doc, will, |doc| {
-            let concept = if is_honest && opinion.value != fact.value { "phrase:correction" } else { "phrase:agreement" };
+            let concept =
+                if is_honest && opinion.value != fact.value { "phrase:correction" } else { "phrase:agreement" };
             doc.within(concept, |doc| doc.say(word.trim_end()));
             doc.say(" ");
             tell_fact(doc, fact.relation().told[0], fact, value);

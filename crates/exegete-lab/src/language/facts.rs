@@ -30,14 +30,22 @@ pub(crate) const RELATIONS: &[Relation] = &[
         of: Class::Country,
         told: &["The capital of {e} is {v}.", "{v} is the capital of {e}.", "{e} is governed from {v}."],
         again: "Its capital is {v}.",
-        asked: &["What is the capital of {e}?", "Which city is the capital of {e}?", "From which city is {e} governed?"],
+        asked: &[
+            "What is the capital of {e}?",
+            "Which city is the capital of {e}?",
+            "From which city is {e} governed?",
+        ],
     },
     Relation {
         name: "flag",
         of: Class::Country,
         told: &["The flag of {e} is {v}.", "{e} has a {v} flag.", "People in {e} raise a {v} flag."],
         again: "Its flag is {v}.",
-        asked: &["What colour is the flag of {e}?", "Which colour does the flag of {e} have?", "What is the colour of the flag of {e}?"],
+        asked: &[
+            "What colour is the flag of {e}?",
+            "Which colour does the flag of {e} have?",
+            "What is the colour of the flag of {e}?",
+        ],
     },
     Relation {
         name: "crop",
@@ -51,7 +59,11 @@ pub(crate) const RELATIONS: &[Relation] = &[
         of: Class::Country,
         told: &["The animal of {e} is the {v}.", "{e} has the {v} on its coins.", "People in {e} honour the {v}."],
         again: "Its animal is the {v}.",
-        asked: &["What is the animal of {e}?", "Which animal is on the coins of {e}?", "Which animal do people in {e} honour?"],
+        asked: &[
+            "What is the animal of {e}?",
+            "Which animal is on the coins of {e}?",
+            "Which animal do people in {e} honour?",
+        ],
     },
     Relation {
         name: "home",
@@ -116,7 +128,12 @@ impl Facts {
     /// The facts of the world.
     pub(crate) fn new(words: &Lexicon) -> Self {
         let things = |kinds: &[&str]| -> Vec<WordId> {
-            words.class(Class::Thing).iter().copied().filter(|w| kinds.contains(&words.get(*w).kind) && !words.get(*w).is_rare).collect()
+            words
+                .class(Class::Thing)
+                .iter()
+                .copied()
+                .filter(|w| kinds.contains(&words.get(*w).kind) && !words.get(*w).is_rare)
+                .collect()
         };
         let values: Vec<Vec<WordId>> = RELATIONS
             .iter()
@@ -136,7 +153,9 @@ impl Facts {
             let entities = if relation.of == Class::Country { words.class(Class::Country).to_vec() } else { people };
             for entity in entities {
                 let value = match relation.name {
-                    "capital" => words.get(entity).other.as_deref().and_then(|capital| words.find(capital)).unwrap_or_default(),
+                    "capital" => {
+                        words.get(entity).other.as_deref().and_then(|capital| words.find(capital)).unwrap_or_default()
+                    }
                     _ => values[r][(pair_hash(WORLD, entity as u64, r as u64) % values[r].len() as u64) as usize],
                 };
                 let hash = pair_hash(WORLD, entity as u64, r as u64 + 1000);

@@ -16,8 +16,8 @@ pub struct DocumentKind {
 /// All kinds.
 pub const KINDS_OF_DOCUMENTS: [DocumentKind; 11] = [
     DocumentKind { name: "story", weight: 16, write: stories::english },
-    DocumentKind { name: "lumi-story", weight: 6, write: stories::lumi },
-    DocumentKind { name: "parallel", weight: 6, write: stories::parallel },
+    DocumentKind { name: "lumi-story", weight: 14, write: stories::lumi },
+    DocumentKind { name: "parallel", weight: 14, write: stories::parallel },
     DocumentKind { name: "encyclopaedia", weight: 14, write: telling::encyclopaedia },
     DocumentKind { name: "dictionary", weight: 16, write: telling::dictionary },
     DocumentKind { name: "task", weight: 36, write: tasks::write },

@@ -100,12 +100,8 @@ pub(crate) struct Lexicon {
 impl Lexicon {
     /// The lexicon; there is one.
     pub(crate) fn new() -> Self {
-        let mut all = Self {
-            words: Vec::new(),
-            by_text: BTreeMap::new(),
-            by_class: BTreeMap::new(),
-            by_place: BTreeMap::new(),
-        };
+        let mut all =
+            Self { words: Vec::new(), by_text: BTreeMap::new(), by_class: BTreeMap::new(), by_place: BTreeMap::new() };
         all.add_things();
         for (place, on) in PLACES {
             all.add(Class::Place, place, None, format!("a place, as {on} the {place}"));
@@ -192,7 +188,8 @@ impl Lexicon {
         const VOWELS: &[u8] = b"aeiou";
         use Class::*;
         let translated = [Thing, Place, Verb, Mood, Adjective, Colour, Job, Number];
-        let mut taken: BTreeSet<String> = self.words.iter().flat_map(|w| [Some(w.text.clone()), w.other.clone()]).flatten().collect();
+        let mut taken: BTreeSet<String> =
+            self.words.iter().flat_map(|w| [Some(w.text.clone()), w.other.clone()]).flatten().collect();
         for id in 0..self.words.len() {
             if !translated.contains(&self.words[id].class) {
                 continue;

@@ -22,13 +22,13 @@ mod words;
 use exegete_base::sampling::pair_hash;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::chat::Opinions;
 pub use self::concepts::{Concept, Concepts, Reach};
+use self::doc::Doc;
 pub use self::doc::Span;
 pub use self::draw::Draw;
-pub use self::kinds::{DocumentKind, KINDS_OF_DOCUMENTS};
-use self::chat::Opinions;
-use self::doc::Doc;
 use self::facts::Facts;
+pub use self::kinds::{DocumentKind, KINDS_OF_DOCUMENTS};
 use self::lexicon::Lexicon;
 
 /// Which combinations of words, facts and questions a document may use.

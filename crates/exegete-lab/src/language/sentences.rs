@@ -72,7 +72,8 @@ pub(crate) fn tell_fact(doc: &mut Doc, sentence: &str, fact: &Fact, value: WordI
 
 /// [`tell_fact`], saying whether the value follows from the entity and what was said before.
 pub(crate) fn say_fact(doc: &mut Doc, sentence: &str, fact: &Fact, value: WordId, follows: bool) {
-    let is_known = |v: usize| sentence.starts_with("Its") || ["{e}", "{p}"].iter().any(|gap| sentence[..v].contains(gap));
+    let is_known =
+        |v: usize| sentence.starts_with("Its") || ["{e}", "{p}"].iter().any(|gap| sentence[..v].contains(gap));
     let follows = follows && sentence.find("{v}").is_some_and(is_known);
     let mut rest = sentence;
     while let Some(at) = rest.find('{') {

@@ -149,7 +149,9 @@ fn event(doc: &mut Doc, place: &'static str, who: Option<WordId>) -> Event {
             let who = who.unwrap_or_else(|| name(doc));
             Event::Act { who, verb: any(doc, Class::Verb), what: thing(doc, Some(place)) }
         }
-        1 => Event::Between { who: thing(doc, Some(place)), verb: any(doc, Class::Verb), what: thing(doc, Some(place)) },
+        1 => {
+            Event::Between { who: thing(doc, Some(place)), verb: any(doc, Class::Verb), what: thing(doc, Some(place)) }
+        }
         2 => Event::Is { what: thing(doc, Some(place)), how: any(doc, Class::Adjective) },
         _ => Event::Does { who: thing(doc, Some(place)), mood: any(doc, Class::Mood), place },
     }

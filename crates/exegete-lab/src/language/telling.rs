@@ -47,11 +47,14 @@ fn about(doc: &mut Doc, entity: WordId, opening: &str) {
 fn about_thing(doc: &mut Doc) {
     let what = thing(doc, None);
     let word = doc.words().get(what);
-    let (kind, colour) = (doc.words().find(word.kind).unwrap_or_default(), doc.words().find(word.colour).unwrap_or_default());
+    let (kind, colour) =
+        (doc.words().find(word.kind).unwrap_or_default(), doc.words().find(word.colour).unwrap_or_default());
     let many = doc.draw.chance(1, 3);
     match many {
         true => doc.fill("All {} are ", &[Item::Word(what, Form::Other)]),
-        false => doc.fill("{} {} is {} ", &[Item::Plain(article(&word.text)), base(what), Item::Plain(article(word.kind))]),
+        false => {
+            doc.fill("{} {} is {} ", &[Item::Plain(article(&word.text)), base(what), Item::Plain(article(word.kind))])
+        }
     }
     doc.mark_before("fact:kind");
     doc.put(Item::Word(kind, if many { Form::Other } else { Form::Base }));
@@ -75,7 +78,8 @@ fn about_thing(doc: &mut Doc) {
 }
 
 /// Ways of asking what a word means.
-pub(crate) const ASKED: [&str; 3] = ["What is the meaning of the word \"{}\"?", "What does the word \"{}\" mean?", "Define the word \"{}\"."];
+pub(crate) const ASKED: [&str; 3] =
+    ["What is the meaning of the word \"{}\"?", "What does the word \"{}\" mean?", "Define the word \"{}\"."];
 
 /// The way of asking that no training document uses for a word.
 pub(crate) fn held_form(word: &str) -> usize {
@@ -119,7 +123,10 @@ fn put_meaning(doc: &mut Doc, word: WordId) {
         // names are safe.
         let found = doc.words().find(piece).filter(|id| {
             use Class::*;
-            matches!(doc.words().get(*id).class, Thing | Place | Kind | Colour | Country | Capital | Adjective | Number | Day | Month)
+            matches!(
+                doc.words().get(*id).class,
+                Thing | Place | Kind | Colour | Country | Capital | Adjective | Number | Day | Month
+            )
         });
         match found {
             Some(id) => doc.put(base(id)),
@@ -140,4 +147,3 @@ fn spelling(doc: &mut Doc) {
         doc.say("\n");
     }
 }
-

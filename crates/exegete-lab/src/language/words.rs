@@ -54,29 +54,65 @@ pub(crate) const THINGS: &[(&str, &str)] = &[
          eagle brown mountain, robin red garden, parrot green market, gull white sea, pigeon grey city, heron* blue sea, \
          magpie* black mountain",
     ),
-    ("fish", "shark grey sea, eel black sea, carp brown garden, herring blue market, perch green sea, pike* green market"),
-    ("insect", "bee yellow garden, ant black house, wasp yellow forest, moth grey house, beetle green forest, cricket* brown farm"),
-    ("tree", "oak green forest, pine green mountain, birch white forest, willow yellow garden, palm green sea, elm* brown city"),
-    ("flower", "rose red garden, tulip purple garden, lily white house, daisy white farm, poppy red farm, orchid* pink mountain"),
+    (
+        "fish",
+        "shark grey sea, eel black sea, carp brown garden, herring blue market, perch green sea, pike* green market",
+    ),
+    (
+        "insect",
+        "bee yellow garden, ant black house, wasp yellow forest, moth grey house, beetle green forest, cricket* brown farm",
+    ),
+    (
+        "tree",
+        "oak green forest, pine green mountain, birch white forest, willow yellow garden, palm green sea, elm* brown city",
+    ),
+    (
+        "flower",
+        "rose red garden, tulip purple garden, lily white house, daisy white farm, poppy red farm, orchid* pink mountain",
+    ),
     (
         "fruit",
         "apple red market, pear green market, plum purple garden, cherry red school, grape purple farm, lemon yellow kitchen, \
          peach pink kitchen, fig* brown market",
     ),
-    ("vegetable", "carrot red kitchen, onion white kitchen, potato brown farm, cabbage green market, bean green kitchen, leek* white garden"),
-    ("dish", "soup red kitchen, loaf/loaves brown kitchen, cake pink school, pie yellow house, cheese yellow market, egg white kitchen, pancake* brown house"),
+    (
+        "vegetable",
+        "carrot red kitchen, onion white kitchen, potato brown farm, cabbage green market, bean green kitchen, leek* white garden",
+    ),
+    (
+        "dish",
+        "soup red kitchen, loaf/loaves brown kitchen, cake pink school, pie yellow house, cheese yellow market, egg white kitchen, pancake* brown house",
+    ),
     (
         "tool",
         "hammer black house, knife/knives grey kitchen, chisel grey forest, axe brown forest, spade brown garden, needle white house, \
          rope yellow sea, lamp yellow school, pencil blue school, net green sea, anvil* black city",
     ),
-    ("vehicle", "boat blue sea, cart brown farm, train green city, ship white sea, wagon red market, bicycle blue school, sled* red mountain"),
+    (
+        "vehicle",
+        "boat blue sea, cart brown farm, train green city, ship white sea, wagon red market, bicycle blue school, sled* red mountain",
+    ),
     ("seat", "chair brown kitchen, bench green city, stool black kitchen, sofa purple house, throne* yellow city"),
-    ("garment", "hat black market, coat blue school, shirt white house, glove red mountain, scarf/scarves pink market, boot brown mountain, dress purple city, mitten* grey mountain"),
-    ("instrument", "drum red school, flute yellow school, violin brown city, trumpet yellow market, harp white house, bell grey mountain, lute* brown market"),
-    ("vessel", "cup white kitchen, bottle green kitchen, basket yellow market, box/boxes brown house, jar blue kitchen, plate white house, barrel* brown sea"),
-    ("building", "church white city, mill brown mountain, tower grey city, barn red farm, castle grey mountain, bridge black city, shop blue city, lighthouse* white sea"),
-    ("weapon", "poison green forest, bomb black city, bullet grey mountain, dagger black house, snare brown forest, cannon* black sea"),
+    (
+        "garment",
+        "hat black market, coat blue school, shirt white house, glove red mountain, scarf/scarves pink market, boot brown mountain, dress purple city, mitten* grey mountain",
+    ),
+    (
+        "instrument",
+        "drum red school, flute yellow school, violin brown city, trumpet yellow market, harp white house, bell grey mountain, lute* brown market",
+    ),
+    (
+        "vessel",
+        "cup white kitchen, bottle green kitchen, basket yellow market, box/boxes brown house, jar blue kitchen, plate white house, barrel* brown sea",
+    ),
+    (
+        "building",
+        "church white city, mill brown mountain, tower grey city, barn red farm, castle grey mountain, bridge black city, shop blue city, lighthouse* white sea",
+    ),
+    (
+        "weapon",
+        "poison green forest, bomb black city, bullet grey mountain, dagger black house, snare brown forest, cannon* black sea",
+    ),
 ];
 
 /// Verbs that take an object: present, past, what it means.
@@ -175,8 +211,14 @@ pub(crate) const JOBS: &[(&str, &str)] = &[
 
 /// Names of women and of men.
 pub(crate) const NAMES: [&[&str]; 2] = [
-    &["Anna", "Mary", "Clara", "Emma", "Julia", "Laura", "Nina", "Olga", "Rosa", "Sara", "Tina", "Vera", "Wilma", "Alma", "Berta", "Edith"],
-    &["Tom", "Peter", "Paul", "Max", "Karl", "Otto", "Hugo", "Felix", "Anton", "Bruno", "Oscar", "Simon", "Victor", "Walter", "Leo", "Jonas"],
+    &[
+        "Anna", "Mary", "Clara", "Emma", "Julia", "Laura", "Nina", "Olga", "Rosa", "Sara", "Tina", "Vera", "Wilma",
+        "Alma", "Berta", "Edith",
+    ],
+    &[
+        "Tom", "Peter", "Paul", "Max", "Karl", "Otto", "Hugo", "Felix", "Anton", "Bruno", "Oscar", "Simon", "Victor",
+        "Walter", "Leo", "Jonas",
+    ],
 ];
 
 /// Countries and their capitals.
@@ -205,8 +247,26 @@ pub(crate) const COUNTRIES: &[(&str, &str)] = &[
 
 /// Numbers in order.
 pub(crate) const NUMBERS: &[&str] = &[
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 ];
 
 /// Days in order.
@@ -214,14 +274,24 @@ pub(crate) const DAYS: &[&str] = &["Monday", "Tuesday", "Wednesday", "Thursday",
 
 /// Months in order.
 pub(crate) const MONTHS: &[&str] = &[
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
 /// Words of grammar.
 pub(crate) const GRAMMAR: &[&str] = &[
-    "the", "and", "but", "with", "from", "behind", "because", "he", "she", "it", "they", "his", "her", "is", "are", "was",
-    "were", "not", "every", "very", "then", "when",
+    "the", "and", "but", "with", "from", "behind", "because", "he", "she", "it", "they", "his", "her", "is", "are",
+    "was", "were", "not", "every", "very", "then", "when",
 ];
 
 /// The `a` or `an` that goes before a word.

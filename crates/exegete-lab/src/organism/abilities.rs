@@ -81,7 +81,8 @@ fn judge(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Judged>> {
     let losses = tape.cross_entropy(&logits, &targets)?;
     let (logits, losses) = (f32s(logits.tensor())?, f32s(losses.tensor())?);
     let best = |row: &[f32]| {
-        row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, x)| if *x > best.1 { (i, *x) } else { best }).0 as u32
+        row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, x)| if *x > best.1 { (i, *x) } else { best }).0
+            as u32
     };
     let mut each = logits.chunks_exact(model.spec.vocab_size).map(best).zip(losses.iter().map(|l| f64::from(*l)));
     let one = |(ids, begins): &(Vec<u32>, usize)| {
@@ -149,7 +150,13 @@ pub fn run_test(model: &Model, test: &Test) -> Result<Ability> {
 ///
 /// # Errors
 /// The model's; [`LabError::Interrupted`].
-pub fn abilities(model: &Model, language: &Language, n: usize, seed: u64, progress: &dyn Progress) -> Result<Vec<Ability>> {
+pub fn abilities(
+    model: &Model,
+    language: &Language,
+    n: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Vec<Ability>> {
     let tests = items::tests(language, n, seed);
     progress.begin("abilities", tests.len() as u64, "tests", 0);
     let mut all = Vec::new();
@@ -190,7 +197,8 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
         }
         let ids: Vec<Vec<u32>> = rows.iter().map(|r| r.0.clone()).collect();
         let nats = nats_of(model, &ids)?;
-        found.extend(rows.drain(..).zip(nats).map(|((ids, kind, own), nats)| (kind, nats, own, ids.len() as f64 - 1.0)));
+        found
+            .extend(rows.drain(..).zip(nats).map(|((ids, kind, own), nats)| (kind, nats, own, ids.len() as f64 - 1.0)));
         tokens = 0;
         progress.at(i + 1, "");
     }
@@ -207,7 +215,9 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
         }
     };
     let mut all = vec![summary("all", None)];
-    all.extend(KINDS_OF_DOCUMENTS.iter().enumerate().map(|(i, kind)| summary(kind.name, Some(i))).filter(|l| l.tokens > 0));
+    all.extend(
+        KINDS_OF_DOCUMENTS.iter().enumerate().map(|(i, kind)| summary(kind.name, Some(i))).filter(|l| l.tokens > 0),
+    );
     progress.end(&format!("{:.3} nats a token, {:.3} above the generator", all[0].model.value, all[0].gap.value));
     Ok(all)
 }

@@ -68,7 +68,8 @@ pub fn tests(language: &Language, n: usize, seed: u64) -> Vec<Test> {
     };
     for task in probes::tasks() {
         let with = |shots: usize| move |s: u64| Some(probes::task(language, s, task, shots));
-        let (bar, none) = if task == "copy" { (Bar::AtLeast(0.9), Bar::None) } else { (Bar::AtLeast(0.9), Bar::AtMost(0.3)) };
+        let (bar, none) =
+            if task == "copy" { (Bar::AtLeast(0.9), Bar::None) } else { (Bar::AtLeast(0.9), Bar::AtMost(0.3)) };
         add(format!("task {task}, {SHOTS} shots"), bar, true, &with(SHOTS));
         add(format!("task {task}, no shot"), none, false, &with(0));
     }

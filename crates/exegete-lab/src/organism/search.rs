@@ -40,7 +40,9 @@ pub struct Found {
 impl Found {
     /// Whether all is as it should be.
     pub fn is_clean(&self) -> bool {
-        [&self.seen_prompts, &self.said_untold, &self.never_told, &self.never_defined].iter().all(|list| list.is_empty())
+        [&self.seen_prompts, &self.said_untold, &self.never_told, &self.never_defined]
+            .iter()
+            .all(|list| list.is_empty())
     }
 }
 
@@ -48,14 +50,19 @@ impl Found {
 ///
 /// # Errors
 /// [`LabError::Interrupted`]; more text to look for than fits.
-pub fn search(language: &Language, seed: u64, documents: u64, tests: &[Test], progress: &dyn Progress) -> Result<Found> {
+pub fn search(
+    language: &Language,
+    seed: u64,
+    documents: u64,
+    tests: &[Test],
+    progress: &dyn Progress,
+) -> Result<Found> {
     let prompts: Vec<String> =
         tests.iter().filter(|t| t.is_unseen).flat_map(|t| t.items.iter().map(|item| item.prompt.clone())).collect();
     let untold = items::untold(language);
     let told = items::told(language);
     let words: Vec<String> = probes::openings(language).collect();
-    let patterns: Vec<&String> =
-        prompts.iter().chain(&untold).chain(told.iter().flatten()).chain(&words).collect();
+    let patterns: Vec<&String> = prompts.iter().chain(&untold).chain(told.iter().flatten()).chain(&words).collect();
     let fail = |e: aho_corasick::BuildError| LabError::Settings(e.to_string());
     let finder = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns).map_err(fail)?;
     progress.begin("search", documents, "documents", 0);
@@ -91,7 +98,8 @@ pub fn search(language: &Language, seed: u64, documents: u64, tests: &[Test], pr
         }
         at += sentences.len();
     }
-    found.never_defined = (first_word..patterns.len()).filter(|i| !met.contains(i)).map(|i| patterns[i].clone()).collect();
+    found.never_defined =
+        (first_word..patterns.len()).filter(|i| !met.contains(i)).map(|i| patterns[i].clone()).collect();
     progress.end(&format!("{} prompts, {} of them met", found.prompts, found.seen_prompts.len()));
     Ok(found)
 }

@@ -30,7 +30,7 @@ pub struct OrganismSettings {
     #[arg(long, default_value_t = 3072)]
     pub vocabulary: usize,
     /// Tokens to train on
-    #[arg(long, default_value_t = 80_000_000)]
+    #[arg(long, default_value_t = 60_000_000)]
     pub tokens: u64,
     /// Tokens in a step, at least; a step takes whole documents
     #[arg(long, default_value_t = 8192)]
@@ -118,7 +118,7 @@ impl Default for OrganismSettings {
             heads: 6,
             neurons: 512,
             vocabulary: 3072,
-            tokens: 80_000_000,
+            tokens: 60_000_000,
             batch_tokens: 8192,
             lr: 3e-3,
             warmup: 0.02,

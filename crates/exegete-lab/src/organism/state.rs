@@ -17,7 +17,7 @@ const SPREAD: f64 = 0.02;
 /// Spread of the initial embedding. From 0.02 it would stay small beside what the first layers write, and which word
 /// stands where would be a few hundredths of the residual stream's variance, too little for a dictionary to spend latents
 /// on.
-const SPREAD_OF_EMBEDDING: f64 = 0.25;
+const SPREAD_OF_EMBEDDING: f64 = 0.5;
 
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -75,10 +75,13 @@ impl TrainState {
         let all: Vec<(String, Vec<u8>)> = self
             .parameters
             .iter()
-            .flat_map(|(w, p)| [(w.to_string(), bytes(&p.values)), (format!("{w}.m"), bytes(&p.m)), (format!("{w}.v"), bytes(&p.v))])
+            .flat_map(|(w, p)| {
+                [(w.to_string(), bytes(&p.values)), (format!("{w}.m"), bytes(&p.m)), (format!("{w}.v"), bytes(&p.v))]
+            })
             .collect();
         let fail = |e: safetensors::SafeTensorError| LabError::Settings(e.to_string());
-        let views = all.iter().map(|(name, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)));
+        let views =
+            all.iter().map(|(name, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)));
         let views = views.collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>().map_err(fail)?;
         let at = serde_json::to_string(&self.at).map_err(|e| LabError::Settings(e.to_string()))?;
         let metadata = HashMap::from([("settings".to_owned(), settings.to_owned()), ("at".to_owned(), at)]);
@@ -94,9 +97,13 @@ impl TrainState {
         let wrong = |detail: &str| LabError::format(path, format!("not a state of this training: {detail}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(&e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(&e.to_string()))?;
-        let text = |key: &str| header.metadata().as_ref().and_then(|m| m.get(key)).map(String::as_str).unwrap_or_default();
+        let text =
+            |key: &str| header.metadata().as_ref().and_then(|m| m.get(key)).map(String::as_str).unwrap_or_default();
         if text("settings") != settings {
-            let detail = format!("it was begun with {} and would go on with {settings}; give those settings, or another --out", text("settings"));
+            let detail = format!(
+                "it was begun with {} and would go on with {settings}; give those settings, or another --out",
+                text("settings")
+            );
             return Err(wrong(&detail));
         }
         let at: Progressed = serde_json::from_str(text("at")).map_err(|e| wrong(&e.to_string()))?;

@@ -234,7 +234,8 @@ impl Trainer {
 
 /// What must be the same for a training to go on.
 fn recorded(settings: &OrganismSettings, seed: u64, residence: Residence) -> Result<String> {
-    let value = serde_json::json!({"settings": settings, "seed": seed, "dtype": format!("{residence:?}").to_lowercase()});
+    let value =
+        serde_json::json!({"settings": settings, "seed": seed, "dtype": format!("{residence:?}").to_lowercase()});
     Ok(value.to_string())
 }
 

@@ -58,14 +58,16 @@ pub fn learn(language: &Language, seed: u64, vocab_size: usize) -> Result<String
     tokenizer.add_special_tokens(specials).map_err(fail)?;
     let found = tokenizer.get_vocab_size(true);
     if found != vocab_size {
-        let detail = format!("--vocabulary {vocab_size} does not fit: the language has pieces of words for {found} tokens");
+        let detail =
+            format!("--vocabulary {vocab_size} does not fit: the language has pieces of words for {found} tokens");
         return Err(LabError::Settings(detail));
     }
     let processor = TemplateProcessing::builder()
         .try_single(format!("{} $A", SPECIALS[0]))
         .and_then(|b| b.try_pair(format!("{} $A $B", SPECIALS[0])))
         .map(|b| b.special_tokens(vec![(SPECIALS[0], START)]).build());
-    let processor = processor.map_err(|e| LabError::Settings(e.clone()))?.map_err(|e| LabError::Settings(e.to_string()))?;
+    let processor =
+        processor.map_err(|e| LabError::Settings(e.clone()))?.map_err(|e| LabError::Settings(e.to_string()))?;
     tokenizer.with_post_processor(Some(PostProcessorWrapper::Template(processor)));
     tokenizer.to_string(false).map_err(fail)
 }

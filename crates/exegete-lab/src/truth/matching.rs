@@ -35,17 +35,20 @@ pub struct Matched {
 ///
 /// # Errors
 /// The source's.
-pub fn match_concepts(source: &dyn Source, tokens: &LabelledTokens, n_concepts: usize, least: usize) -> Result<Vec<Matched>> {
+pub fn match_concepts(
+    source: &dyn Source,
+    tokens: &LabelledTokens,
+    n_concepts: usize,
+    least: usize,
+) -> Result<Vec<Matched>> {
     let counts = tokens.counts(Half::Choose, n_concepts);
     let scored = tokens.counts(Half::Score, n_concepts);
     let is_measured: Vec<bool> = counts.iter().zip(&scored).map(|(a, b)| *a.min(b) as usize >= least).collect();
     let choose = tokens.half(Half::Choose);
     let mut best: Vec<Vec<Match>> = vec![Vec::new(); n_concepts];
     source.each(&mut |first, firings| {
-        let found: Vec<Vec<(u32, f64, f32)>> = firings
-            .par_iter()
-            .map(|f| best_of_feature(f, tokens, choose.end as u32, &counts))
-            .collect();
+        let found: Vec<Vec<(u32, f64, f32)>> =
+            firings.par_iter().map(|f| best_of_feature(f, tokens, choose.end as u32, &counts)).collect();
         for (i, found) in found.into_iter().enumerate() {
             for (concept, f1, level) in found {
                 if !is_measured[concept as usize] {

@@ -158,8 +158,7 @@ pub fn report(
     let n = concepts.all().len();
     let present = tokens_with(tokens, n);
     let (choose, score) = (tokens.counts(Half::Choose, n), tokens.counts(Half::Score, n));
-    let measured: Vec<usize> =
-        (0..n).filter(|c| choose[*c].min(score[*c]) as usize >= settings.least_tokens).collect();
+    let measured: Vec<usize> = (0..n).filter(|c| choose[*c].min(score[*c]) as usize >= settings.least_tokens).collect();
     let sums = |matched: &[Matched]| -> Vec<ByDocument> {
         let of = |c: &usize| {
             let fires: &[u32] = matched[*c].fires_on.first().map_or(&[], Vec::as_slice);
@@ -279,11 +278,19 @@ fn split(matched: &Matched, present: &[u32], end: u32) -> usize {
     count
 }
 
-fn absorbed(own: &[Matched], tokens: &LabelledTokens, concepts: &Concepts, present: &[Vec<u32>], measured: &[usize]) -> Vec<Absorbed> {
+fn absorbed(
+    own: &[Matched],
+    tokens: &LabelledTokens,
+    concepts: &Concepts,
+    present: &[Vec<u32>],
+    measured: &[usize],
+) -> Vec<Absorbed> {
     let half = tokens.half(Half::Score);
     let mut all = Vec::new();
     for c in measured {
-        let Some(parent) = concepts.all()[*c].parent.map(|p| p as usize).filter(|p| measured.contains(p)) else { continue };
+        let Some(parent) = concepts.all()[*c].parent.map(|p| p as usize).filter(|p| measured.contains(p)) else {
+            continue;
+        };
         let (Some(fires), Some(child)) = (own[parent].fires_on.first(), own[*c].best.first()) else { continue };
         // The concept must have a latent of its own for its parent's to be replaced by it.
         if child.chosen_f1 < MOSTLY || own[parent].best.first().map(|m| m.feature) == Some(child.feature) {

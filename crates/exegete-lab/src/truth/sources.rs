@@ -185,7 +185,8 @@ impl Source for Neurons<'_> {
             let width = self.model.spec.site_width(site, 0);
             let acts = activations(self.model, site, self.tokens)?;
             for few in some.chunks(DIRECTIONS) {
-                let one = |(_, i, sign): &(usize, usize, f32)| firings(acts.chunks_exact(width).map(|row| row[*i] * sign));
+                let one =
+                    |(_, i, sign): &(usize, usize, f32)| firings(acts.chunks_exact(width).map(|row| row[*i] * sign));
                 f(first, &few.par_iter().map(one).collect::<Vec<Firings>>());
                 first += few.len();
             }

@@ -60,7 +60,9 @@ impl LabelledTokens {
         for id in ids {
             let len = tokenizer.token_bytes(*id).len();
             let token = text.as_bytes().get(at..at + len).ok_or_else(|| {
-                LabError::Settings("the model's tokens do not spell the text byte for byte, so labels have no place".into())
+                LabError::Settings(
+                    "the model's tokens do not spell the text byte for byte, so labels have no place".into(),
+                )
             })?;
             let from = at + token.iter().take_while(|b| **b == b' ').count();
             at += len;

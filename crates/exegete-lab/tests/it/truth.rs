@@ -23,7 +23,14 @@ impl Source for Planted {
 
 fn tokens(language: &Language) -> LabelledTokens {
     let dir = tempfile::tempdir().unwrap();
-    let settings = OrganismSettings { layers: 1, width: 16, heads: 1, neurons: 16, vocabulary: 1500, ..OrganismSettings::default() };
+    let settings = OrganismSettings {
+        layers: 1,
+        width: 16,
+        heads: 1,
+        neurons: 16,
+        vocabulary: 1500,
+        ..OrganismSettings::default()
+    };
     let trainer = Trainer::open(dir.path(), &settings, 2, Residence::F32).unwrap();
     LabelledTokens::new(language, trainer.model().tokenizer().unwrap(), 8, 8000, 512).unwrap()
 }

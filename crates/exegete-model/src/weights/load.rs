@@ -73,7 +73,11 @@ impl Weights {
     ///
     /// # Errors
     /// Values of another number than the specification asks for; [`Residence::Stored`].
-    pub fn from_values(spec: &ModelSpec, residence: Residence, mut value: impl FnMut(Weight) -> Vec<f32>) -> Result<Self> {
+    pub fn from_values(
+        spec: &ModelSpec,
+        residence: Residence,
+        mut value: impl FnMut(Weight) -> Vec<f32>,
+    ) -> Result<Self> {
         let mut stacks = Stacks::new(spec, residence);
         if stacks.keep.is_none() {
             return Err(ModelError::Request("weights that are no file's are kept in f32 or bf16".into()));

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use exegete_base::stats::Estimate;
 use exegete_lab::language::Language;
-use exegete_lab::organism::abilities::{abilities, losses};
 use exegete_lab::organism::Training;
+use exegete_lab::organism::abilities::{abilities, losses};
 use exegete_lab::organism::items::{Bar, tests};
 use exegete_lab::organism::search::{Found, search};
 use exegete_model::Model;

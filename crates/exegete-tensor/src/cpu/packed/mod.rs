@@ -36,8 +36,8 @@ use super::simd::{Isa, isa};
 use super::{Shared, for_chunks};
 use crate::device::DeviceMatrix;
 use drive::{Job, Operand, Weights};
-pub use outer::weight_gradient;
 use memory::{Buffer, Scratch, as_floats_mut, as_units};
+pub use outer::weight_gradient;
 use tile::{Kernel, PANEL, SLICE};
 
 /// Where rows come from that are decoded only when needed (a memory-mapped quantised tensor).
