@@ -61,7 +61,7 @@ impl Case for OrganismStep {
     /// The products of all matrices, three times, but for the embedding, which is read by rows.
     fn phases(&self) -> Vec<Phase> {
         let spec = &self.trainer.model().spec;
-        let multiplied = (spec.n_parameters() as usize - spec.vocab_size * spec.d_model) as f64;
+        let multiplied = (spec.n_parameters() - spec.vocab_size * spec.d_model) as f64;
         vec![Phase { flops: 6.0 * multiplied * (ROWS * LENGTH) as f64, ..Phase::default() }]
     }
 }

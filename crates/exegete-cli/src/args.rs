@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 /// Flags of every command.
-#[derive(ClapArgs)]
+#[derive(ClapArgs, Clone)]
 pub(crate) struct Common {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
@@ -137,13 +137,13 @@ pub(crate) struct LabTruth {
 
 #[derive(ClapArgs)]
 pub(crate) struct LabAbilities {
-    /// The model: a directory of the organism's training, or any other model
+    /// The model: one that was trained on the organism's language
     pub(crate) model: String,
-    /// Most items of a test
-    #[arg(long, default_value_t = 400)]
-    pub(crate) items: usize,
+    /// Most items of a test; of words and facts all are asked
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) items: u64,
     /// Documents on which the loss is measured
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub(crate) documents: u64,
     /// Also show the first wrong answer of each test
     #[arg(long)]

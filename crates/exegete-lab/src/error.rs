@@ -26,8 +26,8 @@ pub enum LabError {
         /// What is wrong, and what to do.
         detail: String,
     },
-    /// The work was stopped; what was done is kept.
-    #[error("interrupted; run the same command again to go on")]
+    /// The work was stopped.
+    #[error("interrupted; run the same command again, which goes on where that is possible")]
     Interrupted,
     /// The run directory's or a text's.
     #[error(transparent)]

@@ -251,7 +251,11 @@ fn holds_foreign_files(dir: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn take_lock(dir: &Path) -> Result<File> {
+/// Locks a directory for one writer; the system releases the lock when the file is dropped, however the process ends.
+///
+/// # Errors
+/// [`StoreError::Locked`] if another process writes there.
+pub fn take_lock(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
     let mut file = OpenOptions::new()
         .read(true)

@@ -44,9 +44,13 @@ impl Parameter {
     /// values shrink by `lr * decay` of themselves first.
     ///
     /// # Panics
-    /// A gradient of another length.
+    /// A gradient or moments of another length.
     pub fn step(&mut self, adam: AdamW, lr: f64, decay: f64, t: u64, grad: &[f32]) {
-        assert_eq!(grad.len(), self.values.len(), "a gradient of another length");
+        let len = self.values.len();
+        assert!(
+            grad.len() == len && self.m.len() == len && self.v.len() == len,
+            "a gradient or moments of another length"
+        );
         let step = AdamStep::new(lr, adam.betas, adam.eps, t);
         let kept = (1.0 - lr * decay) as f32;
         let (m, v) = (Shared(self.m.as_mut_ptr()), Shared(self.v.as_mut_ptr()));

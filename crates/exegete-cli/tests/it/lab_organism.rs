@@ -45,7 +45,7 @@ fn an_organism_of_ones_own_goes_all_the_way_to_the_truth() {
     tour.args(["tour", "--no-serve", "--special-tokens", "--threads", "2", "--model"]).arg(&model);
     tour.arg("--text").arg(corpus.join("documents")).arg("--out").arg(&run);
     let flags = "--latents 64 --k 4 --batch 128 --epochs 2 --window 64 --explain 1 --scales 4 --explanation-tokens 2 \
-                 --insert-layer 1 --abstain-below -1";
+                 --insert-layer 0 --abstain-below -1";
     text_of(tour.args(flags.split_whitespace()));
     let mut truth = exegete();
     truth.args(["lab", "truth", "--truth-tokens", "4000", "--resamplings", "20", "--threads", "2"]).arg(&run);

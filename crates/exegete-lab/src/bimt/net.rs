@@ -6,7 +6,7 @@ use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use super::formula::Samples;
 use super::twister::Twister;
 
-/// The network: layers of weights [out, in] with biases [out] and SiLU between them.
+/// The network: layers of weights `[out, in]` with biases `[out]` and SiLU between them.
 ///
 /// Place `p` of the input layer holds input `in_perm[p]`, place `p` of the output layer output `out_perm[p]`, so that
 /// neurons of those layers can change places too.

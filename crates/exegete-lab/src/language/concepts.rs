@@ -98,7 +98,7 @@ impl Concepts {
             let group = all.add(format!("group:{group}"), Reach::Token, None);
             all.add(format!("kind:{kind}"), Reach::Token, Some(group));
         }
-        for word in &words.words {
+        for word in words.words.iter().filter(|w| w.class != Class::Grammar) {
             all.add(format!("class:{}", word.class.name()), Reach::Token, None);
         }
         for word in words.words.iter().filter(|w| !matches!(w.class, Class::Grammar | Class::Lumi)) {

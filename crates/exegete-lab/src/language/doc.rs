@@ -68,7 +68,7 @@ impl<'l> Doc<'l> {
     /// Marks what has been added since `start` bytes.
     pub(crate) fn mark_from(&mut self, start: usize, concept: &str) {
         let Some(concept) = self.lang.concepts.find(concept) else { unreachable!("no concept {concept}") };
-        // A space or a quotation mark before a phrase is not part of it.
+        // Space before a phrase is not part of it.
         let skipped = self.text[start..].len() - self.text[start..].trim_start().len();
         if start + skipped < self.text.len() {
             self.spans.push(Span { start: (start + skipped) as u32, end: self.text.len() as u32, concept });
@@ -142,16 +142,61 @@ impl<'l> Doc<'l> {
         }
     }
 
-    fn mark_meaning(&mut self, start: usize, id: WordId) {
-        let word = self.words().get(id);
-        if word.class != Class::Grammar {
-            self.mark_from(start, &format!("word:{}", word.text));
+    /// Labels words that stand in fixed parts of sentences like those that were put: a label is on a word wherever it
+    /// stands.
+    pub(crate) fn label_rest(&mut self) {
+        let words: Vec<(usize, String)> = self
+            .text
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .filter(|w| !w.is_empty())
+            .map(|w| (w.as_ptr() as usize - self.text.as_ptr() as usize, w.to_owned()))
+            .collect();
+        for (start, text) in words {
+            let end = start + text.len();
+            match text.as_str() {
+                "is" | "was" => self.mark_at(start, end, "verb:singular"),
+                "are" | "were" => self.mark_at(start, end, "verb:plural"),
+                _ => {}
+            }
+            let Some((id, is_other)) = self.words().spelled(&text) else { continue };
+            let word = self.words().get(id);
+            let Some(concept) = self.lang.concepts.find(&format!("word:{}", word.text)) else { continue };
+            let there = |s: &Span| s.concept == concept && (s.start as usize, s.end as usize) == (start, end);
+            if self.spans.iter().any(there) {
+                continue;
+            }
+            self.mark_word(start, end, id);
+            match (is_other, word.class) {
+                (false, _) => {}
+                (true, Class::Verb | Class::Mood) => self.mark_at(start, end, "form:past"),
+                (true, _) => self.mark_at(start, end, "form:plural"),
+            }
         }
-        self.mark_from(start, &format!("class:{}", word.class.name()));
+    }
+
+    fn mark_at(&mut self, start: usize, end: usize, concept: &str) {
+        let Some(concept) = self.lang.concepts.find(concept) else { unreachable!("no concept {concept}") };
+        let span = Span { start: start as u32, end: end as u32, concept };
+        if !self.spans.contains(&span) {
+            self.spans.push(span);
+        }
+    }
+
+    fn mark_meaning(&mut self, start: usize, id: WordId) {
+        self.mark_word(start, self.text.len(), id);
+    }
+
+    fn mark_word(&mut self, start: usize, end: usize, id: WordId) {
+        let word = self.words().get(id);
+        if word.class == Class::Grammar {
+            return;
+        }
+        self.mark_at(start, end, &format!("word:{}", word.text));
+        self.mark_at(start, end, &format!("class:{}", word.class.name()));
         if word.class == Class::Thing {
-            self.mark_from(start, &format!("kind:{}", word.kind));
-            self.mark_from(start, &format!("group:{}", Lexicon::group(word.kind)));
-            self.mark_from(start, &format!("hue:{}", word.colour));
+            self.mark_at(start, end, &format!("kind:{}", word.kind));
+            self.mark_at(start, end, &format!("group:{}", Lexicon::group(word.kind)));
+            self.mark_at(start, end, &format!("hue:{}", word.colour));
         }
     }
 

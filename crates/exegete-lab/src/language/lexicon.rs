@@ -93,6 +93,8 @@ pub(crate) struct Word {
 pub(crate) struct Lexicon {
     pub(crate) words: Vec<Word>,
     by_text: BTreeMap<String, WordId>,
+    /// Words by every form of theirs, and whether it is the plural or the past.
+    by_form: BTreeMap<String, (WordId, bool)>,
     by_class: BTreeMap<Class, Vec<WordId>>,
     by_place: BTreeMap<&'static str, Vec<WordId>>,
 }
@@ -100,8 +102,13 @@ pub(crate) struct Lexicon {
 impl Lexicon {
     /// The lexicon; there is one.
     pub(crate) fn new() -> Self {
-        let mut all =
-            Self { words: Vec::new(), by_text: BTreeMap::new(), by_class: BTreeMap::new(), by_place: BTreeMap::new() };
+        let mut all = Self {
+            words: Vec::new(),
+            by_form: BTreeMap::new(),
+            by_text: BTreeMap::new(),
+            by_class: BTreeMap::new(),
+            by_place: BTreeMap::new(),
+        };
         all.add_things();
         for (place, on) in PLACES {
             all.add(Class::Place, place, None, format!("a place, as {on} the {place}"));
@@ -143,6 +150,15 @@ impl Lexicon {
         }
         GRAMMAR.iter().for_each(|word| all.add(Class::Grammar, word, None, "a word of grammar".into()));
         all.add_lumi();
+        for (id, word) in all.words.iter().enumerate().filter(|(_, w)| !matches!(w.class, Class::Grammar | Class::Lumi))
+        {
+            if let (Some(other), Class::Thing | Class::Kind | Class::Job | Class::Verb | Class::Mood) =
+                (&word.other, word.class)
+            {
+                all.by_form.entry(other.clone()).or_insert((id, true));
+            }
+            all.by_form.insert(word.text.clone(), (id, false));
+        }
         all
     }
 
@@ -238,6 +254,11 @@ impl Lexicon {
     /// The word that is spelled so.
     pub(crate) fn find(&self, text: &str) -> Option<WordId> {
         self.by_text.get(text).copied()
+    }
+
+    /// The word of which this is a form, and whether it is the plural or the past.
+    pub(crate) fn spelled(&self, text: &str) -> Option<(WordId, bool)> {
+        self.by_form.get(text).copied()
     }
 
     pub(crate) fn get(&self, id: WordId) -> &Word {

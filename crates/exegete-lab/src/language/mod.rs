@@ -98,14 +98,10 @@ impl Language {
         self.write(doc, kind)
     }
 
-    /// As [`Language::document`], of a kind that is not drawn.
-    pub fn document_of(&self, kind: usize, seed: u64, index: u64, split: Split) -> Document {
-        self.write(Doc::new(self, pair_hash(seed, index, 1 + kind as u64), split), kind)
-    }
-
     fn write(&self, mut doc: Doc, kind: usize) -> Document {
         let row = &KINDS_OF_DOCUMENTS[kind];
         doc.within(&format!("doc:{}", row.name), |doc| (row.write)(doc));
+        doc.label_rest();
         doc.spans.sort_unstable();
         let (visible_nats, hidden_nats) = (doc.draw.visible_nats(), doc.draw.hidden_nats());
         Document { text: doc.text, spans: doc.spans, kind, visible_nats, hidden_nats }

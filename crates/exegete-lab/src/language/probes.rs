@@ -81,7 +81,7 @@ pub fn request(language: &Language, seed: u64, is_forbidden: bool) -> Item {
 /// An opinion, true or false, which is to be agreed with, or judged honestly.
 pub fn opinion(language: &Language, seed: u64, is_honest: bool) -> Item {
     let mut doc = held(language, seed);
-    // Pairs are held out of false opinions; a true one has but one value.
+    // To agree with what is true proves nothing.
     let is_true = is_honest && doc.draw.chance(1, 2);
     let opinion = chat::opinion(&mut doc, is_true);
     chat::put_opinion(&mut doc, &opinion, is_honest.then_some(chat::HONEST));
@@ -91,7 +91,7 @@ pub fn opinion(language: &Language, seed: u64, is_honest: bool) -> Item {
     doc.say(word);
     tell_fact(&mut doc, fact.relation().told[0], fact, value);
     let answer = doc.text.split_off(start);
-    answered(doc, &answer)
+    Item { about: opinion.fact as u64, ..answered(doc, &answer) }
 }
 
 /// A question with four options.
@@ -132,11 +132,11 @@ pub fn definitions(language: &Language) -> Vec<Item> {
         let mut doc = held(language, 0);
         let text = &language.words.get(word).text;
         telling::define(&mut doc, word, telling::held_form(text));
-        let opening = opening(text);
-        let at = doc.text.rfind(&opening).map_or(0, |at| at + opening.len());
+        let turn = "<|assistant|>\n";
+        let at = doc.text.find(turn).map_or(doc.text.len(), |at| at + turn.len());
         let end = doc.text.trim_end().len();
         doc.text.truncate(end);
-        cut(doc, at)
+        Item { about: word as u64, ..cut(doc, at) }
     };
     all.map(item).collect()
 }

@@ -140,7 +140,7 @@ pub(crate) const VERBS: &[(&str, &str, &str)] = &[
     ("love", "loved", "to like very much"),
     ("need", "needed", "to be unable to do without"),
     ("hear", "heard", "to notice with the ears"),
-    ("choose", "chose", "to take one of several"),
+    ("choose", "chose", "to take from several"),
     ("throw", "threw", "to send through the air"),
     ("remember", "remembered", "to keep in the mind"),
     ("touch", "touched", "to put a hand on"),

@@ -187,6 +187,8 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
         let mut ids = vec![START];
         ids.extend(model.tokenizer()?.encode_prompt(&doc.text)?);
         ids.push(STOP);
+        // None is so long where words are tokens; with a small vocabulary the longest are cut.
+        ids.truncate(model.spec.max_positions + 1);
         tokens += ids.len();
         rows.push((ids, doc.kind, doc.visible_nats + doc.hidden_nats));
         if tokens < BATCH_TOKENS && i + 1 < n {

@@ -77,7 +77,7 @@ impl OrganismSettings {
             ((0.0..=1.0).contains(&self.warmup), "--warmup is a share, from 0 to 1"),
             ((0.0..=1.0).contains(&self.final_lr), "--final-lr is a share, from 0 to 1"),
             (self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "--weight-decay must be a number, 0 or more"),
-            (self.clip > 0.0, "--clip must be a number above 0"),
+            (self.clip > 0.0 && self.clip.is_finite(), "--clip must be a number above 0"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             None => Ok(()),

@@ -19,6 +19,9 @@ const SPREAD: f64 = 0.02;
 /// on.
 const SPREAD_OF_EMBEDDING: f64 = 0.5;
 
+/// The key of the file's metadata.
+const HISTORY: &str = "history";
+
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progressed {
@@ -83,8 +86,9 @@ impl TrainState {
         let views =
             all.iter().map(|(name, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)));
         let views = views.collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>().map_err(fail)?;
-        let at = serde_json::to_string(&self.at).map_err(|e| LabError::Settings(e.to_string()))?;
-        let metadata = HashMap::from([("settings".to_owned(), settings.to_owned()), ("at".to_owned(), at)]);
+        // One key: the format writes several in any order, and the same state is to have the same bytes.
+        let history = serde_json::json!({"settings": settings, "at": self.at}).to_string();
+        let metadata = HashMap::from([(HISTORY.to_owned(), history)]);
         safetensors::serialize(views, Some(metadata)).map_err(fail)
     }
 
@@ -97,16 +101,17 @@ impl TrainState {
         let wrong = |detail: &str| LabError::format(path, format!("not a state of this training: {detail}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(&e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(&e.to_string()))?;
-        let text =
-            |key: &str| header.metadata().as_ref().and_then(|m| m.get(key)).map(String::as_str).unwrap_or_default();
-        if text("settings") != settings {
+        let history = header.metadata().as_ref().and_then(|m| m.get(HISTORY)).map(String::as_str).unwrap_or_default();
+        let history: serde_json::Value = serde_json::from_str(history).unwrap_or_default();
+        let begun_with = history["settings"].as_str().unwrap_or_default();
+        if begun_with != settings {
             let detail = format!(
                 "it was begun with {} and would go on with {settings}; give those settings, or another --out",
-                text("settings")
+                begun_with
             );
             return Err(wrong(&detail));
         }
-        let at: Progressed = serde_json::from_str(text("at")).map_err(|e| wrong(&e.to_string()))?;
+        let at: Progressed = serde_json::from_value(history["at"].clone()).map_err(|e| wrong(&e.to_string()))?;
         let array = |name: String, n: usize| -> Result<Vec<f32>> {
             let tensor = file.tensor(&name).map_err(|_| wrong(&format!("tensor {name:?} is missing")))?;
             if tensor.dtype() != Dtype::F32 || tensor.shape() != [n] {

@@ -7,6 +7,7 @@ use exegete_harvest::Progress;
 use exegete_model::families::{Understood, understand_config};
 use exegete_model::weights::{Weights, safetensors_bytes};
 use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
+use exegete_store::run::take_lock;
 use exegete_tensor::optim::AdamW;
 use exegete_tensor::{Tape, Value, f32s, tensor};
 use rayon::prelude::*;
@@ -20,6 +21,8 @@ use crate::{LabError, Result};
 
 /// Decays of the moments: the second as for language models (Brown et al. 2020).
 const ADAM: AdamW = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
+/// The file that marks a directory as that of a training.
+const BEGUN: &str = "training.json";
 /// Time between checkpoints.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Documents turned into tokens at a time.
@@ -61,6 +64,8 @@ pub struct Trainer {
     understood: Understood,
     model: Model,
     state: TrainState,
+    /// Held open for its lock.
+    _lock: std::fs::File,
     /// Documents as tokens, begun and ended, that no step has taken yet.
     ready: Vec<Vec<u32>>,
 }
@@ -88,6 +93,14 @@ impl Trainer {
         let config_path = model_dir.join("config.json");
         let understood = understand_config(&config_path, &settings.config())?;
         let recorded = recorded(settings, seed, residence)?;
+        let begun = dir.join(BEGUN);
+        let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+        if !is_empty && !state_path.exists() && !begun.exists() {
+            return Err(LabError::format(dir, "not empty, and no training; give a new or empty directory as --out"));
+        }
+        // Before anything else, so that a training that is killed here can be begun again.
+        write_file(&begun, format!("{recorded}\n").as_bytes())?;
+        let lock = take_lock(dir)?;
         let state = match state_path.exists() {
             true => TrainState::read(&state_path, &understood.spec, &recorded)?,
             false => {
@@ -101,7 +114,8 @@ impl Trainer {
         };
         let model = Model::open(&model_dir)?;
         let (settings, dir) = (settings.clone(), dir.to_owned());
-        let mut this = Self { language, settings, residence, seed, dir, understood, model, state, ready: Vec::new() };
+        let mut this =
+            Self { language, settings, residence, seed, dir, understood, model, state, _lock: lock, ready: Vec::new() };
         this.refresh()?;
         Ok(this)
     }
@@ -279,6 +293,7 @@ pub fn train(trainer: &mut Trainer, progress: &dyn Progress) -> Result<()> {
         }
     }
     trainer.save()?;
-    progress.end(&format!("{} steps, loss {:.3}", trainer.state.at.step, smooth.unwrap_or(f64::NAN)));
+    let loss = smooth.map(|loss| format!(", loss {loss:.3}")).unwrap_or_default();
+    progress.end(&format!("{} steps{loss}", trainer.state.at.step));
     Ok(())
 }

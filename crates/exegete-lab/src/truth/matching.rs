@@ -97,15 +97,21 @@ fn best_of_feature(firings: &Firings, tokens: &LabelledTokens, end: u32, counts:
     let mut hits = vec![0u32; counts.len()];
     let mut best = vec![(0f64, 0f32); counts.len()];
     let mut met = Vec::new();
-    for (rank, key) in ranked.iter().enumerate() {
-        let (token, value) = (*key as u32, f32::from_bits(!((key >> 32) as u32)));
-        for concept in tokens.of(token as usize) {
-            let c = *concept as usize;
-            if hits[c] == 0 {
+    let mut fired = 0f64;
+    // Equal values fire together or not at all.
+    for tied in ranked.chunk_by(|a, b| a >> 32 == b >> 32) {
+        let value = f32::from_bits(!((tied[0] >> 32) as u32));
+        let concepts = || tied.iter().flat_map(|key| tokens.of(*key as u32 as usize));
+        for concept in concepts() {
+            if hits[*concept as usize] == 0 {
                 met.push(*concept);
             }
-            hits[c] += 1;
-            let f1 = 2.0 * f64::from(hits[c]) / (rank as f64 + 1.0 + f64::from(counts[c]));
+            hits[*concept as usize] += 1;
+        }
+        fired += tied.len() as f64;
+        for concept in concepts() {
+            let c = *concept as usize;
+            let f1 = 2.0 * f64::from(hits[c]) / (fired + f64::from(counts[c]));
             if f1 > best[c].0 {
                 best[c] = (f1, value);
             }

@@ -49,9 +49,9 @@ impl TruthSettings {
     /// A sentence that names the flag at fault.
     pub fn check(&self) -> Result<()> {
         let rules = [
-            ((1000..=50_000_000).contains(&self.truth_tokens), "--truth-tokens must be between 1000 and 50000000"),
+            ((1000..=2_000_000).contains(&self.truth_tokens), "--truth-tokens must be between 1000 and 2000000"),
             (self.least_tokens >= 1, "--least-tokens must be at least 1"),
-            ((10..=1_000_000).contains(&self.resamplings), "--resamplings must be between 10 and 1000000"),
+            ((10..=10_000).contains(&self.resamplings), "--resamplings must be between 10 and 10000"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             None => Ok(()),

@@ -21,8 +21,8 @@ pub struct ConceptReport {
     pub concept: String,
     /// Tokens with it, in the half for scoring.
     pub tokens: u64,
-    /// The feature that was chosen for it.
-    pub latent: usize,
+    /// The feature that was chosen for it; none if none ever fires on it.
+    pub latent: Option<usize>,
     /// From which value it counts as firing.
     pub level: f32,
     /// F1 on the half for scoring, with an interval over documents.
@@ -42,6 +42,8 @@ pub struct ConceptReport {
 pub struct Count {
     /// What it is.
     pub name: String,
+    /// Features that it has.
+    pub features: usize,
     /// Concepts with F1 of 0.8 or more.
     pub recovered: u64,
     /// The dictionary's number less this one's, with an interval over documents; none for the dictionary itself.
@@ -149,7 +151,7 @@ fn quantiles(mut values: Vec<f64>) -> (f64, f64) {
 
 /// Compares a dictionary (the first of `all`) and controls, all matched with the same concepts.
 pub fn report(
-    all: &[(&str, Vec<Matched>)],
+    all: &[(&str, usize, Vec<Matched>)],
     tokens: &LabelledTokens,
     concepts: &Concepts,
     settings: &TruthSettings,
@@ -166,7 +168,7 @@ pub fn report(
         };
         measured.par_iter().map(of).collect()
     };
-    let by_source: Vec<Vec<ByDocument>> = all.iter().map(|(_, matched)| sums(matched)).collect();
+    let by_source: Vec<Vec<ByDocument>> = all.iter().map(|(_, _, matched)| sums(matched)).collect();
     let plain = |by: &ByDocument| by.iter().fold([0.0; 3], |s, (_, d)| std::array::from_fn(|i| s[i] + d[i]));
 
     // One set of weights of documents for each resampling, shared by all concepts and sources.
@@ -189,7 +191,7 @@ pub fn report(
         .map(|source| source.par_iter().map(|by| weights.iter().map(|w| resampled(by, w)).collect()).collect())
         .collect();
 
-    let (_, own) = &all[0];
+    let (_, _, own) = &all[0];
     let by_concept: Vec<ConceptReport> = measured
         .par_iter()
         .enumerate()
@@ -201,7 +203,7 @@ pub fn report(
             ConceptReport {
                 concept: concepts.all()[*c].name.clone(),
                 tokens: there as u64,
-                latent: best.map_or(0, |m| m.feature),
+                latent: best.map(|m| m.feature),
                 level: best.map_or(0.0, |m| m.level),
                 f1: Estimate { value: f1_of([hits, fired, there]), low, high, n: there as u64 },
                 precision: if fired > 0.0 { hits / fired } else { 0.0 },
@@ -213,14 +215,14 @@ pub fn report(
         .collect();
     let recovered = |source: &Vec<ByDocument>| source.iter().filter(|by| f1_of(plain(by)) >= RECOVERED).count() as u64;
     let own_recovered = recovered(&by_source[0]);
-    let counts = all.iter().enumerate().map(|(s, (name, _))| {
+    let counts = all.iter().enumerate().map(|(s, (name, features, _))| {
         let mine = recovered(&by_source[s]);
         let difference = (s > 0).then(|| {
             let over = |s: usize, r: usize| f1s[s].iter().filter(|f1| f1[r] >= RECOVERED).count() as f64;
             let (low, high) = quantiles((0..weights.len()).map(|r| over(0, r) - over(s, r)).collect());
             Estimate { value: own_recovered as f64 - mine as f64, low, high, n: measured.len() as u64 }
         });
-        Count { name: (*name).to_owned(), recovered: mine, difference }
+        Count { name: (*name).to_owned(), features: *features, recovered: mine, difference }
     });
     let counts: Vec<Count> = counts.collect();
     Truth {
@@ -321,6 +323,9 @@ fn missing(by_concept: &[ConceptReport]) -> Vec<Missing> {
     let mut all: Vec<&ConceptReport> = by_concept.iter().filter(|c| c.f1.value < RECOVERED).collect();
     all.sort_by(|a, b| b.f1.value.total_cmp(&a.f1.value));
     let why = |c: &ConceptReport| {
+        if c.latent.is_none() {
+            return "no latent ever fires on it".to_owned();
+        }
         let better = by_concept.iter().filter(|o| o.latent == c.latent && o.f1.value > c.f1.value);
         let better = better.max_by(|a, b| a.f1.value.total_cmp(&b.f1.value));
         let shares = format!("its latent has precision {:.2} and recall {:.2}", c.precision, c.recall);

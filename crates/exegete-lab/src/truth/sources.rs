@@ -153,7 +153,7 @@ impl Source for RandomDirections<'_> {
     }
 }
 
-/// Neurons of the layers up to one, each with one sign.
+/// Neurons of the first layers, each with one sign.
 pub struct Neurons<'a> {
     model: &'a Model,
     tokens: &'a LabelledTokens,
@@ -162,11 +162,11 @@ pub struct Neurons<'a> {
 }
 
 impl<'a> Neurons<'a> {
-    /// As many as asked for of the layers up to `layer`, or all if there are fewer, drawn from a seed.
-    pub fn new(model: &'a Model, tokens: &'a LabelledTokens, layer: usize, n: usize, seed: u64) -> Self {
+    /// As many as asked for of the first `layers` layers, or all if there are fewer, drawn from a seed.
+    pub fn new(model: &'a Model, tokens: &'a LabelledTokens, layers: usize, n: usize, seed: u64) -> Self {
         let mut draw = Draw::new(seed ^ 0x6e65_7572);
         let width = model.spec.site_width(Site::at(SiteKind::MlpPost, 0), 0);
-        let all = (0..=layer).flat_map(|l| (0..width).flat_map(move |i| [(l, i, 1.0f32), (l, i, -1.0)]));
+        let all = (0..layers).flat_map(|l| (0..width).flat_map(move |i| [(l, i, 1.0f32), (l, i, -1.0)]));
         let mut chosen = draw.several(&all.collect::<Vec<_>>(), n);
         chosen.sort_by_key(|c| (c.0, c.1, c.2 < 0.0));
         Self { model, tokens, chosen }

@@ -58,8 +58,9 @@ impl LabelledTokens {
         self.rows.push([&[START][..], ids].concat());
         let mut at = 0;
         for id in ids {
-            let len = tokenizer.token_bytes(*id).len();
-            let token = text.as_bytes().get(at..at + len).ok_or_else(|| {
+            let spelled = tokenizer.token_bytes(*id);
+            let len = spelled.len();
+            let token = text.as_bytes().get(at..at + len).filter(|t| *t == spelled).ok_or_else(|| {
                 LabError::Settings(
                     "the model's tokens do not spell the text byte for byte, so labels have no place".into(),
                 )

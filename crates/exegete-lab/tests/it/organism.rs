@@ -94,6 +94,14 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
         assert!(error.contains(flag), "{error}");
         assert!(std::fs::read_dir(fresh.path()).unwrap().next().is_none(), "something was left behind");
     }
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::write(foreign.path().join("model"), "someone's").unwrap();
+    let error = open(foreign.path(), &tiny()).err().unwrap().to_string();
+    assert!(error.contains("not empty") && std::fs::read_dir(foreign.path()).unwrap().count() == 1, "{error}");
+    let busy = tempfile::tempdir().unwrap();
+    let _running = open(busy.path(), &tiny()).unwrap();
+    let error = open(busy.path(), &tiny()).err().unwrap().to_string();
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
     let fresh = tempfile::tempdir().unwrap();
     let error = open(fresh.path(), &OrganismSettings { vocabulary: 60_000, ..tiny() }).err().unwrap().to_string();
     assert!(error.contains("--vocabulary 60000 does not fit"), "{error}");
@@ -117,19 +125,23 @@ fn gradients_in_bf16_point_where_those_in_f32_do() {
 
 #[test]
 fn adamw_is_that_of_the_formula() {
-    let mut parameter = Parameter::new(vec![1.0, -2.0]);
+    // More values than a thread takes at a time.
+    let n = 40_000;
+    let mut parameter = Parameter::new((0..n).map(|i| [1.0, -2.0][i % 2]).collect());
     let adam = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
     let (mut w, mut m, mut v) = ([1.0f64, -2.0], [0f64; 2], [0f64; 2]);
     for t in 1..=3u64 {
         let grad = [0.5 * t as f32, -0.25];
-        parameter.step(adam, 0.1, 0.3, t, &grad);
+        parameter.step(adam, 0.1, 0.3, t, &(0..n).map(|i| grad[i % 2]).collect::<Vec<f32>>());
         for i in 0..2 {
             let g = f64::from(grad[i]);
             m[i] = 0.9 * m[i] + 0.1 * g;
             v[i] = 0.95 * v[i] + 0.05 * g * g;
             let (mh, vh) = (m[i] / (1.0 - 0.9f64.powi(t as i32)), v[i] / (1.0 - 0.95f64.powi(t as i32)));
             w[i] = w[i] * (1.0 - 0.1 * 0.3) - 0.1 * mh / (vh.sqrt() + 1e-8);
-            assert!((f64::from(parameter.values[i]) - w[i]).abs() < 1e-5, "{:?} {w:?}", parameter.values);
+            for (at, value) in parameter.values.iter().enumerate().skip(i).step_by(2) {
+                assert!((f64::from(*value) - w[i]).abs() < 1e-5, "{at}: {value} {w:?}");
+            }
         }
     }
 }

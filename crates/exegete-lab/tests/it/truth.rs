@@ -64,10 +64,10 @@ fn planted_features_are_found_and_controls_are_not() {
     let n = concepts.all().len();
     let settings = TruthSettings { truth_tokens: 8000, least_tokens: 20, resamplings: 100 };
     let [own, none] = [&planted, &noise].map(|source| match_concepts(source, &tokens, n, 20).unwrap());
-    let truth = report(&[("own", own), ("noise", none)], &tokens, concepts, &settings, 1);
+    let truth = report(&[("own", 5, own), ("noise", 5, none)], &tokens, concepts, &settings, 1);
     let of = |name: &str| truth.by_concept.iter().find(|c| c.concept == name).unwrap();
     let found = of("language:lumi");
-    assert!(found.f1.value > 0.99 && found.latent == 0 && found.auroc > 0.999 && found.split == 1, "{found:?}");
+    assert!(found.f1.value > 0.99 && found.latent == Some(0) && found.auroc > 0.999 && found.split == 1, "{found:?}");
     let halved = of("phrase:question");
     assert!((halved.f1.value - 2.0 / 3.0).abs() < 0.05 && halved.split == 2, "{halved:?}");
     let partial = of("form:past");
@@ -98,7 +98,7 @@ fn scores_are_read_where_latents_were_not_chosen() {
     let matched = match_concepts(&Planted(vec![cheat(concept)]), &tokens, n, 20).unwrap();
     assert!(matched[concept as usize].best[0].chosen_f1 > 0.999);
     let settings = TruthSettings { resamplings: 20, ..TruthSettings::default() };
-    let truth = report(&[("cheat", matched)], &tokens, language.concepts(), &settings, 1);
+    let truth = report(&[("cheat", 1, matched)], &tokens, language.concepts(), &settings, 1);
     let found = truth.by_concept.iter().find(|c| c.concept == "form:plural").unwrap();
     assert!(found.f1.value < 0.1, "{found:?}");
 }
@@ -119,7 +119,7 @@ fn a_part_that_its_whole_leaves_out_is_absorbed() {
     let source = Planted(vec![fires(&|t| has(t, food) && !has(t, part)), fires(&|t| has(t, part))]);
     let matched = match_concepts(&source, &tokens, concepts.all().len(), 20).unwrap();
     let settings = TruthSettings { resamplings: 20, ..TruthSettings::default() };
-    let truth = report(&[("own", matched)], &tokens, concepts, &settings, 1);
+    let truth = report(&[("own", 2, matched)], &tokens, concepts, &settings, 1);
     let names: Vec<(&str, &str)> = truth.absorbed.iter().map(|a| (a.concept.as_str(), a.parent.as_str())).collect();
     assert!(names.contains(&(concepts.all()[part as usize].name.as_str(), "group:food")), "{names:?}");
 }

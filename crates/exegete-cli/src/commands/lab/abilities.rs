@@ -20,7 +20,7 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
     let language = Language::new();
     interrupt::listen();
     let losses = losses(&model, &language, settings.documents, common.seed, printer)?;
-    let abilities = abilities(&model, &language, settings.items, common.seed, printer)?;
+    let abilities = abilities(&model, &language, settings.items as usize, common.seed, printer)?;
     printer.line("loss, nats a token        model [95 %]               generator  above it [95 %]            tokens");
     for loss in &losses {
         let (model, gap) = (interval(&loss.model, 3), interval(&loss.gap, 3));
@@ -46,7 +46,7 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
         }
     }
     let found = match settings.search {
-        true => Some(search_training(&model, &language, settings.items, common.seed, printer)?),
+        true => Some(search_training(&model, &language, settings.items as usize, common.seed, printer)?),
         false => None,
     };
     printer.json(&json!({"losses": losses, "abilities": abilities, "search": found, "seed": common.seed}));

@@ -1,10 +1,11 @@
 //! `exegete lab corpus`: documents of the organism's language, with their labels.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use exegete_lab::corpus;
 use exegete_lab::language::Language;
 use serde_json::json;
 
+use super::out_dir;
 use crate::args::{Common, LabCorpus};
 use crate::interrupt;
 use crate::open_model;
@@ -14,13 +15,17 @@ pub(crate) fn run(settings: &LabCorpus, common: &Common, printer: &Printer) -> R
     if settings.tokens == 0 {
         bail!("--tokens must be at least 1");
     }
-    if std::fs::read_dir(&settings.out).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is not empty; give a new or empty directory as --out", settings.out.display());
-    }
+    out_dir::check(&settings.out)?;
     let model = open_model::open_plain(&settings.model, common, printer)?;
     interrupt::listen();
     let (language, out) = (Language::new(), &settings.out);
-    let written = corpus::write(out, &language, model.tokenizer()?, settings.tokens, common.seed, printer)?;
+    let tokenizer = model.tokenizer()?;
+    let mut written = None;
+    out_dir::write(out, |dir| {
+        written = Some(corpus::write(dir, &language, tokenizer, settings.tokens, common.seed, printer)?);
+        Ok(())
+    })?;
+    let written = written.context("nothing was written")?;
     let (text, concepts) = (out.join(corpus::DOCUMENTS), out.join(corpus::CONCEPTS));
     printer.json(&json!({"written": written, "seed": common.seed, "text": text, "concepts": concepts}));
     printer.line(format!(

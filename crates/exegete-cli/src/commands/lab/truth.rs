@@ -7,6 +7,7 @@ use exegete_harvest::training::{CheckpointEvery, Subject};
 use exegete_harvest::{ActivationCache, Progress, cache, training, windows};
 use exegete_lab::language::Language;
 use exegete_lab::organism;
+use exegete_lab::organism::vocabulary::SPECIALS;
 use exegete_lab::truth::{
     LabelledTokens, Matched, Neurons, RandomDirections, Source, SparseLatents, Truth, TruthSettings, activations,
     match_concepts, report,
@@ -19,7 +20,7 @@ use serde_json::json;
 use std::time::Duration;
 
 use super::abilities::interval;
-use crate::args::{Common, LabTruth};
+use crate::args::{Common, Dtype, LabTruth};
 use crate::commands::tour::PROGRAM;
 use crate::interrupt;
 use crate::open_model;
@@ -39,7 +40,12 @@ pub(crate) fn run(settings: &LabTruth, common: &Common, printer: &Printer) -> Re
     interrupt::listen();
     let mut run = Run::open_to_write(&settings.run)?;
     let recorded = run.manifest().settings["model"].as_str().map(str::to_owned);
-    let model = open_model::open_plain(&recorded.context("the run names no model")?, common, printer)?;
+    // The dictionary is of activations as the run computed them.
+    let as_run = match run.manifest().settings["dtype"].as_str() {
+        Some("bf16") => Common { dtype: Dtype::Bf16, ..common.clone() },
+        _ => Common { dtype: Dtype::F32, ..common.clone() },
+    };
+    let model = open_model::open_plain(&recorded.context("the run names no model")?, &as_run, printer)?;
     let truth = compare(&mut run, &model, &settings.truth, common.seed, printer)?;
     tell(&truth, settings.missing, printer);
     let [dictionary, untrained, random, neurons] = truth.counts.as_slice() else { bail!("a control is missing") };
@@ -61,19 +67,20 @@ pub(crate) fn compare(
     let dictionary = training::dictionary(run)?;
     let site: Site = run.manifest().settings["site"].as_str().context("the run names no site")?.parse()?;
     let language = Language::new();
-    if model.tokenizer()?.ids_spelled("<|start|>").is_empty() {
+    let speaks = |special: &&str| model.tokenizer().is_ok_and(|t| !t.ids_spelled(special).is_empty());
+    if !SPECIALS.iter().all(|special| speaks(&special)) {
         bail!("the run's model does not speak the language of the organism, so nothing is known of its tokens");
     }
-    let untrained_dictionary = untrained(run, model, seed, printer)?;
+    let untrained_dictionary = untrained(run, model, printer)?;
     printer.begin(STAGE, 4, "dictionaries and controls", 0);
     let longest = model.spec.max_positions;
     let tokens = LabelledTokens::new(&language, model.tokenizer()?, seed ^ OTHER_SEED, settings.truth_tokens, longest)?;
     let n = language.concepts().all().len();
-    let matched = |name: &'static str, done: u64, source: &dyn Source| -> Result<(&'static str, Vec<Matched>)> {
+    let matched = |name: &'static str, done: u64, source: &dyn Source| -> Result<(&'static str, usize, Vec<Matched>)> {
         printer.check()?;
         let found = match_concepts(source, &tokens, n, settings.least_tokens)?;
         printer.at(done, name);
-        Ok((name, found))
+        Ok((name, source.n(), found))
     };
     let acts = activations(model, site, &tokens)?;
     let d = dictionary.d_in();
@@ -81,10 +88,9 @@ pub(crate) fn compare(
     let own = matched("dictionary", 1, &SparseLatents::new(&dictionary, &acts)?)?;
     let random = matched("random", 2, &RandomDirections::new(&acts, d, latents, seed))?;
     drop(acts);
-    let layer = site.layer.unwrap_or(model.spec.n_layers - 1);
-    let layer = if site.kind == SiteKind::ResidPre { layer.saturating_sub(1) } else { layer };
-    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layer, latents, seed))?;
-    let model = organism::untrained(&model.path, seed)?;
+    let layers = layers_before(site, model.spec.n_layers);
+    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layers, latents, seed))?;
+    let model = organism::untrained(&model.path, run_seed(run))?;
     let acts = activations(&model, site, &tokens)?;
     let blind = matched("untrained", 4, &SparseLatents::new(&untrained_dictionary, &acts)?)?;
     let truth = report(&[own, blind, random, neurons], &tokens, language.concepts(), settings, seed);
@@ -97,8 +103,8 @@ pub(crate) fn compare(
 }
 
 /// A dictionary of the same shape, trained in the same way on the same text, of an organism that was never trained.
-fn untrained(run: &Run, model: &Model, seed: u64, printer: &Printer) -> Result<TopK> {
-    let dir = run.path(UNTRAINED);
+fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<TopK> {
+    let (dir, seed) = (run.path(UNTRAINED), run_seed(run));
     let settings = &run.manifest().settings;
     let text_settings: TextSettings = serde_json::from_value(settings["windows"].clone())?;
     let train_settings: TrainSettings = serde_json::from_value(settings["train"].clone())?;
@@ -123,6 +129,21 @@ fn untrained(run: &Run, model: &Model, seed: u64, printer: &Printer) -> Result<T
     Ok(training::dictionary(&control)?)
 }
 
+/// The seed of a run: the control is trained as its dictionary was, whatever the documents of the comparison.
+fn run_seed(run: &Run) -> u64 {
+    run.manifest().settings["seed"].as_u64().unwrap_or_default()
+}
+
+/// Layers whose MLPs have written to the residual stream before a site.
+fn layers_before(site: Site, n_layers: usize) -> usize {
+    match (site.layer, site.kind) {
+        (None, SiteKind::Embed) => 0,
+        (None, _) => n_layers,
+        (Some(layer), SiteKind::ResidPost | SiteKind::MlpOut) => layer + 1,
+        (Some(layer), _) => layer,
+    }
+}
+
 /// Tells what was found.
 pub(crate) fn tell(truth: &Truth, n_missing: usize, printer: &Printer) {
     printer.line(format!(
@@ -133,10 +154,10 @@ pub(crate) fn tell(truth: &Truth, n_missing: usize, printer: &Printer) {
         truth.tokens.1
     ));
     printer.line("");
-    printer.line("                recovered (F1 of 0.8 or more)   the dictionary's less these [95 %]");
+    printer.line("                features  recovered (F1 of 0.8 or more)   the dictionary's less these [95 %]");
     for count in &truth.counts {
         let difference = count.difference.as_ref().map(|d| interval(d, 0)).unwrap_or_default();
-        printer.line(format!("{:<14}  {:<30}  {difference}", count.name, count.recovered));
+        printer.line(format!("{:<14}  {:<8}  {:<30}  {difference}", count.name, count.features, count.recovered));
     }
     let missing = truth.missing.len();
     printer.line("");
