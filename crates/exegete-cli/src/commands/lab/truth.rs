@@ -67,8 +67,8 @@ pub(crate) fn compare(
     let dictionary = training::dictionary(run)?;
     let site: Site = run.manifest().settings["site"].as_str().context("the run names no site")?.parse()?;
     let language = Language::new();
-    let speaks = |special: &&str| model.tokenizer().is_ok_and(|t| !t.ids_spelled(special).is_empty());
-    if !SPECIALS.iter().all(|special| speaks(&special)) {
+    let speaks = |special: &str| model.tokenizer().is_ok_and(|t| !t.ids_spelled(special).is_empty());
+    if !SPECIALS.iter().all(|special| speaks(special)) {
         bail!("the run's model does not speak the language of the organism, so nothing is known of its tokens");
     }
     let untrained_dictionary = untrained(run, model, printer)?;
