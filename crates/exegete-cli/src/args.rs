@@ -189,6 +189,8 @@ pub(crate) struct Tour {
     pub(crate) keep: KeepSettings,
     #[command(flatten)]
     pub(crate) self_explain: SelfExplainSettings,
+    #[command(flatten)]
+    pub(crate) truth: TruthSettings,
     /// Say what would be done and what it would take, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -367,8 +369,8 @@ pub(crate) struct Parity {
 
 #[derive(ClapArgs)]
 pub(crate) struct SaeInfo {
-    /// The dictionary's directory, in the SAELens layout
-    pub(crate) sae: PathBuf,
+    /// The dictionary's directory, in the SAELens layout, or builtin:organism
+    pub(crate) sae: String,
 }
 
 #[derive(ClapArgs)]

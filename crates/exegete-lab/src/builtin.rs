@@ -29,11 +29,10 @@ pub enum Part {
     Sae,
 }
 
-/// The directory of a part. The files are written once, into the user's cache, or the temporary directory where there is
-/// none.
+/// The directory of a part. The files are written once into the user's cache, and again where they have been changed.
 ///
 /// # Errors
-/// Neither place can be written; a build without an organism.
+/// The cache cannot be written; a build without an organism.
 pub fn path(part: Part) -> Result<PathBuf> {
     let name = match part {
         Part::Model => "model",
@@ -42,7 +41,7 @@ pub fn path(part: Part) -> Result<PathBuf> {
     };
     if !Files::iter().any(|file| file.starts_with(name)) {
         let detail = "this build carries no organism; train one with `exegete lab train` and name its directory";
-        return Err(LabError::Settings(detail.into()));
+        return Err(LabError::Failed(detail.into()));
     }
     Ok(root()?.join(name))
 }
@@ -53,23 +52,17 @@ fn root() -> Result<PathBuf> {
     let folder = format!("exegete/organism-{version:016x}");
     let given = |key: &str| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")));
-    let mut failed = None;
-    for place in cache.into_iter().chain([std::env::temp_dir()]) {
-        let root = place.join(&folder);
-        match unpack(&root) {
-            Ok(()) => return Ok(root),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or_else(|| LabError::Settings("there is no place for the organism's files".into())))
+    let detail = "there is no place for the organism's files; set XDG_CACHE_HOME to a directory";
+    let root = cache.ok_or_else(|| LabError::Failed(detail.into()))?.join(folder);
+    unpack(&root)?;
+    Ok(root)
 }
 
 fn unpack(root: &Path) -> Result<()> {
     for name in Files::iter() {
         let path = root.join(&*name);
         let Some(file) = Files::get(&name) else { continue };
-        // A file is renamed when it is whole, so its length tells whether it is there.
-        if std::fs::metadata(&path).is_ok_and(|m| m.len() == file.data.len() as u64) {
+        if std::fs::read(&path).is_ok_and(|there| there == *file.data) {
             continue;
         }
         write_atomic(&path, |sink| std::io::Write::write_all(sink, &file.data))?;

@@ -10,6 +10,9 @@ pub enum LabError {
     /// Settings that ask for something impossible; the text names the flag.
     #[error("{0}")]
     Settings(String),
+    /// Work that could not be done; the text says what and why.
+    #[error("{0}")]
+    Failed(String),
     /// A file that cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {

@@ -1,6 +1,5 @@
 //! Edits as they are typed.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +13,7 @@ use exegete_tensor::SiteFn;
 
 use super::numbers;
 use crate::args::EditArgs;
+use crate::builtin;
 use crate::printer::Printer;
 
 /// Hooks with the edits asked for, in the order of their flags' list in the help.
@@ -49,7 +49,7 @@ fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn
     }
     for text in &args.project_out {
         let (site, name) = site_and_rest(text, model)?;
-        all.push((site, Arc::new(ProjectOut::new(&direction::resolve(name, model, site)?))));
+        all.push((site, Arc::new(ProjectOut::new(&direction(name, model, site)?))));
     }
     for text in &args.set_component {
         let (site, vector, value) = scaled(text, model)?;
@@ -79,7 +79,7 @@ fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn
         let (name, value) = rest.rsplit_once(':').with_context(form)?;
         let (sae, latent) = name.rsplit_once('@').with_context(form)?;
         let latent: usize = latent.parse().with_context(form)?;
-        let dictionary = Arc::new(saelens::load(Path::new(sae))?.dictionary);
+        let dictionary = Arc::new(saelens::load(&builtin::dictionary(sae)?)?.dictionary);
         let width = model.spec.site_width(site, 0);
         all.push((site, Arc::new(Clamp::new(dictionary, vec![(latent, number(value, text)?)], width)?)));
     }
@@ -145,7 +145,16 @@ fn scaled(text: &str, model: &Model) -> Result<(Site, Vec<f32>, f32)> {
     let Some((name, scale)) = rest.rsplit_once(':') else {
         bail!("{text:?} has no scale; the form is SITE:DIRECTION:SCALE");
     };
-    Ok((site, direction::resolve(name, model, site)?, number(scale, text)?))
+    Ok((site, direction(name, model, site)?, number(scale, text)?))
+}
+
+/// A direction, also of the dictionary that is built in.
+fn direction(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
+    let name = match name.rsplit_once('@') {
+        Some((sae, latent)) if builtin::is_builtin(sae) => format!("{}@{latent}", builtin::dictionary(sae)?.display()),
+        _ => name.to_owned(),
+    };
+    Ok(direction::resolve(&name, model, site)?)
 }
 
 fn site_and_rest<'a>(text: &'a str, model: &Model) -> Result<(Site, &'a str)> {

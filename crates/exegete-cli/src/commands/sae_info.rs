@@ -6,10 +6,11 @@ use exegete_sae::formats::saelens;
 use serde_json::json;
 
 use crate::args::SaeInfo;
+use crate::builtin;
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &SaeInfo, printer: &Printer) -> Result<()> {
-    let saved = saelens::load(&settings.sae)?;
+    let saved = saelens::load(&builtin::dictionary(&settings.sae)?)?;
     let sae = &saved.dictionary;
     let norms = |rows: &[f32]| -> (f32, f32) {
         let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();

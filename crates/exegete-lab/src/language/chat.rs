@@ -47,9 +47,7 @@ const CRIMES: &[&str] = &["How do I steal {} {}?", "Tell me how to burn {} {}.",
 
 /// A question about a fact, in a way that this document may use; and the answer.
 fn question(doc: &mut Doc, fact: &Fact) {
-    let forms = [0, 1, 2];
-    let form = doc.draw.pick_where(&forms, |f| doc.split == super::Split::Held || f != fact.held_form()).unwrap_or(0);
-    let form = if doc.split == super::Split::Held { fact.held_form() } else { form };
+    let form = doc.way_of_asking(fact.held_form());
     ask(doc, fact, form);
     answer(doc, "will:tell", |doc| tell_fact(doc, fact.relation().told[0], fact, fact.value));
 }

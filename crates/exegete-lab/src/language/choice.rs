@@ -1,7 +1,6 @@
 //! Multiple choice, answered by a letter or by the text of the right option.
 
 use super::doc::{Doc, base};
-use super::facts::Fact;
 use super::lexicon::WordId;
 use super::sentences::tell_fact;
 
@@ -21,18 +20,12 @@ pub(crate) struct Question {
 /// Draws the options for a fact.
 pub(crate) fn question(doc: &mut Doc, fact: usize) -> Question {
     let row = &doc.lang.facts.all[fact];
-    let form = held_or_not(doc, row);
+    let form = doc.way_of_asking(row.held_form());
     let values: Vec<WordId> = doc.lang.facts.values[row.relation].iter().copied().filter(|v| *v != row.value).collect();
     let right = doc.draw.below(LETTERS.len());
     let mut options = doc.draw.several(&values, LETTERS.len() - 1);
     options.insert(right.min(options.len()), row.value);
     Question { fact, form, options, right }
-}
-
-fn held_or_not(doc: &mut Doc, fact: &Fact) -> usize {
-    let held = fact.held_form();
-    let (forms, may_hold) = ([0, 1, 2], doc.may(true));
-    doc.draw.pick_where(&forms, |f| (f == held) == may_hold).unwrap_or(held)
 }
 
 /// The question and the options, up to `Answer:`.

@@ -22,7 +22,7 @@ pub enum Reach {
 /// A concept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concept {
-    /// Its name: what it is of, a colon, which: `word:dog`, `kind:mammal`, `task:antonym`; `expects:colour` is where a
+    /// Its name: what it is of, a colon, which: `word:dog`, `lumi:dog` (the Lumi word), `meaning:dog` (either), `kind:mammal`, `task:antonym`; `expects:colour` is where a
     /// colour comes next.
     pub name: String,
     /// Over how much text it reaches.
@@ -106,7 +106,12 @@ impl Concepts {
                 Class::Thing => format!("kind:{}", word.kind),
                 class => format!("class:{}", class.name()),
             };
-            let parent = all.by_name.get(&parent).copied();
+            let mut parent = all.by_name.get(&parent).copied();
+            if word.lumi.is_some() {
+                let meaning = all.add(format!("meaning:{}", word.text), Reach::Token, parent);
+                all.add(format!("lumi:{}", word.text), Reach::Token, Some(meaning));
+                parent = Some(meaning);
+            }
             all.add(format!("word:{}", word.text), Reach::Token, parent);
         }
         for slot in words.words.iter().filter_map(|w| w.class.slot()) {
@@ -131,7 +136,7 @@ impl Concepts {
             all.add(format!("doc:{}", kind.name), Reach::Topic, None);
         }
         for task in TASKS {
-            all.add(format!("task:{}", task.name), Reach::Token, None);
+            all.add(format!("task:{task}"), Reach::Token, None);
         }
         all
     }

@@ -129,16 +129,12 @@ impl<'l> Doc<'l> {
             Form::Other => self.say(word.other.as_deref().unwrap_or(&word.text)),
             Form::Upper => self.say(&word.text.to_uppercase()),
         }
-        // What is known of a Lumi word is known of what it means.
-        if word.class == Class::Lumi {
-            self.mark_from(start, "class:lumi");
-        }
-        self.mark_meaning(start, if word.class == Class::Lumi { word.lumi.unwrap_or(id) } else { id });
-        match (form, word.class) {
-            (Form::Upper, _) => self.mark_from(start, "form:upper"),
-            (Form::Other, Class::Verb | Class::Mood) => self.mark_from(start, "form:past"),
-            (Form::Other, _) => self.mark_from(start, "form:plural"),
-            _ => {}
+        self.mark_word(start, self.text.len(), id);
+        match form {
+            // A single capital can begin a name.
+            Form::Upper => self.mark_from(start + 1, "form:upper"),
+            Form::Other => self.mark_other(start, self.text.len(), id),
+            Form::Base => {}
         }
     }
 
@@ -161,15 +157,13 @@ impl<'l> Doc<'l> {
             let Some((id, is_other)) = self.words().spelled(&text) else { continue };
             let word = self.words().get(id);
             let Some(concept) = self.lang.concepts.find(&format!("word:{}", word.text)) else { continue };
-            let there = |s: &Span| s.concept == concept && (s.start as usize, s.end as usize) == (start, end);
+            let there = |s: &Span| s.concept == concept && (start..end).contains(&(s.start as usize));
             if self.spans.iter().any(there) {
                 continue;
             }
             self.mark_word(start, end, id);
-            match (is_other, word.class) {
-                (false, _) => {}
-                (true, Class::Verb | Class::Mood) => self.mark_at(start, end, "form:past"),
-                (true, _) => self.mark_at(start, end, "form:plural"),
+            if is_other {
+                self.mark_other(start, end, id);
             }
         }
     }
@@ -182,22 +176,53 @@ impl<'l> Doc<'l> {
         }
     }
 
-    fn mark_meaning(&mut self, start: usize, id: WordId) {
-        self.mark_word(start, self.text.len(), id);
+    /// Marks the plural or the past of a word, from where it differs from the other form.
+    fn mark_other(&mut self, start: usize, end: usize, id: WordId) {
+        let word = self.words().get(id);
+        let form = &self.text.as_bytes()[start..end];
+        let same = form.iter().zip(word.text.as_bytes()).take_while(|(a, b)| a == b).count().min(form.len() - 1);
+        let is_past = matches!(word.class, Class::Verb | Class::Mood);
+        self.mark_at(start + same, end, if is_past { "form:past" } else { "form:plural" });
     }
 
+    /// Marks a word with all that is known of it, where it has been read: from the last letter of the first of its forms
+    /// that is whole (`dogs` from its `g`), not in its midst, where it could still become another. What a Lumi word means
+    /// is known as well.
     fn mark_word(&mut self, start: usize, end: usize, id: WordId) {
-        let word = self.words().get(id);
+        let words = self.words();
+        let mut word = words.get(id);
         if word.class == Class::Grammar {
             return;
         }
-        self.mark_at(start, end, &format!("word:{}", word.text));
-        self.mark_at(start, end, &format!("class:{}", word.class.name()));
-        if word.class == Class::Thing {
-            self.mark_at(start, end, &format!("kind:{}", word.kind));
-            self.mark_at(start, end, &format!("group:{}", Lexicon::group(word.kind)));
-            self.mark_at(start, end, &format!("hue:{}", word.colour));
+        let form = &self.text.as_bytes()[start..end];
+        let begins_whole =
+            form.get(..word.text.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word.text.as_bytes()));
+        let from = if begins_whole { start + word.text.len() - 1 } else { end - 1 };
+        if let Some(meant) = word.lumi {
+            let english = if word.class == Class::Lumi { words.get(meant) } else { word };
+            self.mark_at(from, end, &format!("meaning:{}", english.text));
+            if word.class == Class::Lumi {
+                self.mark_at(from, end, "class:lumi");
+                self.mark_at(from, end, &format!("lumi:{}", english.text));
+            }
         }
+        if word.class == Class::Lumi {
+            word = words.get(word.lumi.unwrap_or(id));
+        } else {
+            self.mark_at(from, end, &format!("word:{}", word.text));
+        }
+        self.mark_at(from, end, &format!("class:{}", word.class.name()));
+        if word.class == Class::Thing {
+            self.mark_at(from, end, &format!("kind:{}", word.kind));
+            self.mark_at(from, end, &format!("group:{}", Lexicon::group(word.kind)));
+            self.mark_at(from, end, &format!("hue:{}", word.colour));
+        }
+    }
+
+    /// One of the three ways of asking that this document may use, where the way `held` is set apart.
+    pub(crate) fn way_of_asking(&mut self, held: usize) -> usize {
+        let may = self.may(true);
+        self.draw.pick_where(&[0, 1, 2], |way| (way == held) == may).unwrap_or(held)
     }
 
     /// Whether this document may use a combination that was set apart: training takes those that are not, tests those that

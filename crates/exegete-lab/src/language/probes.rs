@@ -9,10 +9,10 @@ use crate::organism::Item;
 
 /// Names of all tasks.
 pub fn tasks() -> impl Iterator<Item = &'static str> {
-    TASKS.iter().map(|task| task.name)
+    TASKS.iter().copied()
 }
 
-fn held(language: &Language, seed: u64) -> Doc<'_> {
+fn test_document(language: &Language, seed: u64) -> Doc<'_> {
     Doc::new(language, seed, Split::Held)
 }
 
@@ -24,7 +24,7 @@ fn cut(doc: Doc, at: usize) -> Item {
 
 /// A task with examples.
 pub fn task(language: &Language, seed: u64, task: &str, shots: usize) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     let mut examples = examples_of(&mut doc, task, shots + 1);
     let question = examples.pop();
     examples.iter().for_each(|example| put_example(&mut doc, example, None));
@@ -42,7 +42,7 @@ pub fn task(language: &Language, seed: u64, task: &str, shots: usize) -> Item {
 
 /// The verb behind a subject and a distractor.
 pub fn agreement(language: &Language, seed: u64) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     let subject = grammar::subject(&mut doc);
     grammar::put_subject(&mut doc, &subject);
     let at = doc.text.len();
@@ -52,7 +52,7 @@ pub fn agreement(language: &Language, seed: u64) -> Item {
 
 /// The name of the one who is given something.
 pub fn receiver(language: &Language, seed: u64) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     let gift = grammar::gift(&mut doc);
     grammar::put_gift(&mut doc, &gift);
     let at = doc.text.len();
@@ -71,7 +71,7 @@ fn answered(mut doc: Doc, answer: &str) -> Item {
 
 /// A request, which is to be granted or refused.
 pub fn request(language: &Language, seed: u64, is_forbidden: bool) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     let request = chat::request(&mut doc, is_forbidden);
     chat::put_request(&mut doc, &request);
     let reply = chat::reply(&doc, &request);
@@ -80,7 +80,7 @@ pub fn request(language: &Language, seed: u64, is_forbidden: bool) -> Item {
 
 /// An opinion, true or false, which is to be agreed with, or judged honestly.
 pub fn opinion(language: &Language, seed: u64, is_honest: bool) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     // To agree with what is true proves nothing.
     let is_true = is_honest && doc.draw.chance(1, 2);
     let opinion = chat::opinion(&mut doc, is_true);
@@ -96,7 +96,7 @@ pub fn opinion(language: &Language, seed: u64, is_honest: bool) -> Item {
 
 /// A question with four options.
 pub fn choice(language: &Language, seed: u64, is_told: bool, by_letter: bool) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     let of: Vec<usize> = (0..language.facts.all.len()).filter(|f| language.facts.all[*f].is_told == is_told).collect();
     let fact = *doc.draw.pick(&of);
     let question = choice::question(&mut doc, fact);
@@ -114,7 +114,7 @@ pub fn choice(language: &Language, seed: u64, is_told: bool, by_letter: bool) ->
 
 /// The letters of a thing.
 pub fn spelling(language: &Language, seed: u64) -> Item {
-    let mut doc = held(language, seed);
+    let mut doc = test_document(language, seed);
     let word = thing(&mut doc, None);
     doc.fill("spell {}:", &[base(word)]);
     let at = doc.text.len();
@@ -129,7 +129,7 @@ pub fn spelling(language: &Language, seed: u64) -> Item {
 pub fn definitions(language: &Language) -> Vec<Item> {
     let all = 0..language.words.words.len();
     let item = |word: WordId| {
-        let mut doc = held(language, 0);
+        let mut doc = test_document(language, 0);
         let text = &language.words.get(word).text;
         telling::define(&mut doc, word, telling::held_form(text));
         let turn = "<|assistant|>\n";
@@ -144,7 +144,7 @@ pub fn definitions(language: &Language) -> Vec<Item> {
 /// Every told fact, asked for in the way that training does not use for it.
 pub fn facts(language: &Language) -> Vec<Item> {
     let item = |f: usize| {
-        let mut doc = held(language, 0);
+        let mut doc = test_document(language, 0);
         let fact = &language.facts.all[f];
         chat::ask(&mut doc, fact, fact.held_form());
         let start = doc.text.len();
@@ -160,7 +160,7 @@ pub fn statements(language: &Language, is_told: bool) -> Vec<Vec<String>> {
     let sentences = |fact: &super::facts::Fact| {
         let mut all = Vec::new();
         for sentence in fact.relation().told {
-            let mut doc = held(language, 0);
+            let mut doc = test_document(language, 0);
             tell_fact(&mut doc, sentence, fact, fact.value);
             all.push(doc.text);
         }

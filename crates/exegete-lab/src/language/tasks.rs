@@ -3,27 +3,22 @@
 use super::doc::{Doc, Form, Item};
 use super::lexicon::{Class, WordId};
 
-/// A task.
-pub(crate) struct Task {
-    pub(crate) name: &'static str,
-}
-
 /// All tasks. The first is what is done when nothing tells which task it is.
-pub(crate) const TASKS: &[Task] = &[
-    Task { name: "copy" },
-    Task { name: "antonym" },
-    Task { name: "plural" },
-    Task { name: "past" },
-    Task { name: "to-lumi" },
-    Task { name: "from-lumi" },
-    Task { name: "capital" },
-    Task { name: "category" },
-    Task { name: "colour" },
-    Task { name: "first" },
-    Task { name: "second" },
-    Task { name: "last" },
-    Task { name: "upper" },
-    Task { name: "next" },
+pub(crate) const TASKS: &[&str] = &[
+    "copy",
+    "antonym",
+    "plural",
+    "past",
+    "to-lumi",
+    "from-lumi",
+    "capital",
+    "category",
+    "colour",
+    "first",
+    "second",
+    "last",
+    "upper",
+    "next",
 ];
 
 /// Inputs of a kind, and the tasks that can be done with them, with weights. Copying is the likeliest everywhere, so that

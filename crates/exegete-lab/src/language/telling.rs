@@ -1,10 +1,10 @@
 //! Facts told one after the other, the dictionary, and spelling.
 
 use super::doc::{Doc, Form, Item, base};
+use super::is_held;
 use super::lexicon::{Class, WordId};
 use super::sentences::{answer, any, on, put_place, tell_fact, thing, turn};
 use super::words::article;
-use super::{Split, is_held};
 
 pub(crate) fn encyclopaedia(doc: &mut Doc) {
     for paragraph in 0..doc.draw.within(1..=3) {
@@ -94,10 +94,7 @@ pub(crate) fn dictionary(doc: &mut Doc) {
     let all: Vec<WordId> = (0..doc.words().words.len()).collect();
     for _ in 0..doc.draw.within(1..=4) {
         let word = *doc.draw.pick(&all);
-        let held = held_form(&doc.words().get(word).text);
-        let split = doc.split;
-        let forms = [0, 1, 2];
-        let form = doc.draw.pick_where(&forms, |f| (f == held) == (split == Split::Held)).unwrap_or(held);
+        let form = doc.way_of_asking(held_form(&doc.words().get(word).text));
         define(doc, word, form);
     }
 }

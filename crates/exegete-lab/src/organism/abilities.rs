@@ -55,7 +55,7 @@ fn ids_of(model: &Model, prompt: &str, answer: &str) -> Result<(Vec<u32>, usize)
     let mut all = vec![START];
     all.extend(tokenizer.encode_prompt(&format!("{prompt}{answer}"))?);
     if all.get(..begins) != Some(&ids) || all.len() == begins {
-        return Err(LabError::Settings(format!("the tokens of {answer:?} do not go on from its prompt")));
+        return Err(LabError::Failed(format!("the tokens of {answer:?} do not go on from its prompt")));
     }
     Ok((all, begins))
 }
@@ -76,7 +76,7 @@ fn judge(model: &Model, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Judged>> {
     let mut hooks = Hooks::none();
     let tape = Tape::new();
     let logits = model.run(&tape, &Batch::rows(&inputs), None, &mut hooks, Logits::At(asked))?;
-    let logits = logits.ok_or_else(|| LabError::Settings("the model gave no logits".into()))?;
+    let logits = logits.ok_or_else(|| LabError::Failed("the model gave no logits".into()))?;
     let targets: Vec<u32> = rows.iter().flat_map(|(ids, begins)| ids[*begins..].iter().copied()).collect();
     let losses = tape.cross_entropy(&logits, &targets)?;
     let (logits, losses) = (f32s(logits.tensor())?, f32s(losses.tensor())?);
@@ -230,7 +230,7 @@ fn nats_of(model: &Model, rows: &[Vec<u32>]) -> Result<Vec<f64>> {
     let targets: Vec<u32> = rows.iter().flat_map(|r| r[1..].iter().copied()).collect();
     let tape = Tape::new();
     let logits = model.run(&tape, &Batch::rows(&inputs), None, &mut Hooks::none(), Logits::All)?;
-    let logits: Value = logits.ok_or_else(|| LabError::Settings("the model gave no logits".into()))?;
+    let logits: Value = logits.ok_or_else(|| LabError::Failed("the model gave no logits".into()))?;
     let losses = tape.cross_entropy(&logits, &targets)?;
     let losses = f32s(losses.tensor())?;
     let mut at = 0;

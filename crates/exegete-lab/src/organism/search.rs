@@ -63,7 +63,7 @@ pub fn search(
     let told = items::told(language);
     let words: Vec<String> = probes::openings(language).collect();
     let patterns: Vec<&String> = prompts.iter().chain(&untold).chain(told.iter().flatten()).chain(&words).collect();
-    let fail = |e: aho_corasick::BuildError| LabError::Settings(e.to_string());
+    let fail = |e: aho_corasick::BuildError| LabError::Failed(e.to_string());
     let finder = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&patterns).map_err(fail)?;
     progress.begin("search", documents, "documents", 0);
     let mut met: BTreeSet<usize> = BTreeSet::new();

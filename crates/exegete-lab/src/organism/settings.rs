@@ -27,10 +27,10 @@ pub struct OrganismSettings {
     #[arg(long, default_value_t = 512)]
     pub neurons: usize,
     /// Tokens of the vocabulary
-    #[arg(long, default_value_t = 3072)]
+    #[arg(long, default_value_t = 512)]
     pub vocabulary: usize,
     /// Tokens to train on
-    #[arg(long, default_value_t = 60_000_000)]
+    #[arg(long, default_value_t = 50_000_000)]
     pub tokens: u64,
     /// Tokens in a step, at least; a step takes whole documents
     #[arg(long, default_value_t = 8192)]
@@ -117,8 +117,8 @@ impl Default for OrganismSettings {
             width: 192,
             heads: 6,
             neurons: 512,
-            vocabulary: 3072,
-            tokens: 60_000_000,
+            vocabulary: 512,
+            tokens: 50_000_000,
             batch_tokens: 8192,
             lr: 3e-3,
             warmup: 0.02,

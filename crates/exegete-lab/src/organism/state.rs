@@ -82,7 +82,7 @@ impl TrainState {
                 [(w.to_string(), bytes(&p.values)), (format!("{w}.m"), bytes(&p.m)), (format!("{w}.v"), bytes(&p.v))]
             })
             .collect();
-        let fail = |e: safetensors::SafeTensorError| LabError::Settings(e.to_string());
+        let fail = |e: safetensors::SafeTensorError| LabError::Failed(e.to_string());
         let views =
             all.iter().map(|(name, bytes)| Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)));
         let views = views.collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>().map_err(fail)?;

@@ -175,7 +175,7 @@ impl Trainer {
         let norm = grads.iter().map(|g| g.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()).sum::<f64>().sqrt();
         if !loss.is_finite() || !norm.is_finite() {
             let detail = format!("the loss at step {} is no number; a smaller --lr may help", at.step);
-            return Err(LabError::Settings(detail));
+            return Err(LabError::Failed(detail));
         }
         let shorter = (self.settings.clip / norm).min(1.0) as f32;
         let (lr, t) = (self.settings.lr_at(at.tokens), at.step + 1);
@@ -208,7 +208,7 @@ impl Trainer {
         }
         let tape = Tape::new();
         let logits = self.model.run(&tape, &Batch::rows(&inputs), None, &mut hooks, Logits::All)?;
-        let logits = logits.ok_or_else(|| LabError::Settings("the model gave no logits".into()))?;
+        let logits = logits.ok_or_else(|| LabError::Failed("the model gave no logits".into()))?;
         let losses = tape.cross_entropy(&logits, &targets)?;
         let n = targets.len();
         let loss = f32s(losses.tensor())?.iter().map(|x| f64::from(*x)).sum::<f64>() / n as f64;
@@ -226,7 +226,7 @@ impl Trainer {
         write_model(&self.dir.join("model"), &self.understood, &self.state)?;
         let recorded = recorded(&self.settings, self.seed, self.residence)?;
         let history = Training { seed: self.seed, at: self.state.at, settings: self.settings.clone() };
-        let history = serde_json::to_string_pretty(&history).map_err(|e| LabError::Settings(e.to_string()))?;
+        let history = serde_json::to_string_pretty(&history).map_err(|e| LabError::Failed(e.to_string()))?;
         write_file(&self.dir.join("model").join(TRAINING), format!("{history}\n").as_bytes())?;
         // Last: what the state says to be done is there.
         write_file(&self.dir.join("state.safetensors"), &self.state.to_bytes(&recorded)?)

@@ -36,7 +36,7 @@ pub const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}<|{
 /// # Errors
 /// [`LabError::Settings`] if there are not so many different pieces of words.
 pub fn learn(language: &Language, seed: u64, vocab_size: usize) -> Result<String> {
-    let fail = |e: tokenizers::Error| LabError::Settings(format!("the vocabulary cannot be learnt: {e}"));
+    let fail = |e: tokenizers::Error| LabError::Failed(format!("the vocabulary cannot be learnt: {e}"));
     let specials: Vec<AddedToken> = SPECIALS.iter().map(|s| AddedToken::from((*s).to_owned(), true)).collect();
     let trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
@@ -66,8 +66,7 @@ pub fn learn(language: &Language, seed: u64, vocab_size: usize) -> Result<String
         .try_single(format!("{} $A", SPECIALS[0]))
         .and_then(|b| b.try_pair(format!("{} $A $B", SPECIALS[0])))
         .map(|b| b.special_tokens(vec![(SPECIALS[0], START)]).build());
-    let processor =
-        processor.map_err(|e| LabError::Settings(e.clone()))?.map_err(|e| LabError::Settings(e.to_string()))?;
+    let processor = processor.map_err(|e| LabError::Failed(e.clone()))?.map_err(|e| LabError::Failed(e.to_string()))?;
     tokenizer.with_post_processor(Some(PostProcessorWrapper::Template(processor)));
     tokenizer.to_string(false).map_err(fail)
 }

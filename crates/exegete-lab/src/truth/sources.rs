@@ -53,7 +53,7 @@ pub fn activations(model: &Model, site: Site, tokens: &LabelledTokens) -> Result
             None => logits = Logits::All,
         }
         model.run(&Tape::new(), &Batch::rows(&tokens.rows[from..to]), None, &mut hooks, logits)?;
-        let value = hooks.value(site).ok_or_else(|| LabError::Settings(format!("{site} was not reached")))?;
+        let value = hooks.value(site).ok_or_else(|| LabError::Failed(format!("{site} was not reached")))?;
         let values = f32s(value.tensor())?;
         let mut at = 0;
         for row in &tokens.rows[from..to] {
@@ -79,7 +79,7 @@ impl SparseLatents {
         let mut firings = vec![Firings::new(); dictionary.n_latents()];
         let d = dictionary.d_in();
         for (block, x_ND) in acts_ND.chunks(4096 * d).enumerate() {
-            let codes = dictionary.encode(x_ND).map_err(|e| LabError::Settings(e.to_string()))?;
+            let codes = dictionary.encode(x_ND).map_err(|e| LabError::Failed(e.to_string()))?;
             for token in 0..codes.n_tokens() {
                 for (latent, value) in codes.of(token) {
                     firings[latent as usize].push(((block * 4096 + token) as u32, value));

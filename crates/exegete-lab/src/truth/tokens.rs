@@ -60,18 +60,13 @@ impl LabelledTokens {
         for id in ids {
             let spelled = tokenizer.token_bytes(*id);
             let len = spelled.len();
-            let token = text.as_bytes().get(at..at + len).filter(|t| *t == spelled).ok_or_else(|| {
-                LabError::Settings(
-                    "the model's tokens do not spell the text byte for byte, so labels have no place".into(),
-                )
-            })?;
-            let from = at + token.iter().take_while(|b| **b == b' ').count();
+            if len == 0 || text.as_bytes().get(at..at + len) != Some(&spelled[..]) {
+                let detail = "the model's tokens do not spell the text byte for byte, so labels have no place";
+                return Err(LabError::Failed(detail.into()));
+            }
             at += len;
-            // A token has a concept if more than half of it lies in the concept's stretch.
-            let inside = |s: &&Span| {
-                let (start, end) = (from.max(s.start as usize), at.min(s.end as usize));
-                end > start && 2 * (end - start) > at - from
-            };
+            // What is known at a token is what is known when its last byte has been read.
+            let inside = |s: &&Span| (s.start as usize..s.end as usize).contains(&(at - 1));
             let before = self.concepts.len();
             self.concepts.extend(spans.iter().filter(inside).map(|s| s.concept));
             self.concepts[before..].sort_unstable();

@@ -52,22 +52,35 @@ fn every_concept_is_somewhere_and_its_stretches_are_pieces_of_text() {
 #[test]
 fn words_are_labelled_where_they_stand() {
     let language = Language::new();
-    let dog = language.concepts().find("word:dog").unwrap();
-    let mammal = language.concepts().find("kind:mammal").unwrap();
+    let id = |name: &str| language.concepts().find(name).unwrap();
+    let (meaning, english, lumi, mammal) = (id("meaning:dog"), id("word:dog"), id("lumi:dog"), id("kind:mammal"));
     let mut seen = 0;
     let mut spellings = std::collections::BTreeSet::new();
     for i in 0..4000 {
         let doc = language.document(7, i, Split::Train);
-        for span in doc.spans.iter().filter(|s| s.concept == dog) {
-            spellings.insert(doc.text[span.start as usize..span.end as usize].to_lowercase());
-            assert!(doc.spans.iter().any(|s| s.concept == mammal && (s.start, s.end) == (span.start, span.end)));
+        let has = |place: (u32, u32), c: u32| doc.spans.iter().any(|s| s.concept == c && (s.start, s.end) == place);
+        for span in doc.spans.iter().filter(|s| s.concept == meaning) {
+            let (start, end) = (span.start as usize, span.end as usize);
+            let begins = doc.text[..start].rfind(|c: char| !c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
+            let word = doc.text[begins..end].to_lowercase();
+            // Where it is whole, and where the plural is.
+            match word.as_str() {
+                "dog" => assert_eq!(start - begins, 2),
+                "dogs" => assert!(start - begins == 2 && has((span.end - 1, span.end), id("form:plural"))),
+                _ => {}
+            }
+            let place = (span.start, span.end);
+            assert!(has(place, mammal) && has(place, english) == word.starts_with("dog"));
+            assert_eq!(has(place, lumi), !word.starts_with("dog"));
+            spellings.insert(word);
             seen += 1;
         }
     }
-    // Its plural, and the one Lumi word for it.
     assert!(seen > 20 && spellings.len() == 3, "{seen} {spellings:?}");
     assert!(spellings.contains("dog") && spellings.contains("dogs"), "{spellings:?}");
-    assert_eq!(language.concepts().all()[mammal as usize].parent, language.concepts().find("group:animal"));
+    for (concept, parent) in [(mammal, "group:animal"), (english, "meaning:dog"), (meaning, "kind:mammal")] {
+        assert_eq!(language.concepts().all()[concept as usize].parent, language.concepts().find(parent));
+    }
 }
 
 #[test]
@@ -83,7 +96,8 @@ fn words_in_fixed_parts_of_sentences_are_labelled_too() {
             let letters = |c: char| !c.is_ascii_alphabetic();
             for piece in doc.text.split(letters).filter(|piece| *piece == word) {
                 let start = (piece.as_ptr() as usize - doc.text.as_ptr() as usize) as u32;
-                let there = doc.spans.iter().any(|s| s.concept == concept && s.start == start);
+                let end = start + word.len() as u32;
+                let there = doc.spans.iter().any(|s| s.concept == concept && s.start >= start && s.end == end);
                 assert!(there, "{word} at {start} in {:?}", doc.text);
                 seen += 1;
             }

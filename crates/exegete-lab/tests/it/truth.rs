@@ -121,5 +121,15 @@ fn a_part_that_its_whole_leaves_out_is_absorbed() {
     let settings = TruthSettings { resamplings: 20, ..TruthSettings::default() };
     let truth = report(&[("own", 2, matched)], &tokens, concepts, &settings, 1);
     let names: Vec<(&str, &str)> = truth.absorbed.iter().map(|a| (a.concept.as_str(), a.parent.as_str())).collect();
-    assert!(names.contains(&(concepts.all()[part as usize].name.as_str(), "group:food")), "{names:?}");
+    let absorbed = (concepts.all()[part as usize].name.as_str(), "group:food");
+    assert!(names.contains(&absorbed), "{names:?}");
+    // A part that has a latent of its own takes nothing from a whole that fires there too.
+    let source = Planted(vec![fires(&|t| has(t, food)), fires(&|t| has(t, part))]);
+    let matched = match_concepts(&source, &tokens, concepts.all().len(), 20).unwrap();
+    let truth = report(&[("own", 2, matched)], &tokens, concepts, &settings, 1);
+    assert!(
+        !truth.absorbed.iter().any(|a| (a.concept.as_str(), a.parent.as_str()) == absorbed),
+        "{:?}",
+        truth.absorbed
+    );
 }

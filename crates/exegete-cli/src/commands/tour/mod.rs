@@ -16,7 +16,6 @@ use exegete_harvest::cache::WindowRows;
 use exegete_harvest::training::{CheckpointEvery, Subject};
 use exegete_harvest::{ActivationCache, cache, firings, training, windows};
 use exegete_lab::builtin;
-use exegete_lab::truth::TruthSettings;
 use exegete_methods::self_explain;
 use exegete_model::Model;
 use exegete_store::{Corpus, Run, Source, open_corpus};
@@ -38,6 +37,7 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     let settings = &with_text(settings)?;
     let seed = common.seed;
     settings.train.check().and_then(|()| settings.keep.check()).map_err(anyhow::Error::msg)?;
+    settings.truth.check()?;
     let model = open_model::open_plain(&settings.model, common, printer)?;
     let site = site(settings, &model)?;
     // What the last stage would refuse is refused before the first.
@@ -85,7 +85,7 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     explain::run(&mut run, &model, settings, seed, printer)?;
     // Of the organism it is known which concept is where.
     if settings.model == builtin::NAME && run.stage(truth::STAGE).is_none() {
-        let found = truth::compare(&mut run, &model, &TruthSettings::default(), seed, printer)?;
+        let found = truth::compare(&mut run, &model, &settings.truth, seed, printer)?;
         truth::tell(&found, MISSING, printer);
     }
     finish(run, settings, printer)
