@@ -40,6 +40,14 @@ pub enum Split {
     Held,
 }
 
+impl Split {
+    /// Whether its documents may use a combination, which is set apart or not: training takes those that are not, tests
+    /// those that are.
+    pub(crate) fn may(self, is_held: bool) -> bool {
+        is_held == (self == Self::Held)
+    }
+}
+
 /// Whether a combination is set apart for tests: one in `one_in` is.
 fn is_held(one_in: u64, parts: &[&str]) -> bool {
     xxh3_64(parts.join("\u{1f}").as_bytes()).is_multiple_of(one_in)

@@ -5,7 +5,19 @@ use super::lexicon::WordId;
 use super::sentences::{tell_fact, thing};
 use super::tasks::{TASKS, examples_of, put_example, put_words};
 use super::{Language, Split, chat, choice, grammar, telling};
-use crate::organism::Item;
+
+/// One item of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// What the model reads.
+    pub prompt: String,
+    /// What it must write, to the token; or, where there are `others`, what it must find likelier than they are.
+    pub answer: String,
+    /// Other answers to choose from; none where the model answers freely.
+    pub others: Vec<String>,
+    /// What the item is about: items about the same thing are one unit of an interval.
+    pub about: u64,
+}
 
 /// Names of all tasks.
 pub fn tasks() -> impl Iterator<Item = &'static str> {

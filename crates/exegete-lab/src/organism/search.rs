@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::items::{self, Test};
+use crate::language::probes::Item;
 use crate::language::{Language, Split, probes};
 use crate::{LabError, Result};
 
@@ -57,8 +58,9 @@ pub fn search(
     tests: &[Test],
     progress: &dyn Progress,
 ) -> Result<Found> {
-    let prompts: Vec<String> =
-        tests.iter().filter(|t| t.is_unseen).flat_map(|t| t.items.iter().map(|item| item.prompt.clone())).collect();
+    // With the first letter of the answer, so that a prompt's last word is that word and not the beginning of another.
+    let whole = |item: &Item| item.answer.chars().take(1).fold(item.prompt.clone(), |text, c| text + &c.to_string());
+    let prompts: Vec<String> = tests.iter().filter(|t| t.is_unseen).flat_map(|t| t.items.iter().map(whole)).collect();
     let untold = items::untold(language);
     let told = items::told(language);
     let words: Vec<String> = probes::openings(language).collect();
