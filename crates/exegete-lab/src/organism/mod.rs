@@ -14,7 +14,7 @@ use std::path::Path;
 use exegete_store::write_atomic;
 
 pub use self::settings::OrganismSettings;
-pub use self::state::TrainState;
+pub use self::state::{Progressed, TrainState};
 pub use self::train::{TRAINING, Trainer, Training, train};
 use self::vocabulary::SPECIALS;
 use crate::{LabError, Result};

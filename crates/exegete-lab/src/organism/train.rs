@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::state::{Progressed, TrainState};
 use super::vocabulary::{self, START, STOP};
 use super::{OrganismSettings, write_file};
-use crate::language::{Language, Split};
+use crate::language::Language;
 use crate::{LabError, Result};
 
 /// Decays of the moments: the second as for language models (Brown et al. 2020).
@@ -154,8 +154,10 @@ impl Trainer {
         while n < self.settings.batch_tokens {
             if self.ready.is_empty() {
                 let (tokenizer, language, seed) = (self.model.tokenizer()?, &self.language, self.seed);
+                let settings = &self.settings;
                 let from = self.state.at.documents + rows.len() as u64;
-                let made = (from..from + AHEAD).into_par_iter().map(|i| document(language, tokenizer, seed, i));
+                let made =
+                    (from..from + AHEAD).into_par_iter().map(|i| document(settings, language, tokenizer, seed, i));
                 self.ready = made.collect::<Result<Vec<_>>>()?;
                 self.ready.reverse();
             }
@@ -285,9 +287,15 @@ fn check_begun(path: &Path, recorded: &str) -> Result<()> {
 }
 
 /// A document as tokens, begun and ended.
-fn document(language: &Language, tokenizer: &Tokenizer, seed: u64, index: u64) -> Result<Vec<u32>> {
+fn document(
+    settings: &OrganismSettings,
+    language: &Language,
+    tokenizer: &Tokenizer,
+    seed: u64,
+    index: u64,
+) -> Result<Vec<u32>> {
     let mut ids = vec![START];
-    ids.extend(tokenizer.encode_prompt(&language.document(seed, index, Split::Train).text)?);
+    ids.extend(tokenizer.encode_prompt(&settings.document(language, seed, index))?);
     ids.push(STOP);
     ids.truncate(super::settings::CONTEXT + 1);
     Ok(ids)

@@ -61,7 +61,7 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
 fn search_training(model: &Model, language: &Language, items: usize, seed: u64, printer: &Printer) -> Result<Found> {
     let training = Training::read(&model.path)?;
     let tests = tests(language, items, seed);
-    let found = search(language, training.seed, training.at.documents, &tests, printer)?;
+    let found = search(language, &training, &tests, printer)?;
     printer.line("");
     printer.line(format!("{} training documents were looked through:", found.documents));
     for (what, bad, n) in [
