@@ -52,14 +52,17 @@ pub fn task(language: &Language, seed: u64, task: &str, shots: usize) -> Item {
     cut(doc, at)
 }
 
-/// The verb behind a subject and a distractor.
+/// The verb behind a subject and a distractor, against the other number (Linzen et al. 2016): the noun before it could go
+/// on, `pig` as `pigs`, so that what is likeliest next need not be a verb.
 pub fn agreement(language: &Language, seed: u64) -> Item {
     let mut doc = test_document(language, seed);
     let subject = grammar::subject(&mut doc);
     grammar::put_subject(&mut doc, &subject);
     let at = doc.text.len();
     doc.fill(" {}", &[grammar::verb(subject.is_plural)]);
-    cut(doc, at)
+    let mut other = test_document(language, seed);
+    other.fill(" {}", &[grammar::verb(!subject.is_plural)]);
+    Item { others: vec![other.text], ..cut(doc, at) }
 }
 
 /// The name of the one who is given something.

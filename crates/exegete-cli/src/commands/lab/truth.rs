@@ -75,7 +75,7 @@ pub(crate) fn compare(
     let n = language.concepts().all().len();
     let matched = |name: &'static str, done: u64, source: &dyn Source| -> Result<(&'static str, usize, Vec<Matched>)> {
         printer.check()?;
-        let found = match_concepts(source, &tokens, n, settings.least_tokens)?;
+        let found = match_concepts(source, &tokens, n, settings.least_tokens);
         printer.at(done, name);
         Ok((name, source.n(), found))
     };
@@ -86,7 +86,7 @@ pub(crate) fn compare(
     let random = matched("random", 2, &RandomDirections::new(&acts, d, latents, seed))?;
     drop(acts);
     let layers = layers_before(site, model.spec.n_layers);
-    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layers, latents, seed))?;
+    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layers, latents, seed)?)?;
     let model = organism::untrained(&model.path, run_seed(run), residence(run))?;
     let acts = activations(&model, site, &tokens)?;
     let blind = matched("untrained", 4, &SparseLatents::new(&untrained_dictionary, &acts)?)?;
