@@ -73,9 +73,13 @@ pub(super) fn absorbed(
     let half = tokens.half(Half::Score);
     let parent_of = |c: usize| concepts.all()[c].parent.map(|p| p as usize);
     let best = |c: usize| own[c].best.first().map(|m| m.feature);
-    // Where the best latent of what is above is that of one of its parts, there is no latent of the whole that could leave
-    // out another.
-    let of_parts: HashSet<(usize, usize)> = measured.iter().filter_map(|c| Some((parent_of(*c)?, best(*c)?))).collect();
+    // Where the best latent of what is above is rather that of one of its parts, there is no latent of the whole that
+    // could leave out another.
+    let of_part = |c: &usize| {
+        let parent = parent_of(*c)?;
+        Some((parent, best(*c)?)).filter(|_| f1[*c] > f1[parent])
+    };
+    let of_parts: HashSet<(usize, usize)> = measured.iter().filter_map(of_part).collect();
     let mut all = Vec::new();
     for c in measured {
         let Some(parent) = parent_of(*c).filter(|p| measured.contains(p)) else { continue };

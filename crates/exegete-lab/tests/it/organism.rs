@@ -73,9 +73,9 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), &tiny()).unwrap();
     let other = open(dir.path(), &OrganismSettings { lr: 1e-3, ..tiny() }).err().unwrap().to_string();
-    assert!(other.contains("state.safetensors") && other.contains("another --out"), "{other}");
+    assert!(other.contains("training.json") && other.contains("another --out"), "{other}");
     let wider = open(dir.path(), &OrganismSettings { width: 64, ..tiny() }).err().unwrap().to_string();
-    assert!(wider.contains("state.safetensors"), "{wider}");
+    assert!(wider.contains("training.json"), "{wider}");
     let path = dir.path().join("state.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     for bad in [&bytes[..0], &bytes[..100], &bytes[..bytes.len() - 1]] {
