@@ -6,6 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,11 +21,13 @@ pub(crate) fn run(name: &str, json: bool, quick: bool, only: Option<&str>) -> Re
     let python = environment("venv-bench", &root().join("bench/requirements.txt"))?;
     // The program itself is measured too, from its start on.
     check(&mut command("cargo", &["build", "--release", "--quiet", "-p", "exegete", "-p", "exegete-bench"]))?;
-    let mut cargo = command("cargo", &["run", "--release", "--quiet", "-p", "exegete-bench", "--", name, "--json"]);
-    cargo.args(quick.then_some("--quick")).args(only.iter().flat_map(|only| ["--only", only]));
-    cargo.env("EXEGETE_BENCH_PYTHON", python).stdout(Stdio::piped());
-    let shown = show(&cargo);
-    let mut child = cargo.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+    // Started as it was built: `cargo run` of one package alone would choose other features of what both share, and
+    // build all of it again.
+    let mut bench = command(release_program("exegete-bench")?, &[name, "--json"]);
+    bench.args(quick.then_some("--quick")).args(only.iter().flat_map(|only| ["--only", only]));
+    bench.env("EXEGETE_BENCH_PYTHON", python).stdout(Stdio::piped());
+    let shown = show(&bench);
+    let mut child = bench.spawn().with_context(|| format!("cannot start `{shown}`"))?;
     let rows = child.stdout.take().context("no standard output")?;
     let (mut n_rows, stamp) = (0, stamp(name)?);
     for text in BufReader::new(rows).lines() {
@@ -48,6 +51,14 @@ pub(crate) fn run(name: &str, json: bool, quick: bool, only: Option<&str>) -> Re
         bail!("`{shown}` printed no rows");
     }
     Ok(())
+}
+
+/// Where cargo puts a program of a release build.
+fn release_program(name: &str) -> Result<PathBuf> {
+    let metadata = output(&mut command("cargo", &["metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&metadata).context("`cargo metadata` printed no JSON")?;
+    let target = metadata["target_directory"].as_str().context("`cargo metadata` names no target directory")?;
+    Ok(Path::new(target).join("release").join(name).with_extension(std::env::consts::EXE_EXTENSION))
 }
 
 /// What every kept row begins with.

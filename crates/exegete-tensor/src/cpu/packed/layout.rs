@@ -161,10 +161,9 @@ pub(super) const SPLIT_TO: f32 = 1.125_899_9e15; // 2^50
 
 #[inline(always)]
 fn can_split_body<const FMA: bool>(row: &[f32]) -> bool {
-    // Without an early end, so that it is done in vectors.
-    let within = row.iter().fold(true, |all, v| all & (v.abs() <= SPLIT_TO));
-    let max = row.iter().fold(0f32, |max, v| if v.abs() > max { v.abs() } else { max });
-    within && (max == 0.0 || max >= SPLIT_FROM)
+    // Sizes are in the order of their bits, with infinities and NaNs above all; whole numbers are compared in vectors.
+    let max = row.iter().fold(0, |max, v| v.abs().to_bits().max(max));
+    max == 0 || (SPLIT_FROM.to_bits()..=SPLIT_TO.to_bits()).contains(&max)
 }
 simd_fn!(
     /// Whether a row can be multiplied by parts of bf16 without loss: it is zero, or of a middling size.

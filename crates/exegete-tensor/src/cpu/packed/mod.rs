@@ -206,18 +206,12 @@ impl Path {
 fn product_of_floats(path: Path, job: &Job, can_split: bool) {
     #[cfg(target_arch = "x86_64")]
     if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split && job.k > 0 && job.cols > 0 {
-        let each = parts::rows_at_a_time(job.k);
-        for from in (0..job.m).step_by(each) {
-            // SAFETY: the first row of the part is in the output.
-            let out = Shared(unsafe { job.out.at(from * job.cols) });
-            let some = Job { m: each.min(job.m - from), x: &job.x[from * job.x_stride..], out, ..*job };
-            // Neighbours together: alone, each row would wait for all of the weights.
-            for rows in parts::product(&some).chunk_by(|a, b| a + 1 == *b) {
-                // SAFETY: as above.
-                let out = Shared(unsafe { some.out.at(rows[0] * job.cols) });
-                let x = &some.x[rows[0] * job.x_stride..];
-                drive::product(&Job { m: rows.len(), x, out, ..some }, path.floats());
-            }
+        // Neighbours together: alone, each row would wait for all of the weights.
+        for rows in parts::product(job).chunk_by(|a, b| a + 1 == *b) {
+            // SAFETY: the row is in the output.
+            let out = Shared(unsafe { job.out.at(rows[0] * job.cols) });
+            let x = &job.x[rows[0] * job.x_stride..];
+            drive::product(&Job { m: rows.len(), x, out, ..*job }, path.floats());
         }
         return;
     }

@@ -78,18 +78,14 @@ fn copies(x: &[f32], (m, k): (usize, usize), stride: usize, units: &mut [u32]) -
     let all = std::sync::atomic::AtomicBool::new(true);
     for_chunks(as_floats_mut(units), stride, |panel, out| {
         let cols = PANEL.min(k - panel * PANEL);
-        let (mut max, mut fits) = ([0f32; PANEL], true);
+        let mut max = [0u32; PANEL];
         for (out, row) in out.as_chunks_mut::<PANEL>().0[..m].iter_mut().zip(x.chunks_exact(k)) {
             let row = &row[panel * PANEL..][..cols];
             out[..cols].copy_from_slice(row);
             out[cols..].fill(0.0);
-            for (max, v) in max.iter_mut().zip(out.iter()) {
-                let size = v.abs();
-                fits &= size <= layout::SPLIT_TO;
-                *max = if size > *max { size } else { *max };
-            }
+            max.iter_mut().zip(out.iter()).for_each(|(max, v)| *max = v.abs().to_bits().max(*max));
         }
-        if !fits || max.iter().any(|m| *m != 0.0 && *m < layout::SPLIT_FROM) {
+        if !max.iter().all(|max| layout::can_split(&[f32::from_bits(*max)])) {
             all.store(false, std::sync::atomic::Ordering::Relaxed);
         }
     });

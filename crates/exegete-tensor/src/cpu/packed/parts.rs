@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::amx::{configure, release};
-use super::drive::{Job, Weights, part, read, write};
+use super::drive::{Job, Operand, Weights, part, read, write};
 use super::layout;
 use super::memory::Scratch;
 use super::tile::{PANEL, SLICE};
@@ -37,100 +37,98 @@ const TILE_UNITS: usize = 16 * 16;
 const ROWS: usize = 32;
 /// Units of a step of [`ROWS`] rows, and of a panel: two tiles, each in three parts.
 const STEP_UNITS: usize = 2 * PARTS * TILE_UNITS;
-/// Groups of rows that a task takes at a time: their parts stay in the second-level cache.
+/// Groups of rows that a task takes at a time.
 const BLOCK: usize = 4;
-/// Units of split panels that a task holds. They need not all stay in the second-level cache: a panel is read again
-/// only for the next block of rows.
-const PANEL_UNITS: usize = 384 * 1024;
-/// Tasks for each thread.
+/// Units of split panels that a product holds at a time. They stream from the outer caches, once for each block of rows.
+const PANEL_UNITS: usize = 1024 * 1024;
+/// Tasks for each thread, where there are rows for as many: a thread whose unit is held up by other users of the machine
+/// does fewer.
 const TASKS_EACH: usize = 4;
-
-/// Values of rows whose parts are kept at a time.
-const KEPT: usize = 4 << 20;
-
-/// Rows whose parts a product keeps at a time, for `k` values in a row.
-pub(super) fn rows_at_a_time(k: usize) -> usize {
-    (KEPT / k.max(1) / (BLOCK * ROWS)).max(1) * BLOCK * ROWS
-}
 
 /// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns in order: their sums
 /// are left as they were, or zero. Nothing is empty.
+///
+/// The panels are split once. Rows are split by the task that multiplies them, so that their parts, six bytes a value, are
+/// read from the second-level cache; through memory they would come more slowly than the unit takes them.
 pub(super) fn product(job: &Job) -> Vec<usize> {
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
-    let group_units = steps * STEP_UNITS;
-    let mut scratch = Scratch::parts();
-    let parts = scratch.units(groups * group_units);
-    let left = Mutex::new(Vec::new());
-    for_chunks(parts, group_units, |group, parts| {
-        for row in 0..ROWS {
-            let at = group * ROWS + row;
-            let x = if at < job.m { &job.x[at * job.x_stride..][..job.k] } else { &[] };
-            let to = &mut parts[row / 16 * PARTS * TILE_UNITS + row % 16 * 16..];
-            // SAFETY: the machine has the instructions, by the caller; a group has `steps` steps.
-            unsafe {
-                if !split_row(x, steps, to.as_mut_ptr()) {
-                    split_row(&[], steps, to.as_mut_ptr());
-                    left.lock().unwrap_or_else(PoisonError::into_inner).push(at);
-                }
-            }
-        }
-    });
-    let operands = job.operands().count();
+    let panel_units = steps * STEP_UNITS;
+    let operands: Vec<(&[u32], usize)> = job.operands().map(there).collect();
     let panels = job.cols.div_ceil(PANEL);
-    let most = (PANEL_UNITS / (operands * group_units)).clamp(1, panels);
-    let want = TASKS_EACH * rayon::current_num_threads();
-    let panel_parts = panels.div_ceil(most).max(want.min(panels / 2)).max(1);
-    let row_parts = want.div_ceil(panel_parts).min(groups.div_ceil(BLOCK));
-    let parts = &*parts;
-    team::for_tasks(row_parts * panel_parts, |t| {
-        let rows = part(groups, row_parts, t % row_parts);
-        task(job, parts, steps, &rows, &part(panels, panel_parts, t / row_parts));
-    });
+    let at_once = (PANEL_UNITS / (operands.len() * panel_units)).clamp(1, panels);
+    let tasks = groups.min((TASKS_EACH * rayon::current_num_threads()).max(groups.div_ceil(BLOCK)));
+    let left = Mutex::new(Vec::new());
+    let mut scratch = Scratch::columns();
+    for first in (0..panels).step_by(at_once) {
+        let here = first..(first + at_once).min(panels);
+        let split = scratch.units(operands.len() * here.len() * panel_units);
+        for_chunks(split, panel_units, |i, split| {
+            let (units, stride) = operands[i / here.len()];
+            let panel = &units[(here.start + i % here.len()) * stride..][..job.k * PANEL];
+            // SAFETY: the machine has the instructions, by the caller; a panel has `steps` steps.
+            unsafe { split_panel(panel, steps, split) };
+        });
+        let split = &*split;
+        team::for_tasks(tasks, |t| {
+            let unfit = block(job, split, steps, &part(groups, tasks, t), &here);
+            if first == 0 && !unfit.is_empty() {
+                left.lock().unwrap_or_else(PoisonError::into_inner).extend(unfit);
+            }
+        });
+    }
     let mut left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
     left.sort_unstable();
     left
 }
 
-/// One task: some groups of rows by some panels.
-fn task(job: &Job, parts: &[u32], steps: usize, groups: &Range<usize>, panels: &Range<usize>) {
-    let group_units = steps * STEP_UNITS;
-    let operands = job.operands().count();
-    let mut scratch = Scratch::columns();
-    let split = scratch.units(operands * panels.len() * group_units);
-    let sources = job.operands().flat_map(|operand| {
-        let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
-        panels.clone().map(move |panel| &units[panel * stride..][..job.k * PANEL])
-    });
-    for (units, split) in sources.zip(split.chunks_exact_mut(group_units)) {
-        // SAFETY: the machine has the instructions, by the caller; a panel has `steps` steps.
-        unsafe { split_panel(units, steps, split) };
-    }
+/// The panels of an operand, and how far they are apart.
+fn there(operand: Operand<'_>) -> (&[u32], usize) {
+    let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
+    (units, stride)
+}
+
+/// One task: some groups of rows by some panels, whose parts are in `split`. The rows that cannot be split.
+fn block(job: &Job, split: &[u32], steps: usize, groups: &Range<usize>, panels: &Range<usize>) -> Vec<usize> {
+    let panel_units = steps * STEP_UNITS;
+    let row = |at: usize| &job.x[at * job.x_stride..][..job.k];
+    let rows = groups.start * ROWS..(groups.end * ROWS).min(job.m);
+    let unfit: Vec<usize> = rows.clone().filter(|at| !layout::can_split(row(*at))).collect();
+    let mut scratch = Scratch::parts();
+    let parts = scratch.units(groups.len() * STEPS.min(steps) * STEP_UNITS);
     let mut scratch = Scratch::sums();
-    let pitch = BLOCK * ROWS;
-    let sums = scratch.floats(operands * panels.len() * pitch * PANEL);
+    let pitch = groups.len() * ROWS;
+    let sums = scratch.floats(split.len() / panel_units * pitch * PANEL);
+    if job.resume {
+        read(job, &rows, pitch, panels, sums);
+    }
     // SAFETY: the unit is there and allowed, by the caller; no other code of this thread uses it meanwhile.
     unsafe { configure() };
-    for from in groups.clone().step_by(BLOCK) {
-        let block = from..(from + BLOCK).min(groups.end);
-        let rows = block.start * ROWS..(block.end * ROWS).min(job.m);
-        if job.resume {
-            read(job, &rows, pitch, panels, sums);
-        }
-        for slice in (0..steps).step_by(STEPS) {
-            let len = STEPS.min(steps - slice);
-            for (w, sums) in split.chunks_exact(group_units).zip(sums.chunks_exact_mut(pitch * PANEL)) {
-                let w = w[slice * STEP_UNITS..][..len * STEP_UNITS].as_ptr();
-                for (group, sums) in block.clone().zip(sums.as_chunks_mut::<{ ROWS * PANEL }>().0) {
-                    let x = parts[group * group_units + slice * STEP_UNITS..][..len * STEP_UNITS].as_ptr();
-                    // SAFETY: the unit is configured, and rows and panel have `len` steps.
-                    unsafe { slice_product(len, x, w, sums, job.resume || slice > 0) };
-                }
+    for slice in (0..steps).step_by(STEPS) {
+        let len = STEPS.min(steps - slice);
+        let group_units = len * STEP_UNITS;
+        for (i, parts) in parts[..groups.len() * group_units].chunks_exact_mut(group_units).enumerate() {
+            for r in 0..ROWS {
+                let at = rows.start + i * ROWS + r;
+                let fits = at < rows.end && !unfit.contains(&at);
+                let x = if fits { &row(at)[slice * DEPTH..job.k.min((slice + len) * DEPTH)] } else { &[] };
+                let to = &mut parts[r / 16 * PARTS * TILE_UNITS + r % 16 * 16..];
+                // SAFETY: the machine has the instructions, by the caller; a group has `len` steps.
+                unsafe { split_row(x, len, to.as_mut_ptr()) };
             }
         }
-        write(job, rows, pitch, panels, sums);
+        for (w, sums) in split.chunks_exact(panel_units).zip(sums.chunks_exact_mut(pitch * PANEL)) {
+            let w = w[slice * STEP_UNITS..][..group_units].as_ptr();
+            let groups = parts.chunks_exact(group_units).zip(sums.as_chunks_mut::<{ ROWS * PANEL }>().0);
+            for (x, sums) in groups {
+                // SAFETY: the unit is configured, and rows and panel have `len` steps.
+                unsafe { slice_product(len, x.as_ptr(), w, sums, job.resume || slice > 0) };
+            }
+        }
     }
     // SAFETY: as for `configure`.
     unsafe { release() };
+    write(job, rows, pitch, panels, sums);
+    unfit
 }
 
 /// Splits pairs of values into their parts: units whose low half is of the first of a pair.
@@ -161,15 +159,12 @@ unsafe fn split_pairs(mut first: __m512, mut second: __m512) -> [__m512i; PARTS]
     parts
 }
 
-/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero. Whether it
-/// [can be split](layout::can_split).
+/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero.
 ///
 /// # Safety
 /// AVX-512 F, BW and BF16 are there; at `to` there are `steps` steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
-    let to_largest = _mm512_set1_ps(layout::SPLIT_TO);
-    let (mut within, mut max) = (u16::MAX, _mm512_setzero_ps());
+unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
     // Pairs of neighbours along k, as the unit wants them: even ones in the low halves of the units.
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
@@ -180,11 +175,6 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
         unsafe {
             let first = _mm512_maskz_loadu_ps(all as u16, here.as_ptr());
             let second = _mm512_maskz_loadu_ps((all >> 16) as u16, here.as_ptr().wrapping_add(16));
-            for values in [first, second] {
-                let size = _mm512_abs_ps(values);
-                within &= _mm512_cmp_ps_mask::<_CMP_LE_OQ>(size, to_largest);
-                max = _mm512_max_ps(max, size);
-            }
             let low = _mm512_permutex2var_ps(first, even, second);
             let high = _mm512_permutex2var_ps(first, odd, second);
             for (i, part) in split_pairs(low, high).into_iter().enumerate() {
@@ -192,8 +182,6 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> bool {
             }
         }
     }
-    let max = _mm512_reduce_max_ps(max);
-    within == u16::MAX && (max == 0.0 || max >= layout::SPLIT_FROM)
 }
 
 /// Parts of an `f32` panel, `[k][PANEL]`, each step's columns in two tiles; what is beyond k is zero.
