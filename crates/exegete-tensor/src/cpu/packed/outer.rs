@@ -1,14 +1,23 @@
 //! The gradient of a matrix: `dy^T x`, a product whose sums run over rows.
 //!
-//! The rows of `x` are panels already, but for their order in memory: value k of a panel is a stretch of a row. So they
-//! are copied, `dy` is turned, and the product is that of any weights.
+//! The rows of `x` are panels already, but for their order in memory: value k of a panel is a stretch of a row. The matrix
+//! unit's product by parts reads them, and the columns of `dy`, where they are. For other kernels they are copied, `dy` is
+//! turned, and the product is that of any weights.
 
-use super::drive::{Job, Operand, Weights};
+use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::drive::{self, Job, Operand, Weights};
 use super::layout;
 use super::memory::{Scratch, as_floats_mut, as_units, as_units_mut};
+#[cfg(target_arch = "x86_64")]
+use super::parts;
 use super::tile::PANEL;
-use super::{Keep, Path, product_of_floats};
+use super::{Keep, Path};
 use crate::cpu::simd::simd_fn;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::team;
 use crate::cpu::{Shared, for_chunks};
 
 /// Rows whose products are summed at a time: the turned rows and the panels stay in the outer caches.
@@ -37,63 +46,107 @@ pub(super) fn gradient_with(
     let rounded = keep == Some(Keep::Bf16) && path == Path::Amx;
     #[cfg(not(target_arch = "x86_64"))]
     let rounded = false;
-    let panels = k.div_ceil(PANEL);
     let out = Shared(dw.as_mut_ptr());
     // The kernel of bf16 begins its sums anew.
     let each = if rounded { m.max(1) } else { ROWS };
-    let (mut scratch, mut turned) = (Scratch::panels(), Scratch::rows());
     for from in (0..m).step_by(each) {
-        let count = each.min(m - from);
-        let (dy, x) = (&dy[from * n..(from + count) * n], &x[from * k..(from + count) * k]);
-        let turned = turned.floats(n * count);
-        turn(dy, (count, n), turned);
-        let stride = PANEL * if rounded { count.next_multiple_of(32) / 2 } else { count };
-        let units = scratch.units(panels * stride);
-        let can_split = match rounded {
-            true => pairs(x, (count, k), stride, units),
-            false => copies(x, (count, k), stride, units),
+        let shape = (each.min(m - from), n, k);
+        let (dy, x) = (&dy[from * n..(from + shape.0) * n], &x[from * k..(from + shape.0) * k]);
+        let left = match rounded {
+            true => vec![0..n],
+            false => left_by_parts(path, shape, dy, x, out, from > 0),
         };
-        let w = Operand { weights: Weights::There { units, stride }, bias: None };
-        let job = Job { m: n, cols: k, k: count, x: turned, x_stride: count, w, gate: None, out, resume: from > 0 };
-        #[cfg(target_arch = "x86_64")]
-        if rounded {
-            super::amx::product(&job);
-            continue;
+        for rows in left {
+            by_panels((path, rounded), shape, rows, dy, x, out, from > 0);
         }
-        product_of_floats(path, &job, can_split);
     }
 }
 
-/// `turned[n, m] = dy[m, n]^T`
-fn turn(dy: &[f32], (m, n): (usize, usize), turned: &mut [f32]) {
+/// Multiplies on the matrix unit by parts where that can be done. The rows of the result that are left.
+fn left_by_parts(
+    path: Path,
+    shape: (usize, usize, usize),
+    dy: &[f32],
+    x: &[f32],
+    out: Shared,
+    resume: bool,
+) -> Vec<Range<usize>> {
+    let (_, n, k) = shape;
+    #[cfg(target_arch = "x86_64")]
+    if path == Path::Amx && n >= parts::FROM_ROWS && k > 0 && columns_fit(shape.0, k, x) {
+        let left = parts::gradient(shape, dy, x, out, resume);
+        return left.chunk_by(|a, b| a + 1 == *b).map(|rows| rows[0]..rows[0] + rows.len()).collect();
+    }
+    let _ = (path, k, dy, x, out, resume);
+    vec![0..n]
+}
+
+/// Whether all columns of `x` can be split.
+#[cfg(target_arch = "x86_64")]
+fn columns_fit(m: usize, k: usize, x: &[f32]) -> bool {
+    let beyond = AtomicBool::new(false);
+    team::for_tasks(k.div_ceil(PANEL), |p| {
+        let columns = p * PANEL..k.min((p + 1) * PANEL);
+        if !layout::columns_beyond_split(x, m, k, columns).is_empty() {
+            beyond.store(true, Relaxed);
+        }
+    });
+    !beyond.into_inner()
+}
+
+/// Some rows of the result, as a product like that of weights.
+fn by_panels(
+    (path, rounded): (Path, bool),
+    (m, n, k): (usize, usize, usize),
+    rows: Range<usize>,
+    dy: &[f32],
+    x: &[f32],
+    out: Shared,
+    resume: bool,
+) {
+    let (mut panels, mut turned) = (Scratch::panels(), Scratch::rows());
+    let turned = turned.floats(rows.len() * m);
+    turn(&dy[rows.start..], (m, rows.len(), n), turned);
+    let stride = PANEL * if rounded { m.next_multiple_of(32) / 2 } else { m };
+    let units = panels.units(k.div_ceil(PANEL) * stride);
+    match rounded {
+        true => pairs(x, (m, k), stride, units),
+        false => copies(x, (m, k), stride, units),
+    }
+    let w = Operand { weights: Weights::There { units, stride }, bias: None };
+    // SAFETY: the row is in the output.
+    let out = Shared(unsafe { out.at(rows.start * k) });
+    let job = Job { m: rows.len(), cols: k, k: m, x: turned, x_stride: m, w, gate: None, out, resume };
+    #[cfg(target_arch = "x86_64")]
+    if rounded {
+        return super::amx::product(&job);
+    }
+    drive::product(&job, path.floats());
+}
+
+/// `turned[n, m] = dy[m, n]^T`, for `n` columns of rows `stride` apart.
+fn turn(dy: &[f32], (m, n, stride): (usize, usize, usize), turned: &mut [f32]) {
     // A block of columns at a time, so that threads have something to share.
     for_chunks(turned, m * PANEL, |c, out| {
         let rows = out.len() / m;
-        layout::transpose((m, rows), &as_units(dy)[c * PANEL..], n, as_units_mut(out), m);
+        debug_assert!(c * PANEL + rows <= n);
+        layout::transpose((m, rows), &as_units(dy)[c * PANEL..], stride, as_units_mut(out), m);
     });
 }
 
-/// The rows of `x` as panels; whether all their columns can be split.
-fn copies(x: &[f32], (m, k): (usize, usize), stride: usize, units: &mut [u32]) -> bool {
-    let all = std::sync::atomic::AtomicBool::new(true);
+/// The rows of `x` as panels.
+fn copies(x: &[f32], (m, k): (usize, usize), stride: usize, units: &mut [u32]) {
     for_chunks(as_floats_mut(units), stride, |panel, out| {
         let cols = PANEL.min(k - panel * PANEL);
-        let mut max = [0u32; PANEL];
         for (out, row) in out.as_chunks_mut::<PANEL>().0[..m].iter_mut().zip(x.chunks_exact(k)) {
-            let row = &row[panel * PANEL..][..cols];
-            out[..cols].copy_from_slice(row);
+            out[..cols].copy_from_slice(&row[panel * PANEL..][..cols]);
             out[cols..].fill(0.0);
-            max.iter_mut().zip(out.iter()).for_each(|(max, v)| *max = v.abs().to_bits().max(*max));
-        }
-        if !max.iter().all(|max| layout::can_split(&[f32::from_bits(*max)])) {
-            all.store(false, std::sync::atomic::Ordering::Relaxed);
         }
     });
-    all.into_inner()
 }
 
 /// The rows of `x`, rounded, as panels of pairs.
-fn pairs(x: &[f32], (m, k): (usize, usize), stride: usize, units: &mut [u32]) -> bool {
+fn pairs(x: &[f32], (m, k): (usize, usize), stride: usize, units: &mut [u32]) {
     for_chunks(units, stride, |panel, out| {
         let cols = PANEL.min(k - panel * PANEL);
         for (pair, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
@@ -111,7 +164,6 @@ fn pairs(x: &[f32], (m, k): (usize, usize), stride: usize, units: &mut [u32]) ->
             }
         }
     });
-    true
 }
 
 simd_fn!(

@@ -18,9 +18,9 @@ use std::sync::{Mutex, PoisonError};
 use super::amx::{configure, release};
 use super::drive::{Job, Operand, Weights, part, read, write};
 use super::layout;
-use super::memory::Scratch;
+use super::memory::{Scratch, as_units, as_units_mut};
 use super::tile::{PANEL, SLICE};
-use crate::cpu::{for_chunks, team};
+use crate::cpu::{Shared, for_chunks, team};
 
 /// Rows from which splitting the weights costs less than it gains.
 pub(super) const FROM_ROWS: usize = 96;
@@ -47,13 +47,56 @@ const TASKS_EACH: usize = 4;
 
 /// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns in order: their sums
 /// are left as they were, or zero. Nothing is empty.
+pub(super) fn product(job: &Job) -> Vec<usize> {
+    let panels = job.operands().map(|operand| {
+        let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
+        Panels { units, next_k: PANEL, next: stride, cols: usize::MAX }
+    });
+    multiply(job, Rows::There, &panels.collect::<Vec<_>>())
+}
+
+/// `out[n, k] = dy[m, n]^T x[m, k]`, or added to `out`, but for the rows of `out` whose numbers it returns in order, which
+/// are left as they were, or zero. All columns of `x` [can be split](columns_fit), and nothing is empty.
+pub(super) fn gradient(
+    (m, n, k): (usize, usize, usize),
+    dy: &[f32],
+    x: &[f32],
+    out: Shared,
+    resume: bool,
+) -> Vec<usize> {
+    let w = Operand { weights: Weights::There { units: &[], stride: 0 }, bias: None };
+    let job = Job { m: n, cols: k, k: m, x: dy, x_stride: n, w, gate: None, out, resume };
+    multiply(&job, Rows::Turned, &[Panels { units: as_units(x), next_k: k, next: PANEL, cols: k }])
+}
+
+/// How the rows of a product lie in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// Each in one stretch.
+    There,
+    /// As columns: value k of all rows is a stretch.
+    Turned,
+}
+
+/// Where the columns of a product are, 32 together.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    units: &'a [u32],
+    /// Distance between values of k.
+    next_k: usize,
+    /// Distance between panels.
+    next: usize,
+    /// Columns that are there; beyond them the last panel is not read.
+    cols: usize,
+}
+
+/// [`product`], wherever rows and columns are.
 ///
 /// The panels are split once. Rows are split by the task that multiplies them, so that their parts, six bytes a value, are
 /// read from the second-level cache; through memory they would come more slowly than the unit takes them.
-pub(super) fn product(job: &Job) -> Vec<usize> {
+fn multiply(job: &Job, rows: Rows, operands: &[Panels]) -> Vec<usize> {
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
     let panel_units = steps * STEP_UNITS;
-    let operands: Vec<(&[u32], usize)> = job.operands().map(there).collect();
     let panels = job.cols.div_ceil(PANEL);
     let at_once = (PANEL_UNITS / (operands.len() * panel_units)).clamp(1, panels);
     let tasks = groups.min((TASKS_EACH * rayon::current_num_threads()).max(groups.div_ceil(BLOCK)));
@@ -63,14 +106,14 @@ pub(super) fn product(job: &Job) -> Vec<usize> {
         let here = first..(first + at_once).min(panels);
         let split = scratch.units(operands.len() * here.len() * panel_units);
         for_chunks(split, panel_units, |i, split| {
-            let (units, stride) = operands[i / here.len()];
-            let panel = &units[(here.start + i % here.len()) * stride..][..job.k * PANEL];
+            let (from, panel) = (&operands[i / here.len()], here.start + i % here.len());
+            let cols = PANEL.min(from.cols - panel * PANEL);
             // SAFETY: the machine has the instructions, by the caller; a panel has `steps` steps.
-            unsafe { split_panel(panel, steps, split) };
+            unsafe { split_panel(&from.units[panel * from.next..], (job.k, cols, from.next_k), split) };
         });
         let split = &*split;
         team::for_tasks(tasks, |t| {
-            let unfit = block(job, split, steps, &part(groups, tasks, t), &here);
+            let unfit = block((job, rows), split, steps, &part(groups, tasks, t), &here);
             if first == 0 && !unfit.is_empty() {
                 left.lock().unwrap_or_else(PoisonError::into_inner).extend(unfit);
             }
@@ -81,23 +124,25 @@ pub(super) fn product(job: &Job) -> Vec<usize> {
     left
 }
 
-/// The panels of an operand, and how far they are apart.
-fn there(operand: Operand<'_>) -> (&[u32], usize) {
-    let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
-    (units, stride)
-}
-
 /// One task: some groups of rows by some panels, whose parts are in `split`. The rows that cannot be split.
-fn block(job: &Job, split: &[u32], steps: usize, groups: &Range<usize>, panels: &Range<usize>) -> Vec<usize> {
+fn block(
+    (job, kind): (&Job, Rows),
+    split: &[u32],
+    steps: usize,
+    groups: &Range<usize>,
+    panels: &Range<usize>,
+) -> Vec<usize> {
     let panel_units = steps * STEP_UNITS;
-    let row = |at: usize| &job.x[at * job.x_stride..][..job.k];
     let rows = groups.start * ROWS..(groups.end * ROWS).min(job.m);
-    let unfit: Vec<usize> = rows.clone().filter(|at| !layout::can_split(row(*at))).collect();
-    let mut scratch = Scratch::parts();
+    let there = |at: usize| &job.x[at * job.x_stride..][..job.k];
+    let unfit: Vec<usize> = match kind {
+        Rows::There => rows.clone().filter(|at| !layout::can_split(there(*at))).collect(),
+        Rows::Turned => layout::columns_beyond_split(job.x, job.k, job.x_stride, rows.clone()),
+    };
+    let (mut scratch, mut columns, mut sums) = (Scratch::parts(), Scratch::rows(), Scratch::sums());
     let parts = scratch.units(groups.len() * STEPS.min(steps) * STEP_UNITS);
-    let mut scratch = Scratch::sums();
     let pitch = groups.len() * ROWS;
-    let sums = scratch.floats(split.len() / panel_units * pitch * PANEL);
+    let sums = sums.floats(split.len() / panel_units * pitch * PANEL);
     if job.resume {
         read(job, &rows, pitch, panels, sums);
     }
@@ -106,11 +151,21 @@ fn block(job: &Job, split: &[u32], steps: usize, groups: &Range<usize>, panels: 
     for slice in (0..steps).step_by(STEPS) {
         let len = STEPS.min(steps - slice);
         let group_units = len * STEP_UNITS;
+        let here = slice * DEPTH..job.k.min((slice + len) * DEPTH);
         for (i, parts) in parts[..groups.len() * group_units].chunks_exact_mut(group_units).enumerate() {
-            for r in 0..ROWS {
-                let at = rows.start + i * ROWS + r;
-                let fits = at < rows.end && !unfit.contains(&at);
-                let x = if fits { &row(at)[slice * DEPTH..job.k.min((slice + len) * DEPTH)] } else { &[] };
+            let group = rows.start + i * ROWS..rows.end.min(rows.start + (i + 1) * ROWS);
+            let turned = columns.floats(if kind == Rows::Turned { ROWS * here.len() } else { 0 });
+            if kind == Rows::Turned {
+                let from = &as_units(job.x)[here.start * job.x_stride + group.start..];
+                let to = as_units_mut(turned);
+                layout::transpose((here.len(), group.len()), from, job.x_stride, to, here.len());
+            }
+            for (r, at) in (group.start..group.start + ROWS).enumerate() {
+                let x = match kind {
+                    _ if at >= group.end || unfit.contains(&at) => &[],
+                    Rows::There => &there(at)[here.clone()],
+                    Rows::Turned => &turned[r * here.len()..][..here.len()],
+                };
                 let to = &mut parts[r / 16 * PARTS * TILE_UNITS + r % 16 * 16..];
                 // SAFETY: the machine has the instructions, by the caller; a group has `len` steps.
                 unsafe { split_row(x, len, to.as_mut_ptr()) };
@@ -184,20 +239,21 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
     }
 }
 
-/// Parts of an `f32` panel, `[k][PANEL]`, each step's columns in two tiles; what is beyond k is zero.
+/// Parts of a panel of `k` times `cols` values, `next_k` apart, each step's columns in two tiles; what is beyond is zero.
 ///
 /// # Safety
-/// AVX-512 F, BW and BF16 are there; `out` holds `steps` steps.
+/// AVX-512 F, BW and BF16 are there; `out` holds the steps of `k`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn split_panel(panel: &[u32], steps: usize, out: &mut [u32]) {
-    let k = panel.len() / PANEL;
-    for (step, out) in out[..steps * STEP_UNITS].chunks_exact_mut(STEP_UNITS).enumerate() {
+unsafe fn split_panel(panel: &[u32], (k, cols, next_k): (usize, usize, usize), out: &mut [u32]) {
+    assert!(cols <= PANEL && (k - 1) * next_k + cols <= panel.len(), "a panel ends too early");
+    let masks = [0, 16].map(|from| ((1u32 << cols.saturating_sub(from).min(16)) - 1) as u16);
+    for (step, out) in out.chunks_exact_mut(STEP_UNITS).enumerate() {
         for pair in 0..DEPTH / 2 {
             let row = |i: usize, half: usize| {
                 let at = step * DEPTH + pair * 2 + i;
-                let values = panel.get(at * PANEL + half * 16..).filter(|_| at < k);
-                // SAFETY: row `at` is in the panel.
-                values.map_or(_mm512_setzero_ps(), |v| unsafe { _mm512_loadu_ps(v.as_ptr().cast()) })
+                let mask = if at < k { masks[half] } else { 0 };
+                // SAFETY: the mask keeps to the row, which is in the panel.
+                unsafe { _mm512_maskz_loadu_ps(mask, panel.as_ptr().wrapping_add(at * next_k + half * 16).cast()) }
             };
             for half in 0..2 {
                 // SAFETY: the instructions are there; the step has two times three tiles of 16 pairs.
@@ -221,6 +277,7 @@ unsafe fn slice_product(steps: usize, x: *const u32, w: *const u32, sums: &mut [
     #[repr(align(64))]
     struct Sums([f32; ROWS * PANEL]);
     let mut slice = std::mem::MaybeUninit::<Sums>::uninit();
+    let out = if resume { slice.as_mut_ptr().cast() } else { sums.as_mut_ptr() };
     // SAFETY: by the caller's promise; all of `slice` is written before it is read.
     unsafe {
         asm!(
@@ -297,7 +354,7 @@ unsafe fn slice_product(steps: usize, x: *const u32, w: *const u32, sums: &mut [
             w = inout(reg) w => _,
             steps = inout(reg) steps => _,
             i = out(reg) _,
-            out = in(reg) slice.as_mut_ptr(),
+            out = in(reg) out,
             back = in(reg) steps * STEP_UNITS * size_of::<u32>(),
             s64 = in(reg) 64usize,
             s128 = in(reg) 128usize,
@@ -306,10 +363,12 @@ unsafe fn slice_product(steps: usize, x: *const u32, w: *const u32, sums: &mut [
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
+        if !resume {
+            return;
+        }
         let Sums(slice) = slice.assume_init_ref();
         for (sums, slice) in sums.as_chunks_mut::<16>().0.iter_mut().zip(slice.as_chunks::<16>().0) {
-            let slice = _mm512_load_ps(slice.as_ptr());
-            let sum = if resume { _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), slice) } else { slice };
+            let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_load_ps(slice.as_ptr()));
             _mm512_storeu_ps(sums.as_mut_ptr(), sum);
         }
     }
