@@ -3,8 +3,6 @@
 //! A panel is `[units][32]`, a unit one `f32` or a pair of bf16 along k. Seen as units, a panel is the transpose of
 //! 32 rows, for both kinds.
 
-use std::ops::Range;
-
 use super::tile::PANEL;
 use crate::cpu::simd::{Isa, isa, simd_fn};
 
@@ -161,10 +159,10 @@ pub(super) const SPLIT_FROM: f32 = 8.881_784e-16; // 2^-50
 /// See [`SPLIT_FROM`].
 pub(super) const SPLIT_TO: f32 = 1.125_899_9e15; // 2^50
 
-/// Whether values of which this is the largest can be split. Sizes are in the order of their bits, with infinities and NaNs
+/// Whether values of which the largest has these bits, without its sign, [can be split](can_split). Sizes are in the order of their bits, with infinities and NaNs
 /// above all; so whole numbers are compared, which is done in vectors.
 #[inline(always)]
-fn splits_up_to(max: u32) -> bool {
+pub(super) fn splits_up_to(max: u32) -> bool {
     max == 0 || (SPLIT_FROM.to_bits()..=SPLIT_TO.to_bits()).contains(&max)
 }
 
@@ -176,27 +174,3 @@ simd_fn!(
     /// Whether a row can be multiplied by parts of bf16 without loss: it is zero, or of a middling size.
     pub(super) fn can_split(row: &[f32]) -> bool = can_split_body
 );
-
-#[inline(always)]
-fn column_sizes_body<const FMA: bool>(x: &[f32], m: usize, stride: usize, sizes: &mut [u32]) {
-    for row in 0..m {
-        let row = &x[row * stride..][..sizes.len()];
-        sizes.iter_mut().zip(row).for_each(|(size, v)| *size = v.abs().to_bits().max(*size));
-    }
-}
-simd_fn!(
-    /// The bits of the largest value of each column.
-    fn column_sizes(x: &[f32], m: usize, stride: usize, sizes: &mut [u32]) = column_sizes_body
-);
-
-/// The columns, among `columns`, of `m` rows `stride` apart that cannot be split.
-pub(super) fn columns_beyond_split(x: &[f32], m: usize, stride: usize, columns: Range<usize>) -> Vec<usize> {
-    let mut beyond = Vec::new();
-    for from in columns.clone().step_by(PANEL) {
-        let mut sizes = [0u32; PANEL];
-        let sizes = &mut sizes[..PANEL.min(columns.end - from)];
-        column_sizes(&x[from..], m, stride, sizes);
-        beyond.extend((from..).zip(sizes).filter(|(_, size)| !splits_up_to(**size)).map(|(column, _)| column));
-    }
-    beyond
-}

@@ -5,8 +5,6 @@
 //! turned, and the product is that of any weights.
 
 use std::ops::Range;
-#[cfg(target_arch = "x86_64")]
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::drive::{self, Job, Operand, Weights};
 use super::layout;
@@ -16,8 +14,6 @@ use super::parts;
 use super::tile::PANEL;
 use super::{Keep, Path};
 use crate::cpu::simd::simd_fn;
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::team;
 use crate::cpu::{Shared, for_chunks};
 
 /// Rows whose products are summed at a time: the turned rows and the panels stay in the outer caches.
@@ -47,8 +43,13 @@ pub(super) fn gradient_with(
     #[cfg(not(target_arch = "x86_64"))]
     let rounded = false;
     let out = Shared(dw.as_mut_ptr());
-    // The kernel of bf16 begins its sums anew.
-    let each = if rounded { m.max(1) } else { ROWS };
+    let each = match rounded {
+        // The kernel of bf16 begins its sums anew.
+        true => m.max(1),
+        #[cfg(target_arch = "x86_64")]
+        false if by_parts(path, n, k) => parts::rows_of_gradient(k),
+        false => ROWS,
+    };
     for from in (0..m).step_by(each) {
         let shape = (each.min(m - from), n, k);
         let (dy, x) = (&dy[from * n..(from + shape.0) * n], &x[from * k..(from + shape.0) * k]);
@@ -73,25 +74,19 @@ fn left_by_parts(
 ) -> Vec<Range<usize>> {
     let (_, n, k) = shape;
     #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx && n >= parts::FROM_ROWS && k > 0 && columns_fit(shape.0, k, x) {
-        let left = parts::gradient(shape, dy, x, out, resume);
+    if by_parts(path, n, k)
+        && let Some(left) = parts::gradient(shape, dy, x, out, resume)
+    {
         return left.chunk_by(|a, b| a + 1 == *b).map(|rows| rows[0]..rows[0] + rows.len()).collect();
     }
     let _ = (path, k, dy, x, out, resume);
     vec![0..n]
 }
 
-/// Whether all columns of `x` can be split.
+/// Whether products by parts are worth their cost here.
 #[cfg(target_arch = "x86_64")]
-fn columns_fit(m: usize, k: usize, x: &[f32]) -> bool {
-    let beyond = AtomicBool::new(false);
-    team::for_tasks(k.div_ceil(PANEL), |p| {
-        let columns = p * PANEL..k.min((p + 1) * PANEL);
-        if !layout::columns_beyond_split(x, m, k, columns).is_empty() {
-            beyond.store(true, Relaxed);
-        }
-    });
-    !beyond.into_inner()
+fn by_parts(path: Path, n: usize, k: usize) -> bool {
+    path == Path::Amx && n >= parts::FROM_ROWS && k > 0
 }
 
 /// Some rows of the result, as a product like that of weights.

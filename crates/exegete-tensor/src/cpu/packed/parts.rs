@@ -13,12 +13,13 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use super::amx::{configure, release};
 use super::drive::{Job, Operand, Weights, part, read, write};
 use super::layout;
-use super::memory::{Scratch, as_units, as_units_mut};
+use super::memory::{Scratch, as_floats_mut, as_units};
 use super::tile::{PANEL, SLICE};
 use crate::cpu::{Shared, for_chunks, team};
 
@@ -45,28 +46,36 @@ const PANEL_UNITS: usize = 1024 * 1024;
 /// does fewer.
 const TASKS_EACH: usize = 4;
 
-/// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns in order: their sums
-/// are left as they were, or zero. Nothing is empty.
+/// Computes a product of `f32` panels, all of which can be split, but for the rows that cannot, whose numbers it returns in
+/// order: their sums are left as they were if the job resumes, and else anything. Nothing is empty.
 pub(super) fn product(job: &Job) -> Vec<usize> {
     let panels = job.operands().map(|operand| {
         let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
         Panels { units, next_k: PANEL, next: stride, cols: usize::MAX }
     });
-    multiply(job, Rows::There, &panels.collect::<Vec<_>>())
+    let panels = panels.collect::<Vec<_>>();
+    let at_once = PANEL_UNITS / (panels.len() * job.k.div_ceil(DEPTH) * STEP_UNITS);
+    multiply(job, Rows::There, &panels, at_once).unwrap_or_default()
 }
 
-/// `out[n, k] = dy[m, n]^T x[m, k]`, or added to `out`, but for the rows of `out` whose numbers it returns in order, which
-/// are left as they were, or zero. All columns of `x` [can be split](columns_fit), and nothing is empty.
+/// Rows whose products [`gradient`] can sum at a time, for `k` columns: the parts of these are kept.
+pub(super) fn rows_of_gradient(k: usize) -> usize {
+    (PANEL_UNITS / (k.div_ceil(PANEL).max(1) * STEP_UNITS)).clamp(8, 64) * DEPTH
+}
+
+/// `out[n, k] = dy[m, n]^T x[m, k]`, or added to `out`, but for the rows of `out` whose numbers it returns, as [`product`]
+/// does. Nothing at all is done, and none is returned, if there are columns of `x` that cannot be split. Nothing is empty.
 pub(super) fn gradient(
     (m, n, k): (usize, usize, usize),
     dy: &[f32],
     x: &[f32],
     out: Shared,
     resume: bool,
-) -> Vec<usize> {
+) -> Option<Vec<usize>> {
     let w = Operand { weights: Weights::There { units: &[], stride: 0 }, bias: None };
     let job = Job { m: n, cols: k, k: m, x: dy, x_stride: n, w, gate: None, out, resume };
-    multiply(&job, Rows::Turned, &[Panels { units: as_units(x), next_k: k, next: PANEL, cols: k }])
+    let panels = Panels { units: as_units(x), next_k: k, next: PANEL, cols: k };
+    multiply(&job, Rows::Turned, &[panels], usize::MAX)
 }
 
 /// How the rows of a product lie in memory.
@@ -90,17 +99,18 @@ struct Panels<'a> {
     cols: usize,
 }
 
-/// [`product`], wherever rows and columns are.
+/// [`product`], wherever rows and columns are, with `at_once` panels at a time; none if one of the first of them cannot be
+/// split.
 ///
 /// The panels are split once. Rows are split by the task that multiplies them, so that their parts, six bytes a value, are
 /// read from the second-level cache; through memory they would come more slowly than the unit takes them.
-fn multiply(job: &Job, rows: Rows, operands: &[Panels]) -> Vec<usize> {
+fn multiply(job: &Job, rows: Rows, operands: &[Panels], at_once: usize) -> Option<Vec<usize>> {
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
     let panel_units = steps * STEP_UNITS;
     let panels = job.cols.div_ceil(PANEL);
-    let at_once = (PANEL_UNITS / (operands.len() * panel_units)).clamp(1, panels);
+    let at_once = at_once.clamp(1, panels);
     let tasks = groups.min((TASKS_EACH * rayon::current_num_threads()).max(groups.div_ceil(BLOCK)));
-    let left = Mutex::new(Vec::new());
+    let (left, all_fit) = (Mutex::new(Vec::new()), AtomicBool::new(true));
     let mut scratch = Scratch::columns();
     for first in (0..panels).step_by(at_once) {
         let here = first..(first + at_once).min(panels);
@@ -109,8 +119,14 @@ fn multiply(job: &Job, rows: Rows, operands: &[Panels]) -> Vec<usize> {
             let (from, panel) = (&operands[i / here.len()], here.start + i % here.len());
             let cols = PANEL.min(from.cols - panel * PANEL);
             // SAFETY: the machine has the instructions, by the caller; a panel has `steps` steps.
-            unsafe { split_panel(&from.units[panel * from.next..], (job.k, cols, from.next_k), split) };
+            let fits = unsafe { split_panel(&from.units[panel * from.next..], (job.k, cols, from.next_k), split) };
+            if !fits {
+                all_fit.store(false, Relaxed);
+            }
         });
+        if first == 0 && !all_fit.load(Relaxed) {
+            return None;
+        }
         let split = &*split;
         team::for_tasks(tasks, |t| {
             let unfit = block((job, rows), split, steps, &part(groups, tasks, t), &here);
@@ -121,7 +137,7 @@ fn multiply(job: &Job, rows: Rows, operands: &[Panels]) -> Vec<usize> {
     }
     let mut left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
     left.sort_unstable();
-    left
+    Some(left)
 }
 
 /// One task: some groups of rows by some panels, whose parts are in `split`. The rows that cannot be split.
@@ -134,11 +150,6 @@ fn block(
 ) -> Vec<usize> {
     let panel_units = steps * STEP_UNITS;
     let rows = groups.start * ROWS..(groups.end * ROWS).min(job.m);
-    let there = |at: usize| &job.x[at * job.x_stride..][..job.k];
-    let unfit: Vec<usize> = match kind {
-        Rows::There => rows.clone().filter(|at| !layout::can_split(there(*at))).collect(),
-        Rows::Turned => layout::columns_beyond_split(job.x, job.k, job.x_stride, rows.clone()),
-    };
     let (mut scratch, mut columns, mut sums) = (Scratch::parts(), Scratch::rows(), Scratch::sums());
     let parts = scratch.units(groups.len() * STEPS.min(steps) * STEP_UNITS);
     let pitch = groups.len() * ROWS;
@@ -146,6 +157,7 @@ fn block(
     if job.resume {
         read(job, &rows, pitch, panels, sums);
     }
+    let mut sizes = vec![0; rows.len()];
     // SAFETY: the unit is there and allowed, by the caller; no other code of this thread uses it meanwhile.
     unsafe { configure() };
     for slice in (0..steps).step_by(STEPS) {
@@ -154,21 +166,23 @@ fn block(
         let here = slice * DEPTH..job.k.min((slice + len) * DEPTH);
         for (i, parts) in parts[..groups.len() * group_units].chunks_exact_mut(group_units).enumerate() {
             let group = rows.start + i * ROWS..rows.end.min(rows.start + (i + 1) * ROWS);
-            let turned = columns.floats(if kind == Rows::Turned { ROWS * here.len() } else { 0 });
-            if kind == Rows::Turned {
-                let from = &as_units(job.x)[here.start * job.x_stride + group.start..];
-                let to = as_units_mut(turned);
-                layout::transpose((here.len(), group.len()), from, job.x_stride, to, here.len());
-            }
-            for (r, at) in (group.start..group.start + ROWS).enumerate() {
-                let x = match kind {
-                    _ if at >= group.end || unfit.contains(&at) => &[],
-                    Rows::There => &there(at)[here.clone()],
-                    Rows::Turned => &turned[r * here.len()..][..here.len()],
-                };
+            let (x, stride) = match kind {
+                Rows::There => (&job.x[group.start * job.x_stride + here.start..], job.x_stride),
+                Rows::Turned => {
+                    let turned = columns.units(ROWS * here.len());
+                    let from = &as_units(job.x)[here.start * job.x_stride + group.start..];
+                    layout::transpose((here.len(), group.len()), from, job.x_stride, turned, here.len());
+                    (&*as_floats_mut(turned), here.len())
+                }
+            };
+            for r in 0..ROWS {
+                let row = if r < group.len() { &x[r * stride..][..here.len()] } else { &[] };
                 let to = &mut parts[r / 16 * PARTS * TILE_UNITS + r % 16 * 16..];
                 // SAFETY: the machine has the instructions, by the caller; a group has `len` steps.
-                unsafe { split_row(x, len, to.as_mut_ptr()) };
+                let size = unsafe { split_row(row, len, to.as_mut_ptr()) };
+                if let Some(all) = sizes.get_mut(i * ROWS + r) {
+                    *all = size.max(*all);
+                }
             }
         }
         for (w, sums) in split.chunks_exact(panel_units).zip(sums.chunks_exact_mut(pitch * PANEL)) {
@@ -182,6 +196,12 @@ fn block(
     }
     // SAFETY: as for `configure`.
     unsafe { release() };
+    let unfit: Vec<usize> = rows.clone().filter(|row| !layout::splits_up_to(sizes[row - rows.start])).collect();
+    if job.resume {
+        for row in &unfit {
+            read(job, &(*row..row + 1), pitch, panels, &mut sums[(row - rows.start) * PANEL..]);
+        }
+    }
     write(job, rows, pitch, panels, sums);
     unfit
 }
@@ -214,15 +234,16 @@ unsafe fn split_pairs(mut first: __m512, mut second: __m512) -> [__m512i; PARTS]
     parts
 }
 
-/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero.
+/// Parts of a row, each step's at the same place of its tile; what is beyond the row is zero. The bits of the largest value.
 ///
 /// # Safety
 /// AVX-512 F, BW and BF16 are there; at `to` there are `steps` steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
+unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) -> u32 {
     // Pairs of neighbours along k, as the unit wants them: even ones in the low halves of the units.
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    let mut sizes = _mm512_setzero_si512();
     for step in 0..steps {
         let here = &x[(step * DEPTH).min(x.len())..((step + 1) * DEPTH).min(x.len())];
         let all = if here.len() == DEPTH { u32::MAX } else { (1u32 << here.len()) - 1 };
@@ -230,6 +251,7 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
         unsafe {
             let first = _mm512_maskz_loadu_ps(all as u16, here.as_ptr());
             let second = _mm512_maskz_loadu_ps((all >> 16) as u16, here.as_ptr().wrapping_add(16));
+            sizes = larger(larger(sizes, first), second);
             let low = _mm512_permutex2var_ps(first, even, second);
             let high = _mm512_permutex2var_ps(first, odd, second);
             for (i, part) in split_pairs(low, high).into_iter().enumerate() {
@@ -237,15 +259,25 @@ unsafe fn split_row(x: &[f32], steps: usize, to: *mut u32) {
             }
         }
     }
+    _mm512_reduce_max_epu32(sizes)
+}
+
+/// The larger of `sizes` and the bits of the sizes of `values`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn larger(sizes: __m512i, values: __m512) -> __m512i {
+    _mm512_max_epu32(sizes, _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(i32::MAX)))
 }
 
 /// Parts of a panel of `k` times `cols` values, `next_k` apart, each step's columns in two tiles; what is beyond is zero.
+/// Whether all columns [can be split](layout::can_split).
 ///
 /// # Safety
 /// AVX-512 F, BW and BF16 are there; `out` holds the steps of `k`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn split_panel(panel: &[u32], (k, cols, next_k): (usize, usize, usize), out: &mut [u32]) {
+unsafe fn split_panel(panel: &[u32], (k, cols, next_k): (usize, usize, usize), out: &mut [u32]) -> bool {
     assert!(cols <= PANEL && (k - 1) * next_k + cols <= panel.len(), "a panel ends too early");
+    let mut sizes = [_mm512_setzero_si512(); 2];
     let masks = [0, 16].map(|from| ((1u32 << cols.saturating_sub(from).min(16)) - 1) as u16);
     for (step, out) in out.chunks_exact_mut(STEP_UNITS).enumerate() {
         for pair in 0..DEPTH / 2 {
@@ -258,7 +290,9 @@ unsafe fn split_panel(panel: &[u32], (k, cols, next_k): (usize, usize, usize), o
             for half in 0..2 {
                 // SAFETY: the instructions are there; the step has two times three tiles of 16 pairs.
                 unsafe {
-                    for (i, part) in split_pairs(row(0, half), row(1, half)).into_iter().enumerate() {
+                    let [first, second] = [row(0, half), row(1, half)];
+                    sizes[half] = larger(larger(sizes[half], first), second);
+                    for (i, part) in split_pairs(first, second).into_iter().enumerate() {
                         let to = &mut out[(half * PARTS + i) * TILE_UNITS + pair * 16..][..16];
                         _mm512_storeu_si512(to.as_mut_ptr().cast(), part);
                     }
@@ -266,6 +300,12 @@ unsafe fn split_panel(panel: &[u32], (k, cols, next_k): (usize, usize, usize), o
             }
         }
     }
+    sizes.into_iter().all(|sizes| {
+        let mut each = [0u32; 16];
+        // SAFETY: a vector of the same size.
+        unsafe { _mm512_storeu_si512(each.as_mut_ptr().cast(), sizes) };
+        each.into_iter().all(layout::splits_up_to)
+    })
 }
 
 /// [`ROWS`] rows by one panel over a slice: `sums[32][32]`, overwritten or added to.
