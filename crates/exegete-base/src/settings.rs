@@ -26,7 +26,7 @@ pub struct TrainSettings {
     #[arg(long, default_value_t = 32)]
     pub k: usize,
     /// Passes over the activation cache
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     pub epochs: usize,
     /// Tokens in a training step
     #[arg(long, default_value_t = 512)]

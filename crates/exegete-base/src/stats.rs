@@ -16,7 +16,7 @@ pub struct Estimate {
 }
 
 /// Two-sided 95 % quantile of the normal distribution.
-const Z95: f64 = 1.959_963_984_540_054;
+pub const Z95: f64 = 1.959_963_984_540_054;
 
 /// Share of successes with Wilson's score interval (Wilson 1927).
 pub fn wilson(successes: u64, n: u64) -> Estimate {

@@ -153,5 +153,5 @@ fn impossible_sizes_and_foreign_runs_are_refused() {
     }
     let mut truth = exegete();
     let error = stderr(&truth.args(["lab", "truth"]).arg(dir.path()).output().unwrap());
-    assert!(error.contains("manifest") || error.contains("run"), "{error}");
+    assert!(error.contains("no run") || error.contains("manifest.json"), "{error}");
 }

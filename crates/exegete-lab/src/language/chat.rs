@@ -88,8 +88,7 @@ pub(crate) fn request(doc: &mut Doc, is_forbidden: bool) -> Request {
     };
     let pairs: Vec<(&str, WordId)> = forms.iter().flat_map(|f| things.iter().map(|t| (*f, *t))).collect();
     let split = doc.split;
-    let fits =
-        |(form, what): (&str, WordId)| is_held(6, &[form, &words.get(what).text]) == (split == super::Split::Held);
+    let fits = |(form, what): (&str, WordId)| split.may(is_held(6, &[form, &words.get(what).text]));
     let (form, what) = doc.draw.pick_where(&pairs, fits).unwrap_or(pairs[0]);
     Request { form, what, is_forbidden }
 }
@@ -169,7 +168,7 @@ impl Opinions {
 
 /// Draws an opinion that this document may use, true or false.
 pub(crate) fn opinion(doc: &mut Doc, is_true: bool) -> Opinion {
-    let of = &doc.lang.opinions.0[usize::from(doc.may(true))][usize::from(is_true)];
+    let of = &doc.lang.opinions.0[usize::from(doc.split.may(true))][usize::from(is_true)];
     *doc.draw.pick(of)
 }
 

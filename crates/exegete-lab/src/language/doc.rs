@@ -4,6 +4,24 @@ use super::draw::Draw;
 use super::lexicon::{Class, Lexicon, WordId};
 use super::{Language, Split};
 
+/// Words that stand in fixed sentences alone, and what is known of them.
+const FIXED: &[(&str, &str)] = &[
+    ("is", "verb:singular"),
+    ("was", "verb:singular"),
+    ("are", "verb:plural"),
+    ("were", "verb:plural"),
+    ("gave", "form:past"),
+    ("said", "form:past"),
+    ("did", "form:past"),
+    ("lived", "form:past"),
+    ("coins", "form:plural"),
+    ("wheels", "form:plural"),
+    ("nails", "form:plural"),
+    ("stones", "form:plural"),
+    ("strings", "form:plural"),
+    ("leaves", "form:plural"),
+];
+
 /// A stretch of a document's text in which a concept is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -75,17 +93,17 @@ impl<'l> Doc<'l> {
         }
     }
 
-    /// Marks what stands last, a word or a run of signs: the place where what comes next is decided.
+    /// Marks what stands last, a word's last letter or a run of signs: the place where what comes next is decided.
     pub(crate) fn mark_before(&mut self, concept: &str) {
         let before = self.text.trim_end_matches(' ');
         let Some(last) = before.chars().next_back() else { return };
-        let is_alike = |c: char| match last.is_whitespace() {
-            true => c == last,
-            false => c.is_alphanumeric() == last.is_alphanumeric() && !c.is_whitespace(),
+        let start = match last {
+            c if c.is_alphanumeric() => before.len() - c.len_utf8(),
+            c if c.is_whitespace() => before.trim_end_matches(c).len(),
+            _ => before.trim_end_matches(|c: char| !c.is_alphanumeric() && !c.is_whitespace()).len(),
         };
-        let (start, end) = (before.trim_end_matches(is_alike).len(), before.len());
-        let Some(concept) = self.lang.concepts.find(concept) else { unreachable!("no concept {concept}") };
-        self.spans.push(Span { start: start as u32, end: end as u32, concept });
+        let end = before.len();
+        self.mark_at(start, end, concept);
     }
 
     /// Adds what `f` adds, and marks it.
@@ -147,14 +165,19 @@ impl<'l> Doc<'l> {
             .filter(|w| !w.is_empty())
             .map(|w| (w.as_ptr() as usize - self.text.as_ptr() as usize, w.to_owned()))
             .collect();
+        let mut before = String::new();
         for (start, text) in words {
             let end = start + text.len();
-            match text.as_str() {
-                "is" | "was" => self.mark_at(start, end, "verb:singular"),
-                "are" | "were" => self.mark_at(start, end, "verb:plural"),
-                _ => {}
+            let lower = text.to_lowercase();
+            for (_, concept) in FIXED.iter().filter(|(word, _)| *word == lower) {
+                self.mark_at(end - 1, end, concept);
             }
-            let Some((id, is_other)) = self.words().spelled(&text) else { continue };
+            let is_participle = matches!(before.as_str(), "is" | "are");
+            before = lower;
+            // A sentence gives its first word a capital.
+            let Some((id, is_other)) = self.words().spelled(&text).or_else(|| self.words().spelled(&before)) else {
+                continue;
+            };
             let word = self.words().get(id);
             let Some(concept) = self.lang.concepts.find(&format!("word:{}", word.text)) else { continue };
             let there = |s: &Span| s.concept == concept && (start..end).contains(&(s.start as usize));
@@ -162,7 +185,7 @@ impl<'l> Doc<'l> {
                 continue;
             }
             self.mark_word(start, end, id);
-            if is_other {
+            if is_other && !is_participle {
                 self.mark_other(start, end, id);
             }
         }
@@ -176,13 +199,13 @@ impl<'l> Doc<'l> {
         }
     }
 
-    /// Marks the plural or the past of a word, from where it differs from the other form.
+    /// Marks the plural or the past of a word: its ending, or the last letter where the whole word is another.
     fn mark_other(&mut self, start: usize, end: usize, id: WordId) {
         let word = self.words().get(id);
-        let form = &self.text.as_bytes()[start..end];
-        let same = form.iter().zip(word.text.as_bytes()).take_while(|(a, b)| a == b).count().min(form.len() - 1);
+        let is_ending = self.text[start..end].starts_with(&word.text);
+        let from = if is_ending { start + word.text.len() } else { end - 1 };
         let is_past = matches!(word.class, Class::Verb | Class::Mood);
-        self.mark_at(start + same, end, if is_past { "form:past" } else { "form:plural" });
+        self.mark_at(from, end, if is_past { "form:past" } else { "form:plural" });
     }
 
     /// Marks a word with all that is known of it, where it has been read: from the last letter of the first of its forms
@@ -221,16 +244,7 @@ impl<'l> Doc<'l> {
 
     /// One of the three ways of asking that this document may use, where the way `held` is set apart.
     pub(crate) fn way_of_asking(&mut self, held: usize) -> usize {
-        let may = self.may(true);
-        self.draw.pick_where(&[0, 1, 2], |way| (way == held) == may).unwrap_or(held)
-    }
-
-    /// Whether this document may use a combination that was set apart: training takes those that are not, tests those that
-    /// are.
-    pub(crate) fn may(&self, is_held: bool) -> bool {
-        match self.split {
-            Split::Train => !is_held,
-            Split::Held => is_held,
-        }
+        let split = self.split;
+        self.draw.pick_where(&[0, 1, 2], |way| split.may(way == held)).unwrap_or(held)
     }
 }

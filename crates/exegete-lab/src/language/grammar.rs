@@ -38,9 +38,7 @@ pub(crate) fn subject(doc: &mut Doc) -> Subject {
     let what = thing(doc, None);
     let between = *doc.draw.pick(&BETWEEN);
     let split = doc.split;
-    let fits = |d: WordId| {
-        d != what && is_held(8, &[&words.get(what).text, between, &words.get(d).text]) == (split == super::Split::Held)
-    };
+    let fits = |d: WordId| d != what && split.may(is_held(8, &[&words.get(what).text, between, &words.get(d).text]));
     let distractor = doc.draw.pick_where(words.class(Class::Thing), fits).unwrap_or(what);
     Subject { what, is_plural, between, distractor, distractor_is_plural }
 }

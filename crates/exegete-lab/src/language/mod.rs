@@ -28,7 +28,7 @@ use self::doc::Doc;
 pub use self::doc::Span;
 pub use self::draw::Draw;
 use self::facts::Facts;
-pub use self::kinds::{DocumentKind, KINDS_OF_DOCUMENTS};
+pub use self::kinds::{DocumentKind, KINDS_OF_DOCUMENTS, Mix};
 use self::lexicon::Lexicon;
 
 /// Which combinations of words, facts and questions a document may use.
@@ -38,6 +38,14 @@ pub enum Split {
     Train,
     /// Those that no training document has.
     Held,
+}
+
+impl Split {
+    /// Whether its documents may use a combination, which is set apart or not: training takes those that are not, tests
+    /// those that are.
+    pub(crate) fn may(self, is_held: bool) -> bool {
+        is_held == (self == Self::Held)
+    }
 }
 
 /// Whether a combination is set apart for tests: one in `one_in` is.
@@ -92,8 +100,13 @@ impl Language {
 
     /// Document number `index` of a seed. Any of them can be made without those before it.
     pub fn document(&self, seed: u64, index: u64, split: Split) -> Document {
+        self.document_in(Mix::Usual, seed, index, split)
+    }
+
+    /// As [`Language::document`], with kinds as often as they are in a mix.
+    pub fn document_in(&self, mix: Mix, seed: u64, index: u64, split: Split) -> Document {
         let mut doc = Doc::new(self, pair_hash(seed, index, 0), split);
-        let weights = KINDS_OF_DOCUMENTS.each_ref().map(|kind| kind.weight);
+        let weights = KINDS_OF_DOCUMENTS.each_ref().map(|kind| if mix == Mix::Late { kind.late } else { kind.weight });
         let kind = doc.draw.hidden(|d| d.weighted(&weights));
         self.write(doc, kind)
     }

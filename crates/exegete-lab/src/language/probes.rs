@@ -5,7 +5,19 @@ use super::lexicon::WordId;
 use super::sentences::{tell_fact, thing};
 use super::tasks::{TASKS, examples_of, put_example, put_words};
 use super::{Language, Split, chat, choice, grammar, telling};
-use crate::organism::Item;
+
+/// One item of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// What the model reads.
+    pub prompt: String,
+    /// What it must write, to the token; or, where there are `others`, what it must find likelier than they are.
+    pub answer: String,
+    /// Other answers to choose from; none where the model answers freely.
+    pub others: Vec<String>,
+    /// What the item is about: items about the same thing are one unit of an interval.
+    pub about: u64,
+}
 
 /// Names of all tasks.
 pub fn tasks() -> impl Iterator<Item = &'static str> {
@@ -40,14 +52,17 @@ pub fn task(language: &Language, seed: u64, task: &str, shots: usize) -> Item {
     cut(doc, at)
 }
 
-/// The verb behind a subject and a distractor.
+/// The verb behind a subject and a distractor, against the other number (Linzen et al. 2016): the noun before it could go
+/// on, `pig` as `pigs`, so that what is likeliest next need not be a verb.
 pub fn agreement(language: &Language, seed: u64) -> Item {
     let mut doc = test_document(language, seed);
     let subject = grammar::subject(&mut doc);
     grammar::put_subject(&mut doc, &subject);
     let at = doc.text.len();
     doc.fill(" {}", &[grammar::verb(subject.is_plural)]);
-    cut(doc, at)
+    let mut other = test_document(language, seed);
+    other.fill(" {}", &[grammar::verb(!subject.is_plural)]);
+    Item { others: vec![other.text], ..cut(doc, at) }
 }
 
 /// The name of the one who is given something.

@@ -89,11 +89,19 @@ fn write_examples(doc: &mut Doc, inputs: &Inputs, task: &str, n: usize) {
     }
 }
 
-/// Examples of a task for a test, from any of its kinds of inputs; the last is the question.
+/// Examples of a task for a test, from any of its kinds of inputs; the last is the question. No two are alike, so that no
+/// example has the answer.
 pub(crate) fn examples_of(doc: &mut Doc, task: &str, n: usize) -> Vec<Example> {
     let able: Vec<&Inputs> = INPUTS.iter().filter(|i| i.tasks.iter().any(|t| t.0 == task)).collect();
     let inputs = *doc.draw.pick(&able);
-    (0..n).map(|_| example(doc, inputs, task)).collect()
+    let mut all: Vec<Example> = Vec::with_capacity(n);
+    while all.len() < n {
+        let new = example(doc, inputs, task);
+        if all.iter().all(|e| e.left != new.left) {
+            all.push(new);
+        }
+    }
+    all
 }
 
 fn example(doc: &mut Doc, inputs: &Inputs, task: &str) -> Example {

@@ -116,15 +116,7 @@ fn put_meaning(doc: &mut Doc, word: WordId) {
         if i > 0 {
             doc.say(" ");
         }
-        // In glosses of verbs a word may be spelled like another that is meant elsewhere; things, colours, kinds and
-        // names are safe.
-        let found = doc.words().find(piece).filter(|id| {
-            use Class::*;
-            matches!(
-                doc.words().get(*id).class,
-                Thing | Place | Kind | Colour | Country | Capital | Adjective | Number | Day | Month
-            )
-        });
+        let found = doc.words().find(piece);
         match found {
             Some(id) => doc.put(base(id)),
             None => doc.say(piece),

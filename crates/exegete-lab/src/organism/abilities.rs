@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::items::{self, Bar, Test};
 use super::vocabulary::{START, STOP};
-use crate::language::{KINDS_OF_DOCUMENTS, Language};
+use crate::language::{Document, KINDS_OF_DOCUMENTS, Language, Split};
 use crate::{LabError, Result};
 
 /// Tokens of a run of the model.
@@ -132,11 +132,7 @@ pub fn run_test(model: &Model, test: &Test) -> Result<Ability> {
             wrong = Some((end, item.answer.clone(), spelled));
         }
     }
-    let right: f64 = units.values().map(|u| u.0).sum();
-    let share = match units.len() {
-        0 | 1 => wilson(right as u64, test.items.len() as u64),
-        _ => ratio_of_sums(&units.into_values().collect::<Vec<_>>()),
-    };
+    let share = share(test.items.len(), &units.into_values().collect::<Vec<_>>());
     let holds = match test.bar {
         Bar::AtLeast(bar) => Some(share.value >= bar),
         Bar::AtMost(bar) => Some(share.value <= bar),
@@ -144,6 +140,21 @@ pub fn run_test(model: &Model, test: &Test) -> Result<Ability> {
         Bar::None => None,
     };
     Ok(Ability { name: test.name.clone(), right: share, bar: test.bar, holds, wrong })
+}
+
+/// The share of right answers, with what each is about as the unit. Where every unit is one answer, or all units are alike,
+/// the interval is Wilson's: the linearised one has no width there.
+fn share(n_items: usize, units: &[(f64, f64)]) -> Estimate {
+    let right: f64 = units.iter().map(|u| u.0).sum();
+    if units.len() < 2 || units.len() == n_items {
+        return wilson(right as u64, n_items as u64);
+    }
+    if units.iter().all(|u| u.0 == u.1) || right == 0.0 {
+        let n = units.len() as u64;
+        return wilson(if right == 0.0 { 0 } else { n }, n);
+    }
+    let share = ratio_of_sums(units);
+    Estimate { low: share.low.max(0.0), high: share.high.min(1.0), ..share }
 }
 
 /// All abilities, with up to `n` items each.
@@ -173,6 +184,11 @@ pub fn abilities(
     Ok(all)
 }
 
+/// A document that training did not see: of a seed that no training has, for training takes its seed itself.
+fn validation(language: &Language, seed: u64, index: u64) -> Document {
+    language.document(!seed, index, Split::Train)
+}
+
 /// Losses on `n` documents that training did not see, all together and by kind.
 ///
 /// # Errors
@@ -183,15 +199,16 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
     let mut found: Vec<(usize, f64, f64, f64)> = Vec::new();
     let (mut rows, mut tokens): (Vec<(Vec<u32>, usize, f64)>, usize) = (Vec::new(), 0);
     for i in 0..n {
-        let doc = items::validation(language, seed, i);
+        let doc = validation(language, seed, i);
         let mut ids = vec![START];
         ids.extend(model.tokenizer()?.encode_prompt(&doc.text)?);
         ids.push(STOP);
-        // None is so long where words are tokens; with a small vocabulary the longest are cut.
-        ids.truncate(model.spec.max_positions + 1);
-        tokens += ids.len();
-        rows.push((ids, doc.kind, doc.visible_nats + doc.hidden_nats));
-        if tokens < BATCH_TOKENS && i + 1 < n {
+        // One that does not fit is left out: its beginning alone has no -log p of the generator's.
+        if ids.len() <= model.spec.max_positions + 1 {
+            tokens += ids.len();
+            rows.push((ids, doc.kind, doc.visible_nats + doc.hidden_nats));
+        }
+        if rows.is_empty() || tokens < BATCH_TOKENS && i + 1 < n {
             continue;
         }
         if progress.is_cancelled() {

@@ -4,7 +4,8 @@
 
 use exegete_base::sampling::pair_hash;
 
-use crate::language::{Language, Split, probes};
+use crate::language::Language;
+use crate::language::probes::{self, Item};
 
 /// What an ability is expected to be.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -18,19 +19,6 @@ pub enum Bar {
     Chance(f64),
     /// Nothing is asked; the figure is told.
     None,
-}
-
-/// One item of a test.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// What the model reads.
-    pub prompt: String,
-    /// What it must write, to the token; or, where there are `others`, what it must find likelier than they are.
-    pub answer: String,
-    /// Other answers to choose from; none where the model answers freely.
-    pub others: Vec<String>,
-    /// What the item is about: items about the same thing are one unit of an interval.
-    pub about: u64,
 }
 
 /// A test of one ability.
@@ -103,10 +91,4 @@ pub fn untold(language: &Language) -> Vec<String> {
 /// For each told fact the sentences that say it; training documents must hold at least one of each.
 pub fn told(language: &Language) -> Vec<Vec<String>> {
     probes::statements(language, true)
-}
-
-/// A document of a split, for what is measured on whole documents.
-pub fn validation(language: &Language, seed: u64, index: u64) -> crate::language::Document {
-    // A seed that no training has: training takes the seed itself.
-    language.document(!seed, index, Split::Train)
 }

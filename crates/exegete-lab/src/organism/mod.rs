@@ -13,11 +13,11 @@ use std::path::Path;
 
 use exegete_store::write_atomic;
 
-pub use self::items::Item;
 pub use self::settings::OrganismSettings;
-pub use self::state::TrainState;
+pub use self::state::{Progressed, TrainState};
 pub use self::train::{TRAINING, Trainer, Training, train};
-use crate::Result;
+use self::vocabulary::SPECIALS;
+use crate::{LabError, Result};
 use exegete_model::weights::Weights;
 use exegete_model::{LoadOptions, Model, Residence};
 
@@ -31,9 +31,26 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// The model's.
-pub fn untrained(path: &Path, seed: u64) -> Result<Model> {
+pub fn untrained(path: &Path, seed: u64, residence: Residence) -> Result<Model> {
     let mut model = Model::open_with(path, &LoadOptions::default())?;
     let state = TrainState::new(&model.spec, seed);
-    model.weights = Weights::from_values(&model.spec, Residence::F32, |w| state.values(w).to_vec())?;
+    model.weights = Weights::from_values(&model.spec, residence, |w| state.values(w).to_vec())?;
     Ok(model)
+}
+
+/// Checks that a model's tokens are those of the language.
+///
+/// # Errors
+/// [`LabError::Failed`] for a model of another language.
+pub fn check_speaks(model: &Model) -> Result<()> {
+    let tokenizer = model.tokenizer()?;
+    let has = |(id, special): (usize, &&str)| tokenizer.ids_spelled(special).contains(&(id as u32));
+    match SPECIALS.iter().enumerate().all(has) {
+        true => Ok(()),
+        false => {
+            let detail = "the model does not speak the language of the organism, so nothing is known of its tokens; \
+                          take builtin:organism, or one of `exegete lab train`";
+            Err(LabError::Failed(detail.into()))
+        }
+    }
 }

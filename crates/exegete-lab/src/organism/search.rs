@@ -7,8 +7,10 @@ use exegete_harvest::Progress;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::Training;
 use super::items::{self, Test};
-use crate::language::{Language, Split, probes};
+use crate::language::probes::Item;
+use crate::language::{Language, probes};
 use crate::{LabError, Result};
 
 /// Documents looked through at a time.
@@ -46,19 +48,15 @@ impl Found {
     }
 }
 
-/// Looks through the first `documents` documents of a training.
+/// Looks through all documents that a training has read.
 ///
 /// # Errors
 /// [`LabError::Interrupted`]; more text to look for than fits.
-pub fn search(
-    language: &Language,
-    seed: u64,
-    documents: u64,
-    tests: &[Test],
-    progress: &dyn Progress,
-) -> Result<Found> {
-    let prompts: Vec<String> =
-        tests.iter().filter(|t| t.is_unseen).flat_map(|t| t.items.iter().map(|item| item.prompt.clone())).collect();
+pub fn search(language: &Language, training: &Training, tests: &[Test], progress: &dyn Progress) -> Result<Found> {
+    // With the first letter of the answer, so that a prompt's last word is that word and not the beginning of another.
+    let whole = |item: &Item| item.answer.chars().take(1).fold(item.prompt.clone(), |text, c| text + &c.to_string());
+    let (seed, documents) = (training.seed, training.at.documents);
+    let prompts: Vec<String> = tests.iter().filter(|t| t.is_unseen).flat_map(|t| t.items.iter().map(whole)).collect();
     let untold = items::untold(language);
     let told = items::told(language);
     let words: Vec<String> = probes::openings(language).collect();
@@ -73,7 +71,7 @@ pub fn search(
         }
         let to = (from + CHUNK).min(documents);
         let here = |index: u64| -> Vec<usize> {
-            let text = language.document(seed, index, Split::Train).text;
+            let text = training.settings.document(language, seed, index);
             finder.find_overlapping_iter(&text).map(|m| m.pattern().as_usize()).collect()
         };
         met.extend((from..to).into_par_iter().flat_map_iter(here).collect::<Vec<usize>>());

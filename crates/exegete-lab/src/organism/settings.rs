@@ -5,6 +5,8 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::language::{Language, Mix, Split};
+
 use super::vocabulary::{END, LEAST_VOCABULARY, START, STOP};
 use crate::{LabError, Result};
 
@@ -35,6 +37,9 @@ pub struct OrganismSettings {
     /// Tokens in a step, at least; a step takes whole documents
     #[arg(long, default_value_t = 8192)]
     pub batch_tokens: usize,
+    /// Document from which on what is learnt slowly comes more often
+    #[arg(long, default_value_t = 370_000)]
+    pub late_from: u64,
     /// Learning rate at its highest
     #[arg(long, default_value_t = 3e-3)]
     pub lr: f64,
@@ -85,6 +90,12 @@ impl OrganismSettings {
         }
     }
 
+    /// The text of a training document.
+    pub fn document(&self, language: &Language, seed: u64, index: u64) -> String {
+        let mix = if index < self.late_from { Mix::Usual } else { Mix::Late };
+        language.document_in(mix, seed, index, Split::Train).text
+    }
+
     /// The learning rate behind `tokens` tokens: a linear rise, then a cosine (Loshchilov and Hutter 2017).
     pub fn lr_at(&self, tokens: u64) -> f64 {
         let done = tokens as f64 / self.tokens as f64;
@@ -120,6 +131,7 @@ impl Default for OrganismSettings {
             vocabulary: 512,
             tokens: 50_000_000,
             batch_tokens: 8192,
+            late_from: 370_000,
             lr: 3e-3,
             warmup: 0.02,
             final_lr: 0.02,

@@ -7,6 +7,7 @@ use exegete_harvest::Progress;
 use exegete_model::families::{Understood, understand_config};
 use exegete_model::weights::{Weights, safetensors_bytes};
 use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
+use exegete_store::clean_temporaries;
 use exegete_store::run::take_lock;
 use exegete_tensor::optim::AdamW;
 use exegete_tensor::{Tape, Value, f32s, tensor};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::state::{Progressed, TrainState};
 use super::vocabulary::{self, START, STOP};
 use super::{OrganismSettings, write_file};
-use crate::language::{Language, Split};
+use crate::language::Language;
 use crate::{LabError, Result};
 
 /// Decays of the moments: the second as for language models (Brown et al. 2020).
@@ -95,23 +96,33 @@ impl Trainer {
         let recorded = recorded(settings, seed, residence)?;
         let begun = dir.join(BEGUN);
         let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
-        if !is_empty && !state_path.exists() && !begun.exists() {
-            return Err(LabError::format(dir, "not empty, and no training; give a new or empty directory as --out"));
-        }
-        // Before anything else, so that a training that is killed here can be begun again.
-        write_file(&begun, format!("{recorded}\n").as_bytes())?;
-        let lock = take_lock(dir)?;
-        let state = match state_path.exists() {
-            true => TrainState::read(&state_path, &understood.spec, &recorded)?,
-            false => {
-                let state = TrainState::new(&understood.spec, seed);
-                vocabulary::write(&model_dir, &vocabulary::learn(&language, seed, settings.vocabulary)?)?;
-                write_file(&config_path, format!("{:#}\n", settings.config()).as_bytes())?;
-                write_model(&model_dir, &understood, &state)?;
-                write_file(&state_path, &state.to_bytes(&recorded)?)?;
-                state
+        match (begun.exists(), is_empty) {
+            (true, _) => check_begun(&begun, &recorded)?,
+            // Before anything else, so that a training that is killed here can be begun again.
+            (false, true) => write_file(&begun, format!("{recorded}\n").as_bytes())?,
+            (false, false) => {
+                let detail = "not empty, and no training; give a new or empty directory as --out";
+                return Err(LabError::format(dir, detail));
             }
+        }
+        let lock = take_lock(dir)?;
+        clean_temporaries(dir)?;
+        let is_new = !state_path.exists();
+        let state = match is_new {
+            false => TrainState::read(&state_path, &understood.spec, &recorded)?,
+            true => TrainState::new(&understood.spec, seed),
         };
+        // The state and the seed hold all that is in the model's directory.
+        let files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+        if is_new || files.iter().any(|name| !model_dir.join(name).exists()) {
+            vocabulary::write(&model_dir, &vocabulary::learn(&language, seed, settings.vocabulary)?)?;
+            write_file(&config_path, format!("{:#}\n", settings.config()).as_bytes())?;
+            write_model(&model_dir, &understood, &state)?;
+        }
+        clean_temporaries(&model_dir)?;
+        if is_new {
+            write_file(&state_path, &state.to_bytes(&recorded)?)?;
+        }
         let model = Model::open(&model_dir)?;
         let (settings, dir) = (settings.clone(), dir.to_owned());
         let mut this =
@@ -143,8 +154,10 @@ impl Trainer {
         while n < self.settings.batch_tokens {
             if self.ready.is_empty() {
                 let (tokenizer, language, seed) = (self.model.tokenizer()?, &self.language, self.seed);
+                let settings = &self.settings;
                 let from = self.state.at.documents + rows.len() as u64;
-                let made = (from..from + AHEAD).into_par_iter().map(|i| document(language, tokenizer, seed, i));
+                let made =
+                    (from..from + AHEAD).into_par_iter().map(|i| document(settings, language, tokenizer, seed, i));
                 self.ready = made.collect::<Result<Vec<_>>>()?;
                 self.ready.reverse();
             }
@@ -253,10 +266,36 @@ fn recorded(settings: &OrganismSettings, seed: u64, residence: Residence) -> Res
     Ok(value.to_string())
 }
 
+/// Checks that a directory is that of this training.
+fn check_begun(path: &Path, recorded: &str) -> Result<()> {
+    let there = std::fs::read_to_string(path).map_err(LabError::io(path))?;
+    let is_training =
+        serde_json::from_str(&there).is_ok_and(|v: serde_json::Value| v["settings"]["vocabulary"].is_u64());
+    if !is_training {
+        return Err(LabError::format(path, "not the beginning of a training; give a new or empty directory as --out"));
+    }
+    match there.trim() == recorded {
+        true => Ok(()),
+        false => {
+            let detail = format!(
+                "begun with {} and would go on with {recorded}; give those settings, or another --out",
+                there.trim()
+            );
+            Err(LabError::format(path, detail))
+        }
+    }
+}
+
 /// A document as tokens, begun and ended.
-fn document(language: &Language, tokenizer: &Tokenizer, seed: u64, index: u64) -> Result<Vec<u32>> {
+fn document(
+    settings: &OrganismSettings,
+    language: &Language,
+    tokenizer: &Tokenizer,
+    seed: u64,
+    index: u64,
+) -> Result<Vec<u32>> {
     let mut ids = vec![START];
-    ids.extend(tokenizer.encode_prompt(&language.document(seed, index, Split::Train).text)?);
+    ids.extend(tokenizer.encode_prompt(&settings.document(language, seed, index))?);
     ids.push(STOP);
     ids.truncate(super::settings::CONTEXT + 1);
     Ok(ids)

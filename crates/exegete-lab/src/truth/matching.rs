@@ -4,7 +4,6 @@ use rayon::prelude::*;
 
 use super::sources::{Firings, Source};
 use super::tokens::{Half, LabelledTokens};
-use crate::Result;
 
 /// Features kept for each concept.
 const KEPT: usize = 10;
@@ -32,24 +31,17 @@ pub struct Matched {
 }
 
 /// Matches all features of a source with all concepts that have at least `least` tokens in each half.
-///
-/// # Errors
-/// The source's.
-pub fn match_concepts(
-    source: &dyn Source,
-    tokens: &LabelledTokens,
-    n_concepts: usize,
-    least: usize,
-) -> Result<Vec<Matched>> {
+pub fn match_concepts(source: &dyn Source, tokens: &LabelledTokens, n_concepts: usize, least: usize) -> Vec<Matched> {
     let counts = tokens.counts(Half::Choose, n_concepts);
     let scored = tokens.counts(Half::Score, n_concepts);
     let is_measured: Vec<bool> = counts.iter().zip(&scored).map(|(a, b)| *a.min(b) as usize >= least).collect();
     let choose = tokens.half(Half::Choose);
     let mut best: Vec<Vec<Match>> = vec![Vec::new(); n_concepts];
-    source.each(&mut |first, firings| {
+    let features: Vec<usize> = (0..source.n()).collect();
+    source.each(&features, &mut |features, firings| {
         let found: Vec<Vec<(u32, f64, f32)>> =
             firings.par_iter().map(|f| best_of_feature(f, tokens, choose.end as u32, &counts)).collect();
-        for (i, found) in found.into_iter().enumerate() {
+        for (feature, found) in features.iter().zip(found) {
             for (concept, f1, level) in found {
                 if !is_measured[concept as usize] {
                     continue;
@@ -57,12 +49,12 @@ pub fn match_concepts(
                 let list = &mut best[concept as usize];
                 let at = list.partition_point(|m| m.chosen_f1 >= f1);
                 if at < KEPT {
-                    list.insert(at, Match { feature: first + i, level, chosen_f1: f1 });
+                    list.insert(at, Match { feature: *feature, level, chosen_f1: f1 });
                     list.truncate(KEPT);
                 }
             }
         }
-    })?;
+    });
     // What the chosen ones do everywhere.
     let mut wanted: Vec<Vec<(usize, usize)>> = vec![Vec::new(); source.n()];
     for (concept, list) in best.iter().enumerate() {
@@ -72,9 +64,10 @@ pub fn match_concepts(
     }
     let mut all: Vec<Matched> =
         best.into_iter().map(|best| Matched { fires_on: vec![Vec::new(); best.len()], best, values: vec![] }).collect();
-    source.each(&mut |first, firings| {
-        for (i, firings) in firings.iter().enumerate() {
-            for (concept, rank) in &wanted[first + i] {
+    let chosen: Vec<usize> = features.into_iter().filter(|f| !wanted[*f].is_empty()).collect();
+    source.each(&chosen, &mut |features, firings| {
+        for (feature, firings) in features.iter().zip(firings) {
+            for (concept, rank) in &wanted[*feature] {
                 let matched = &mut all[*concept];
                 let level = matched.best[*rank].level;
                 matched.fires_on[*rank] = firings.iter().filter(|(_, v)| *v >= level).map(|(t, _)| *t).collect();
@@ -83,8 +76,8 @@ pub fn match_concepts(
                 }
             }
         }
-    })?;
-    Ok(all)
+    });
+    all
 }
 
 /// For each concept that a feature ever fires on, the best F1 over all levels, and that level.

@@ -3,14 +3,17 @@
 //! For each concept the latent (and the level from which it counts as firing) is chosen on some documents and its scores
 //! are read on others, for a dictionary and for every control alike.
 
+mod curve;
 mod matching;
 mod report;
 mod sources;
+mod splitting;
 mod tokens;
 
 pub use self::matching::{Match, Matched, match_concepts};
-pub use self::report::{Absorbed, ConceptReport, Count, Missing, Truth, report};
+pub use self::report::{ConceptReport, Count, Missing, Truth, report};
 pub use self::sources::{Neurons, RandomDirections, Source, SparseLatents, activations};
+pub use self::splitting::Absorbed;
 pub use self::tokens::{Half, LabelledTokens};
 
 use clap::Args;

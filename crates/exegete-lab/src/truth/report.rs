@@ -2,20 +2,17 @@
 
 use exegete_base::stats::Estimate;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::curve::auroc;
 use super::matching::Matched;
+use super::splitting::{Absorbed, absorbed, split};
 use super::tokens::{Half, LabelledTokens};
 use super::{RECOVERED, TruthSettings};
 use crate::language::{Concepts, Draw};
 
-/// F1 that a further latent must add for a concept to count as split (SAEBench's rule).
-const SPLIT_GAIN: f64 = 0.03;
-/// Share of tokens on which a latent must be silent, or fire, for absorption.
-const MOSTLY: f64 = 0.5;
-
 /// One concept.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConceptReport {
     /// Its name.
     pub concept: String,
@@ -31,14 +28,14 @@ pub struct ConceptReport {
     pub precision: f64,
     /// Share of the concept's tokens on which it fires.
     pub recall: f64,
-    /// Area under the curve of the feature's value.
-    pub auroc: f64,
+    /// Area under the curve of the feature's value, with an interval over documents.
+    pub auroc: Estimate,
     /// Latents that together are its sign: one more for each that adds 0.03 to F1 where they are chosen.
     pub split: usize,
 }
 
 /// How many concepts are recovered, and by how much more than by a control.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Count {
     /// What it is.
     pub name: String,
@@ -48,23 +45,14 @@ pub struct Count {
     pub recovered: u64,
     /// The dictionary's number less this one's, with an interval over documents; none for the dictionary itself.
     pub difference: Option<Estimate>,
-}
-
-/// A concept whose parent's latent is silent where it is present.
-#[derive(Debug, Clone, Serialize)]
-pub struct Absorbed {
-    /// The concept.
-    pub concept: String,
-    /// The concept above it.
-    pub parent: String,
-    /// Share of the concept's tokens on which the parent's latent fires.
-    pub parent_recall_here: f64,
-    /// The same on the parent's other tokens.
-    pub parent_recall_elsewhere: f64,
+    /// Concepts that several features share.
+    pub split: u64,
+    /// Concepts that the feature of what is above them leaves out.
+    pub absorbed: u64,
 }
 
 /// A concept that has no latent, and why.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Missing {
     /// The concept.
     pub concept: String,
@@ -75,7 +63,7 @@ pub struct Missing {
 }
 
 /// Everything.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Truth {
     /// Concepts that have enough tokens to be measured.
     pub concepts: u64,
@@ -85,9 +73,7 @@ pub struct Truth {
     pub tokens: (u64, u64),
     /// The dictionary first, then each control.
     pub counts: Vec<Count>,
-    /// Concepts by more than one latent.
-    pub split: u64,
-    /// Absorbed concepts.
+    /// Absorbed concepts of the dictionary.
     pub absorbed: Vec<Absorbed>,
     /// Every concept that was measured, in order.
     pub by_concept: Vec<ConceptReport>,
@@ -98,7 +84,7 @@ pub struct Truth {
 /// Hits, firings and tokens of a concept in each document where any is not 0.
 type ByDocument = Vec<(u32, [f64; 3])>;
 
-fn f1_of([hits, fired, present]: [f64; 3]) -> f64 {
+pub(super) fn f1_of([hits, fired, present]: [f64; 3]) -> f64 {
     if fired + present > 0.0 { 2.0 * hits / (fired + present) } else { 0.0 }
 }
 
@@ -123,24 +109,6 @@ fn by_document(tokens: &LabelledTokens, fires_on: &[u32], present: &[u32]) -> By
         j += usize::from(b == token);
     }
     all
-}
-
-/// Area under the ROC curve; tokens on which the feature is silent are tied at 0.
-fn auroc(values: &[(u32, f32)], is_present: impl Fn(u32) -> bool, present: usize, all: usize) -> f64 {
-    let mut ranked: Vec<(f32, bool)> = values.iter().map(|(t, v)| (*v, is_present(*t))).collect();
-    ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let (positives, negatives) = (present as f64, (all - present) as f64);
-    let (mut above, mut area, mut false_above) = (0f64, 0f64, 0f64);
-    for tied in ranked.chunk_by(|a, b| a.0 == b.0) {
-        let hits = tied.iter().filter(|t| t.1).count() as f64;
-        let misses = tied.len() as f64 - hits;
-        area += misses * (above + hits / 2.0);
-        above += hits;
-        false_above += misses;
-    }
-    let (hits, misses) = (positives - above, negatives - false_above);
-    area += misses * (above + hits / 2.0);
-    area / (positives * negatives)
 }
 
 fn quantiles(mut values: Vec<f64>) -> (f64, f64) {
@@ -192,6 +160,17 @@ pub fn report(
         .collect();
 
     let (_, _, own) = &all[0];
+    let end = tokens.half(Half::Choose).end as u32;
+    let split_of = |matched: &[Matched]| -> Vec<usize> {
+        measured.par_iter().map(|c| split(&matched[*c], &present[*c], end)).collect()
+    };
+    let splits: Vec<Vec<usize>> = all.iter().map(|(_, _, matched)| split_of(matched)).collect();
+    let absorbed_of = |s: usize| {
+        let mut f1 = vec![0.0; n];
+        measured.iter().zip(&by_source[s]).for_each(|(c, by)| f1[*c] = f1_of(plain(by)));
+        absorbed(&all[s].2, &f1, tokens, concepts, &present, &measured)
+    };
+    let all_absorbed: Vec<Vec<Absorbed>> = (0..all.len()).map(absorbed_of).collect();
     let by_concept: Vec<ConceptReport> = measured
         .par_iter()
         .enumerate()
@@ -205,11 +184,11 @@ pub fn report(
                 tokens: there as u64,
                 latent: best.map(|m| m.feature),
                 level: best.map_or(0.0, |m| m.level),
-                f1: Estimate { value: f1_of([hits, fired, there]), low, high, n: there as u64 },
+                f1: Estimate { value: f1_of([hits, fired, there]), low, high, n: by_source[0][i].len() as u64 },
                 precision: if fired > 0.0 { hits / fired } else { 0.0 },
                 recall: hits / there,
-                auroc: auroc(&own[*c].values, is_present, there as usize, tokens.half(Half::Score).len()),
-                split: split(&own[*c], &present[*c], tokens.half(Half::Choose).end as u32),
+                auroc: auroc(&own[*c].values, is_present, &present[*c], tokens),
+                split: splits[0][i],
             }
         })
         .collect();
@@ -222,7 +201,14 @@ pub fn report(
             let (low, high) = quantiles((0..weights.len()).map(|r| over(0, r) - over(s, r)).collect());
             Estimate { value: own_recovered as f64 - mine as f64, low, high, n: measured.len() as u64 }
         });
-        Count { name: (*name).to_owned(), features: *features, recovered: mine, difference }
+        Count {
+            name: (*name).to_owned(),
+            features: *features,
+            recovered: mine,
+            difference,
+            split: splits[s].iter().filter(|n| **n > 1).count() as u64,
+            absorbed: all_absorbed[s].len() as u64,
+        }
     });
     let counts: Vec<Count> = counts.collect();
     Truth {
@@ -230,8 +216,7 @@ pub fn report(
         not_measured: (0..n).filter(|c| !measured.contains(c)).map(|c| concepts.all()[c].name.clone()).collect(),
         tokens: (tokens.half(Half::Choose).len() as u64, tokens.half(Half::Score).len() as u64),
         counts,
-        split: by_concept.iter().filter(|c| c.split > 1).count() as u64,
-        absorbed: absorbed(own, tokens, concepts, &present, &measured),
+        absorbed: all_absorbed.into_iter().next().unwrap_or_default(),
         missing: missing(&by_concept),
         by_concept,
     }
@@ -242,79 +227,6 @@ fn tokens_with(tokens: &LabelledTokens, n_concepts: usize) -> Vec<Vec<u32>> {
     let mut all = vec![Vec::new(); n_concepts];
     for token in 0..tokens.n_tokens() {
         tokens.of(token).iter().for_each(|c| all[*c as usize].push(token as u32));
-    }
-    all
-}
-
-/// How many latents together are a concept's sign, where they are chosen.
-fn split(matched: &Matched, present: &[u32], end: u32) -> usize {
-    let before = |list: &[u32]| list[..list.partition_point(|t| *t < end)].to_vec();
-    let present = before(present);
-    let mut joined: Vec<u32> = match matched.fires_on.first() {
-        Some(first) => before(first),
-        None => return 0,
-    };
-    let f1 = |fired: &[u32]| {
-        let hits = fired.iter().filter(|t| present.binary_search(t).is_ok()).count() as f64;
-        f1_of([hits, fired.len() as f64, present.len() as f64])
-    };
-    let (mut best, mut count) = (f1(&joined), 1);
-    let mut left: Vec<&Vec<u32>> = matched.fires_on.iter().skip(1).collect();
-    while !left.is_empty() {
-        let with = |more: &[u32]| {
-            let mut all = [joined.as_slice(), &before(more)].concat();
-            all.sort_unstable();
-            all.dedup();
-            all
-        };
-        let found = left.iter().enumerate().map(|(i, more)| (i, f1(&with(more)))).max_by(|a, b| a.1.total_cmp(&b.1));
-        match found {
-            Some((i, gained)) if gained >= best + SPLIT_GAIN => {
-                joined = with(left.remove(i));
-                best = gained;
-                count += 1;
-            }
-            _ => break,
-        }
-    }
-    count
-}
-
-fn absorbed(
-    own: &[Matched],
-    tokens: &LabelledTokens,
-    concepts: &Concepts,
-    present: &[Vec<u32>],
-    measured: &[usize],
-) -> Vec<Absorbed> {
-    let half = tokens.half(Half::Score);
-    let mut all = Vec::new();
-    for c in measured {
-        let Some(parent) = concepts.all()[*c].parent.map(|p| p as usize).filter(|p| measured.contains(p)) else {
-            continue;
-        };
-        let (Some(fires), Some(child)) = (own[parent].fires_on.first(), own[*c].best.first()) else { continue };
-        // The concept must have a latent of its own for its parent's to be replaced by it.
-        if child.chosen_f1 < MOSTLY || own[parent].best.first().map(|m| m.feature) == Some(child.feature) {
-            continue;
-        }
-        let (mut here, mut elsewhere) = ([0f64; 2], [0f64; 2]);
-        for token in present[parent].iter().filter(|t| half.contains(&(**t as usize))) {
-            let fired = f64::from(u8::from(fires.binary_search(token).is_ok()));
-            let sums = if tokens.of(*token as usize).contains(&(*c as u32)) { &mut here } else { &mut elsewhere };
-            sums[0] += fired;
-            sums[1] += 1.0;
-        }
-        let [here, elsewhere] = [here, elsewhere].map(|[fired, all]| if all > 0.0 { fired / all } else { f64::NAN });
-        if here < 1.0 - MOSTLY && elsewhere >= MOSTLY {
-            let name = |c: usize| concepts.all()[c].name.clone();
-            all.push(Absorbed {
-                concept: name(*c),
-                parent: name(parent),
-                parent_recall_here: here,
-                parent_recall_elsewhere: elsewhere,
-            });
-        }
     }
     all
 }
@@ -332,7 +244,9 @@ fn missing(by_concept: &[ConceptReport]) -> Vec<Missing> {
         match better {
             Some(other) => format!("{shares}; it is rather that of {} (F1 {:.2})", other.concept, other.f1.value),
             None if c.split > 1 => format!("{shares}; {} latents share it", c.split),
-            None if c.auroc >= 0.95 => format!("{shares}, but ranks its tokens high (AUROC {:.3})", c.auroc),
+            None if c.auroc.value >= 0.95 => {
+                format!("{shares}, but ranks its tokens high (AUROC {:.3})", c.auroc.value)
+            }
             None => shares,
         }
     };

@@ -61,7 +61,7 @@ fn it_learns_and_a_training_that_was_stopped_ends_with_the_same_bytes() {
     }
     // The files are a model like any other, and it is better than one that knows nothing.
     let dir = whole.path().join("model");
-    let (model, blind) = (Model::open(&dir).unwrap(), untrained(&dir, 1).unwrap());
+    let (model, blind) = (Model::open(&dir).unwrap(), untrained(&dir, 1, Residence::F32).unwrap());
     let language = Language::new();
     let loss = |model: &Model| losses(model, &language, 100, 1, &Silent).unwrap()[0].model.value;
     let (trained, untrained) = (loss(&model), loss(&blind));
@@ -73,9 +73,9 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), &tiny()).unwrap();
     let other = open(dir.path(), &OrganismSettings { lr: 1e-3, ..tiny() }).err().unwrap().to_string();
-    assert!(other.contains("state.safetensors") && other.contains("another --out"), "{other}");
+    assert!(other.contains("training.json") && other.contains("another --out"), "{other}");
     let wider = open(dir.path(), &OrganismSettings { width: 64, ..tiny() }).err().unwrap().to_string();
-    assert!(wider.contains("state.safetensors"), "{wider}");
+    assert!(wider.contains("training.json"), "{wider}");
     let path = dir.path().join("state.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     for bad in [&bytes[..0], &bytes[..100], &bytes[..bytes.len() - 1]] {
@@ -98,6 +98,24 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
     std::fs::write(foreign.path().join("model"), "someone's").unwrap();
     let error = open(foreign.path(), &tiny()).err().unwrap().to_string();
     assert!(error.contains("not empty") && std::fs::read_dir(foreign.path()).unwrap().count() == 1, "{error}");
+    // Another program's file of that name stays as it is, and so does that of another training.
+    std::fs::remove_file(foreign.path().join("model")).unwrap();
+    let theirs = foreign.path().join("training.json");
+    std::fs::write(&theirs, "{\"epochs\": 3}").unwrap();
+    let error = open(foreign.path(), &tiny()).err().unwrap().to_string();
+    assert!(error.contains("training.json") && std::fs::read_to_string(&theirs).unwrap().contains("epochs"), "{error}");
+    let other = tempfile::tempdir().unwrap();
+    drop(open(other.path(), &tiny()).unwrap());
+    let begun = std::fs::read(other.path().join("training.json")).unwrap();
+    let error = open(other.path(), &OrganismSettings { lr: 0.5, ..tiny() }).err().unwrap().to_string();
+    assert!(error.contains("give those settings"), "{error}");
+    assert_eq!(std::fs::read(other.path().join("training.json")).unwrap(), begun);
+    // What is lost of the model is in the state.
+    let weights = other.path().join("model/model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    std::fs::remove_dir_all(other.path().join("model")).unwrap();
+    drop(open(other.path(), &tiny()).unwrap());
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
     let busy = tempfile::tempdir().unwrap();
     let _running = open(busy.path(), &tiny()).unwrap();
     let error = open(busy.path(), &tiny()).err().unwrap().to_string();

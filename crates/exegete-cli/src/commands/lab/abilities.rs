@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use exegete_base::stats::Estimate;
 use exegete_lab::language::Language;
-use exegete_lab::organism::Training;
 use exegete_lab::organism::abilities::{abilities, losses};
 use exegete_lab::organism::items::{Bar, tests};
 use exegete_lab::organism::search::{Found, search};
+use exegete_lab::organism::{Training, check_speaks};
 use exegete_model::Model;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::printer::Printer;
 
 pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -> Result<()> {
     let model = open_model::open_plain(&settings.model, common, printer)?;
+    check_speaks(&model)?;
     let language = Language::new();
     interrupt::listen();
     let losses = losses(&model, &language, settings.documents, common.seed, printer)?;
@@ -60,7 +61,7 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
 fn search_training(model: &Model, language: &Language, items: usize, seed: u64, printer: &Printer) -> Result<Found> {
     let training = Training::read(&model.path)?;
     let tests = tests(language, items, seed);
-    let found = search(language, training.seed, training.at.documents, &tests, printer)?;
+    let found = search(language, &training, &tests, printer)?;
     printer.line("");
     printer.line(format!("{} training documents were looked through:", found.documents));
     for (what, bad, n) in [

@@ -1,6 +1,6 @@
 //! `exegete lab train`: the organism is trained, or trained further.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use exegete_lab::organism::{Trainer, train};
 use exegete_model::Residence;
 use serde_json::json;
@@ -10,6 +10,9 @@ use crate::interrupt;
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &LabTrain, common: &Common, printer: &Printer) -> Result<()> {
+    if common.device != "cpu" {
+        bail!("--device {}: the organism is trained on the cpu", common.device);
+    }
     let residence = match common.dtype {
         Dtype::F32 => Residence::F32,
         Dtype::Bf16 => Residence::Bf16,

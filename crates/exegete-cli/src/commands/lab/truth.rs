@@ -7,21 +7,20 @@ use exegete_harvest::training::{CheckpointEvery, Subject};
 use exegete_harvest::{ActivationCache, Progress, cache, training, windows};
 use exegete_lab::language::Language;
 use exegete_lab::organism;
-use exegete_lab::organism::vocabulary::SPECIALS;
 use exegete_lab::truth::{
-    LabelledTokens, Matched, Neurons, RandomDirections, Source, SparseLatents, Truth, TruthSettings, activations,
-    match_concepts, report,
+    Count, LabelledTokens, Matched, Neurons, RandomDirections, Source, SparseLatents, Truth, TruthSettings,
+    activations, match_concepts, report,
 };
-use exegete_model::Model;
+use exegete_model::{Model, Residence};
 use exegete_sae::Dictionary;
 use exegete_sae::kinds::TopK;
-use exegete_store::{Run, open_corpus};
+use exegete_store::{Run, Source as SourceFile, open_corpus};
 use serde_json::json;
 use std::time::Duration;
 
 use super::abilities::interval;
 use crate::args::{Common, Dtype, LabTruth};
-use crate::commands::tour::PROGRAM;
+use crate::commands::tour::{PROGRAM, model_files};
 use crate::interrupt;
 use crate::open_model;
 use crate::printer::Printer;
@@ -67,10 +66,8 @@ pub(crate) fn compare(
     let dictionary = training::dictionary(run)?;
     let site: Site = run.manifest().settings["site"].as_str().context("the run names no site")?.parse()?;
     let language = Language::new();
-    let speaks = |special: &str| model.tokenizer().is_ok_and(|t| !t.ids_spelled(special).is_empty());
-    if !SPECIALS.iter().all(|special| speaks(special)) {
-        bail!("the run's model does not speak the language of the organism, so nothing is known of its tokens");
-    }
+    organism::check_speaks(model)?;
+    check_inputs(run, &model_files(&model.path)?)?;
     let untrained_dictionary = untrained(run, model, printer)?;
     printer.begin(STAGE, 4, "dictionaries and controls", 0);
     let longest = model.spec.max_positions;
@@ -78,7 +75,7 @@ pub(crate) fn compare(
     let n = language.concepts().all().len();
     let matched = |name: &'static str, done: u64, source: &dyn Source| -> Result<(&'static str, usize, Vec<Matched>)> {
         printer.check()?;
-        let found = match_concepts(source, &tokens, n, settings.least_tokens)?;
+        let found = match_concepts(source, &tokens, n, settings.least_tokens);
         printer.at(done, name);
         Ok((name, source.n(), found))
     };
@@ -89,8 +86,8 @@ pub(crate) fn compare(
     let random = matched("random", 2, &RandomDirections::new(&acts, d, latents, seed))?;
     drop(acts);
     let layers = layers_before(site, model.spec.n_layers);
-    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layers, latents, seed))?;
-    let model = organism::untrained(&model.path, run_seed(run))?;
+    let neurons = matched("neurons", 3, &Neurons::new(model, &tokens, layers, latents, seed)?)?;
+    let model = organism::untrained(&model.path, run_seed(run), residence(run))?;
     let acts = activations(&model, site, &tokens)?;
     let blind = matched("untrained", 4, &SparseLatents::new(&untrained_dictionary, &acts)?)?;
     let truth = report(&[own, blind, random, neurons], &tokens, language.concepts(), settings, seed);
@@ -115,7 +112,8 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<TopK> {
     if control.stage(training::STAGE).is_none() {
         let text = crate::builtin::texts(&text)?;
         let corpus = open_corpus(&text, &windows::text_options(&text_settings))?;
-        let blind = organism::untrained(&model.path, seed)?;
+        check_inputs(run, &corpus.sources)?;
+        let blind = organism::untrained(&model.path, seed, residence(run))?;
         let reader = windows::run(&mut control, &blind, &corpus, &text_settings, printer)?;
         let rows = cache::window_rows(&reader)?;
         cache::run(&mut control, &blind, site.parse()?, &rows, text_settings.window, printer)?;
@@ -132,6 +130,34 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<TopK> {
 /// The seed of a run: the control is trained as its dictionary was, whatever the documents of the comparison.
 fn run_seed(run: &Run) -> u64 {
     run.manifest().settings["seed"].as_u64().unwrap_or_default()
+}
+
+/// How a run kept its model's weights: the control's are kept alike.
+fn residence(run: &Run) -> Residence {
+    match run.manifest().settings["dtype"].as_str() {
+        Some("bf16") => Residence::Bf16,
+        _ => Residence::F32,
+    }
+}
+
+/// Checks that files are those that the run was made from.
+fn check_inputs(run: &Run, files: &[SourceFile]) -> Result<()> {
+    for file in files {
+        let same = |input: &&SourceFile| input.path.file_name() == file.path.file_name() && input.sha256 == file.sha256;
+        if run.manifest().inputs.iter().find(same).is_none() {
+            bail!("{} is not what the run was made from; put that back, or make another run", file.path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The report that a run keeps, if it was made with these settings.
+pub(crate) fn kept(run: &Run, settings: &TruthSettings, seed: u64) -> Option<Truth> {
+    let summary = run.stage(STAGE)?;
+    if summary["settings"] != json!(settings) || summary["seed"] != json!(seed) {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(run.path(REPORT)).ok()?).ok()
 }
 
 /// Layers whose MLPs have written to the residual stream before a site.
@@ -154,19 +180,16 @@ pub(crate) fn tell(truth: &Truth, n_missing: usize, printer: &Printer) {
         truth.tokens.1
     ));
     printer.line("");
-    printer.line("                features  recovered (F1 of 0.8 or more)   the dictionary's less these [95 %]");
+    printer.line(
+        "            features  recovered (F1 of 0.8 or more)  the dictionary's less these [95 %]  split  absorbed",
+    );
     for count in &truth.counts {
         let difference = count.difference.as_ref().map(|d| interval(d, 0)).unwrap_or_default();
-        printer.line(format!("{:<14}  {:<8}  {:<30}  {difference}", count.name, count.features, count.recovered));
+        let Count { name, features, recovered, split, absorbed, .. } = count;
+        printer.line(format!("{name:<10}  {features:<8}  {recovered:<29}  {difference:<34}  {split:<5}  {absorbed}"));
     }
-    let missing = truth.missing.len();
     printer.line("");
-    printer.line(format!(
-        "{missing} of {} concepts are missing; {} are shared by several latents, {} are absorbed by their parts",
-        truth.concepts,
-        truth.split,
-        truth.absorbed.len()
-    ));
+    printer.line(format!("{} of {} concepts are missing; the nearest:", truth.missing.len(), truth.concepts));
     for m in truth.missing.iter().take(n_missing) {
         printer.line(format!("  {:<24} F1 {:.2}: {}", m.concept, m.f1, m.why));
     }

@@ -84,8 +84,11 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     }
     explain::run(&mut run, &model, settings, seed, printer)?;
     // Of the organism it is known which concept is where.
-    if settings.model == builtin::NAME && run.stage(truth::STAGE).is_none() {
-        let found = truth::compare(&mut run, &model, &settings.truth, seed, printer)?;
+    if settings.model == builtin::NAME {
+        let found = match truth::kept(&run, &settings.truth, seed) {
+            Some(found) => found,
+            None => truth::compare(&mut run, &model, &settings.truth, seed, printer)?,
+        };
         truth::tell(&found, MISSING, printer);
     }
     finish(run, settings, printer)
@@ -155,7 +158,7 @@ fn recorded(settings: &Tour, model: &Model, site: Site, common: &Common) -> Resu
 }
 
 /// The files of a model, with checksums.
-fn model_files(path: &Path) -> Result<Vec<Source>> {
+pub(crate) fn model_files(path: &Path) -> Result<Vec<Source>> {
     let mut files: Vec<PathBuf> = match path.is_dir() {
         false => vec![path.to_owned()],
         true => std::fs::read_dir(path)

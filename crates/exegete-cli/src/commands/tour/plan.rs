@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use exegete_base::Site;
+use exegete_lab::builtin;
 use exegete_model::Model;
 use exegete_store::Corpus;
 use serde_json::json;
@@ -11,31 +12,38 @@ use crate::printer::Printer;
 
 /// f32 operations a second assumed of a core; two Zen 4 cores reach 200e9.
 const FLOPS_PER_CORE: f64 = 1e11;
-/// Bytes of English a token, about.
-const BYTES_PER_TOKEN: f64 = 4.0;
-
 /// Tells bytes, disk and time expected.
 pub(crate) fn tell(settings: &Tour, model: &Model, site: Site, corpus: &Corpus, printer: &Printer) -> Result<()> {
     let (spec, train) = (&model.spec, &settings.train);
     let bytes: u64 = corpus.sources.iter().map(|s| s.bytes).sum();
     let limit =
         if settings.text_settings.max_tokens == 0 { f64::MAX } else { settings.text_settings.max_tokens as f64 };
-    let tokens = (bytes as f64 / BYTES_PER_TOKEN).min(limit);
+    // What a token is long, from the first document; text lies packed in Parquet files, which this cannot know.
+    let first = corpus.documents().next().transpose()?.map(|doc| doc.text).unwrap_or_default();
+    let n_first = model.tokenizer()?.encode_text(&first)?.len();
+    let tokens = (bytes as f64 * n_first.max(1) as f64 / first.len().max(1) as f64).min(limit);
     let d = spec.d_model as f64;
     let cache_bytes = tokens * d * 4.0;
     let tables = spec.vocab_size as f64 * d;
     let per_layer = (spec.n_parameters() as f64 - tables) / spec.n_layers as f64;
     let layers = site.layer.map_or(spec.n_layers, |l| l + 1) as f64;
     let encode = 2.0 * d * train.latents as f64;
-    let stages = [
-        ("cache", 2.0 * per_layer * layers * tokens),
-        ("train", encode * tokens * train.epochs as f64 * 2.0),
+    let cache = 2.0 * per_layer * layers * tokens;
+    let training = encode * tokens * train.epochs as f64 * 2.0;
+    let mut stages = vec![
+        ("cache", cache),
+        ("train", training),
         ("harvest", encode * tokens + 2.0 * train.latents as f64 * tables),
         (
             "explain",
             settings.explain as f64 * settings.self_explain.scales as f64 * 60.0 * per_layer * spec.n_layers as f64,
         ),
     ];
+    if settings.model == builtin::NAME {
+        // A second dictionary, and four sources of features on two halves of text.
+        let products = 4.0 * 2.0 * settings.truth.truth_tokens as f64 * (encode + 2.0 * per_layer * layers);
+        stages.push(("truth", cache + training + products));
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let secs: Vec<(&str, f64)> = stages.iter().map(|(name, flops)| (*name, flops / (FLOPS_PER_CORE * cores))).collect();
     let total: f64 = secs.iter().map(|(_, s)| s).sum();
