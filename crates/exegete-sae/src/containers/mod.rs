@@ -107,7 +107,9 @@ pub fn from_bytes(bytes: &[u8]) -> std::result::Result<Arrays, String> {
             let array = npz::array(bytes)?;
             Ok(Arrays { arrays: BTreeMap::from([(String::new(), array)]), facts: BTreeMap::new() })
         }
-        [0x80, 2..=5, ..] => Err("a bare pickle, as PyTorch wrote before version 1.6; save it again with torch.save".into()),
+        [0x80, 2..=5, ..] => {
+            Err("a bare pickle, as PyTorch wrote before version 1.6; save it again with torch.save".into())
+        }
         _ => safetensors::read(bytes),
     }
 }
@@ -124,7 +126,7 @@ type Archive<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
 const MOST_PACKED: u64 = 64;
 
 /// Opens a zip archive in memory.
-fn archive(bytes: &[u8]) -> std::result::Result<Archive, String> {
+fn archive(bytes: &[u8]) -> std::result::Result<Archive<'_>, String> {
     zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("not a whole zip archive ({e}); get it again"))
 }
 
@@ -132,7 +134,7 @@ fn archive(bytes: &[u8]) -> std::result::Result<Archive, String> {
 /// longer, so what it says of itself is a bound and never a promise.
 fn entry(archive: &mut Archive, index: usize, packed: usize) -> std::result::Result<(String, Vec<u8>), String> {
     let mut file = archive.by_index(index).map_err(|e| format!("entry {index} of the archive: {e}"))?;
-    let name = file.name().to_owned();
+    let name = file.name().map_err(|e| format!("entry {index} of the archive: {e}"))?.into_owned();
     let mut bytes = Vec::new();
     let most = file.size();
     // Weights are numbers without a pattern, and never packed into a small part of themselves.
@@ -141,7 +143,10 @@ fn entry(archive: &mut Archive, index: usize, packed: usize) -> std::result::Res
     }
     file.by_ref().take(most).read_to_end(&mut bytes).map_err(|e| format!("entry {name:?}: {e}"))?;
     if bytes.len() as u64 != most {
-        return Err(format!("entry {name:?} is {} bytes long, not the {most} it says; get the file again", bytes.len()));
+        return Err(format!(
+            "entry {name:?} is {} bytes long, not the {most} it says; get the file again",
+            bytes.len()
+        ));
     }
     Ok((name, bytes))
 }

@@ -25,7 +25,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Arrays> {
 pub(super) fn array(bytes: &[u8]) -> Result<Array> {
     let short = || "cut short; get the file again".to_owned();
     let version = *bytes.get(6).ok_or_else(short)?;
-    let (len_size, len) = match version {
+    let (len_size, len): (usize, _) = match version {
         1 => (2, bytes.get(8..10).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])))),
         2 | 3 => (4, bytes.get(8..12).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)),
         other => return Err(format!("version {other} of the .npy format is not handled")),
@@ -89,9 +89,13 @@ impl Header {
             at.map(|at| text[at + key.len() + 2..].trim_start_matches([':', ' ']))
         };
         let descr = after("descr").ok_or_else(|| wrong("'descr'"))?;
-        let descr = descr.strip_prefix(['\'', '"']).and_then(|d| d.split(['\'', '"']).next()).ok_or_else(|| wrong("plain 'descr'"))?;
+        let descr = descr
+            .strip_prefix(['\'', '"'])
+            .and_then(|d| d.split(['\'', '"']).next())
+            .ok_or_else(|| wrong("plain 'descr'"))?;
         let order = after("fortran_order").ok_or_else(|| wrong("'fortran_order'"))?;
-        let shape = after("shape").and_then(|s| s.strip_prefix('(')?.split(')').next()).ok_or_else(|| wrong("'shape'"))?;
+        let shape =
+            after("shape").and_then(|s| s.strip_prefix('(')?.split(')').next()).ok_or_else(|| wrong("'shape'"))?;
         let size = |d: &str| d.trim().parse::<usize>().map_err(|_| format!("its shape is ({shape})"));
         let shape = shape.split(',').filter(|d| !d.trim().is_empty()).map(size).collect::<Result<Vec<usize>>>()?;
         if shape.len() > 8 {
@@ -106,7 +110,9 @@ impl Header {
             "i2" => Element::I16,
             "i4" => Element::I32,
             "i8" => Element::I64,
-            _ if descr.contains('O') => return Err("its elements are Python objects, which could run a program; refused".into()),
+            _ if descr.contains('O') => {
+                return Err("its elements are Python objects, which could run a program; refused".into());
+            }
             _ => return Err(format!("elements of type {descr:?} are not handled")),
         };
         Ok(Self { element, is_big: descr.starts_with('>'), is_fortran: order.starts_with("True"), shape })

@@ -44,7 +44,12 @@ pub(super) enum Node {
     /// A tuple that names what lies outside: a storage.
     Persistent(Vec<Id>),
     /// A tensor: its storage, where in it, shape and strides.
-    Tensor { storage: Id, offset: Id, shape: Id, stride: Id },
+    Tensor {
+        storage: Id,
+        offset: Id,
+        shape: Id,
+        stride: Id,
+    },
 }
 
 impl Node {
@@ -109,7 +114,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or("cut short; get the file again")?;
+        let end =
+            self.at.checked_add(n).filter(|end| *end <= self.bytes.len()).ok_or("cut short; get the file again")?;
         let out = &self.bytes[self.at..end];
         self.at = end;
         Ok(out)
@@ -390,7 +396,9 @@ fn known(module: &str, name: &str) -> Option<Known> {
         ("torch", "ShortStorage") => Known::Storage(I16),
         ("torch", "CharStorage") => Known::Storage(I8),
         ("torch", "ByteStorage" | "BoolStorage") => Known::Storage(U8),
-        ("torch", "device" | "Size" | "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32") => Known::Fact,
+        ("torch", "device" | "Size" | "float32" | "float16" | "bfloat16" | "float64" | "int64" | "int32") => {
+            Known::Fact
+        }
         _ => return None,
     })
 }

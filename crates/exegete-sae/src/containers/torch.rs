@@ -18,7 +18,7 @@ const SHARED: usize = 4;
 
 /// Whether a zip archive is PyTorch's.
 pub(super) fn is_torch(bytes: &[u8]) -> Result<bool> {
-    Ok(archive(bytes)?.file_names().any(|name| name.ends_with("data.pkl")))
+    Ok(archive(bytes)?.file_names().any(|name| name.is_ok_and(|name| name.ends_with("data.pkl"))))
 }
 
 /// Reads all tensors. Dictionaries in dictionaries join their keys by dots.
@@ -116,9 +116,12 @@ fn tensor(pickle: &Pickle, id: Id, storages: &HashMap<String, Vec<u8>>) -> Resul
         .ok_or_else(|| format!("shape {shape:?} does not fit into a storage of {} bytes", bytes.len()))?;
     let size = element.size();
     let in_storage = bytes.len() / size;
-    let reach = shape.iter().zip(&stride).try_fold(offset, |at, (d, s)| at.checked_add(d.checked_sub(1)?.checked_mul(*s)?));
+    let reach =
+        shape.iter().zip(&stride).try_fold(offset, |at, (d, s)| at.checked_add(d.checked_sub(1)?.checked_mul(*s)?));
     if n > 0 && reach.is_none_or(|last| last >= in_storage) {
-        return Err(format!("shape {shape:?} with strides {stride:?} from {offset} leaves its storage of {in_storage}"));
+        return Err(format!(
+            "shape {shape:?} with strides {stride:?} from {offset} leaves its storage of {in_storage}"
+        ));
     }
     let mut values = Vec::with_capacity(n);
     let mut index = vec![0usize; shape.len()];
@@ -145,7 +148,8 @@ fn storage_of<'a>(pickle: &Pickle, id: Id, storages: &'a HashMap<String, Vec<u8>
     else {
         return Err("its storage is not named as storages are".into());
     };
-    let bytes = storages.get(key).filter(|_| tag == "storage").ok_or_else(|| format!("its storage {key:?} is missing"))?;
+    let bytes =
+        storages.get(key).filter(|_| tag == "storage").ok_or_else(|| format!("its storage {key:?} is missing"))?;
     let wanted = pickle.int(len)?.checked_mul(element.size());
     if wanted.is_none_or(|n| bytes.len() < n) {
         return Err(format!("its storage {key:?} has {} bytes, fewer than it says; get the file again", bytes.len()));

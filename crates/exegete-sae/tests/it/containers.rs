@@ -18,7 +18,9 @@ fn same(golden: &Golden, prefix: &str, found: &Arrays) {
     for name in names {
         let array = found.arrays.get(name).unwrap_or_else(|| panic!("{name} is missing"));
         let key = format!("{prefix}{name}");
-        assert_eq!(array.shape, golden.shape(&key), "{name}");
+        // The golden holds a single number as an array of one.
+        let shape = if array.shape.is_empty() { vec![1] } else { array.shape.clone() };
+        assert_eq!(shape, golden.shape(&key), "{name}");
         assert_eq!(array.values, golden.f32(&key), "{name}");
     }
 }
@@ -57,11 +59,9 @@ fn elements_and_facts_are_told() {
 
 #[test]
 fn what_could_run_a_program_is_refused() {
-    for (name, reason) in [
-        ("evil.pt", "builtins.print"),
-        ("objects.npz", "Python objects"),
-        ("old.pt", "save it again"),
-    ] {
+    for (name, reason) in
+        [("evil.pt", "__builtin__.print"), ("objects.npz", "Python objects"), ("old.pt", "save it again")]
+    {
         let error = read(&file(name)).err().unwrap().to_string();
         assert!(error.contains(reason) && error.contains(name), "{error}");
     }
