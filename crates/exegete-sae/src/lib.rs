@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod checkpoint;
+pub mod containers;
 mod dictionary;
 mod error;
 pub mod formats;

@@ -1,3 +1,4 @@
 //! Tests of dictionaries.
+mod containers;
 mod saelens;
 mod training;
