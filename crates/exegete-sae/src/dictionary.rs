@@ -4,31 +4,7 @@ use std::sync::Arc;
 
 use exegete_tensor::{Place, SiteFn, Tensor, f32s, tensor};
 
-use crate::Result;
-
-/// Sparse codes of N tokens with K slots each. An unused slot has value 0.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Codes {
-    /// Slots a token.
-    pub k: usize,
-    /// Activations, `[N, K]`, largest first.
-    pub values_NK: Vec<f32>,
-    /// Latents, `[N, K]`.
-    pub idx_NK: Vec<u32>,
-}
-
-impl Codes {
-    /// Tokens.
-    pub fn n_tokens(&self) -> usize {
-        self.values_NK.len().checked_div(self.k).unwrap_or(0)
-    }
-
-    /// Active latents of one token with their activations.
-    pub fn of(&self, token: usize) -> impl Iterator<Item = (u32, f32)> + '_ {
-        let range = token * self.k..(token + 1) * self.k;
-        self.idx_NK[range.clone()].iter().copied().zip(self.values_NK[range].iter().copied()).filter(|(_, v)| *v > 0.0)
-    }
-}
+use crate::{Codes, Result};
 
 /// A sparse dictionary: an autoencoder whose hidden units are latents.
 pub trait Dictionary: Send + Sync {
@@ -38,36 +14,54 @@ pub trait Dictionary: Send + Sync {
     /// Width of its input.
     fn d_in(&self) -> usize;
 
+    /// Width of its output.
+    fn d_out(&self) -> usize;
+
+    /// Whether it writes to another site than it reads (a transcoder), so that no site can be replaced by its output.
+    fn transcodes(&self) -> bool;
+
     /// Number of latents.
     fn n_latents(&self) -> usize;
 
-    /// Row `latent` of the decoder: what the latent writes, per unit of activation.
+    /// Row `latent` of the decoder: what the latent writes, per unit of activation, in [units](Dictionary::unit).
     fn decoder_row(&self, latent: usize) -> &[f32];
+
+    /// What a unit of the decoder's output is at a token, in the site's own units: 1, unless the input is normalised.
+    fn unit(&self, x_D: &[f32]) -> f32;
 
     /// Codes of activations, computed in blocks of a fixed geometry, so that a token's code depends neither on
     /// its neighbours nor on the number of threads.
     ///
     /// # Shapes
-    /// `x_ND -> codes [N, K]`
+    /// `x_ND -> codes of N tokens`
     ///
     /// # Errors
     /// `x_ND` is no multiple of the input's width.
     fn encode(&self, x_ND: &[f32]) -> Result<Codes>;
 
-    /// Reconstruction from codes.
+    /// What codes decode to, in [units](Dictionary::unit) and without a path beside the latents.
     ///
     /// # Shapes
-    /// `codes [N, K] -> out_ND`
+    /// `codes of N tokens -> out_ND`
     ///
     /// # Errors
     /// `out_ND` has another size.
     fn decode(&self, codes: &Codes, out_ND: &mut [f32]) -> Result<()>;
 
-    /// Gradient of `decode(encode(x))` with respect to x, given that of the reconstruction: through all latents, or
-    /// through some of them alone.
+    /// Reconstruction of inputs from codes, in the site's own units, with whatever goes beside the latents.
+    ///
+    /// # Shapes
+    /// `x_ND, codes of N tokens -> out_ND`
     ///
     /// # Errors
-    /// As for `encode`.
+    /// Sizes that do not fit.
+    fn reconstruct(&self, x_ND: &[f32], codes: &Codes, out_ND: &mut [f32]) -> Result<()>;
+
+    /// Gradient of the reconstruction with respect to x, given that of the reconstruction: through everything, or
+    /// through some latents alone.
+    ///
+    /// # Errors
+    /// As for `encode`; an input that is normalised.
     fn backward(&self, x_ND: &[f32], grad_ND: &[f32], only: Option<&[usize]>) -> Result<Vec<f32>>;
 }
 
@@ -90,7 +84,7 @@ impl SiteFn for Splice {
         let mut out = vec![0f32; x.len()];
         let shape = |e: crate::SaeError| exegete_tensor::TensorError::shape("splice", e.to_string());
         let codes = self.dictionary.encode(&x).map_err(shape)?;
-        self.dictionary.decode(&codes, &mut out).map_err(shape)?;
+        self.dictionary.reconstruct(&x, &codes, &mut out).map_err(shape)?;
         tensor(out, x_ND.dims())
     }
 
@@ -119,6 +113,10 @@ impl Clamp {
     /// A latent that does not exist, another width.
     pub fn new(dictionary: Arc<dyn Dictionary>, latents: Vec<(usize, f32)>, width: usize) -> Result<Self> {
         let (d, f) = (dictionary.d_in(), dictionary.n_latents());
+        if dictionary.transcodes() {
+            let detail = "a transcoder writes to another site than it reads; its latents cannot be clamped at one site";
+            return Err(crate::SaeError::Shape(detail.into()));
+        }
         if d != width {
             return Err(crate::SaeError::Shape(format!(
                 "a dictionary of width {d} does not fit a site of width {width}; use the site it was trained on"
@@ -140,10 +138,11 @@ impl SiteFn for Clamp {
         let mut out = f32s(x_ND)?.to_vec();
         let codes = self.dictionary.encode(&out).map_err(shape)?;
         for (token, x) in out.chunks_exact_mut(self.dictionary.d_in()).enumerate() {
+            let unit = self.dictionary.unit(x);
             for (latent, value) in &self.latents {
                 let now = codes.of(token).find(|(l, _)| *l as usize == *latent).map_or(0.0, |(_, v)| v);
                 let row = self.dictionary.decoder_row(*latent);
-                x.iter_mut().zip(row).for_each(|(x, w)| *x += (value - now) * w);
+                x.iter_mut().zip(row).for_each(|(x, w)| *x += (value - now) * unit * w);
             }
         }
         tensor(out, x_ND.dims())

@@ -6,16 +6,20 @@
 #![deny(missing_docs)]
 
 mod checkpoint;
+mod codes;
 pub mod containers;
 mod dictionary;
 mod error;
 pub mod formats;
 pub mod kinds;
 pub mod metrics;
+mod sae;
 pub mod train;
 
-pub use dictionary::{Clamp, Codes, Dictionary, Splice};
+pub use codes::Codes;
+pub use dictionary::{Clamp, Dictionary, Splice};
 pub use error::SaeError;
+pub use sae::{InputNorm, Sae};
 
 /// Result of this crate's operations.
 pub type Result<T> = std::result::Result<T, SaeError>;

@@ -47,7 +47,7 @@ impl Reconstruction {
             }
             self.n_tokens += 1;
         }
-        self.n_active += codes.values_NK.iter().filter(|v| **v > 0.0).count() as u64;
+        self.n_active += codes.n_active() as u64;
     }
 
     /// Fraction of variance unexplained: sum of squared errors over the sum of squared distances from the mean of
@@ -88,7 +88,7 @@ pub fn reconstruction<'a>(
     for x_ND in documents {
         let codes = dictionary.encode(x_ND)?;
         let mut recon = vec![0f32; x_ND.len()];
-        dictionary.decode(&codes, &mut recon)?;
+        dictionary.reconstruct(x_ND, &codes, &mut recon)?;
         sums.add(x_ND, &recon, &codes, false);
     }
     Ok(sums)
@@ -102,12 +102,12 @@ mod tests {
     fn the_mean_explains_nothing_and_the_input_everything() {
         let x: Vec<f32> = (0..60).map(|i| (i as f32 * 0.9).sin() + 3.0).collect();
         let mean: Vec<f32> = (0..3).map(|c| (0..20).map(|r| x[r * 3 + c]).sum::<f32>() / 20.0).collect();
-        let codes = Codes { k: 1, values_NK: vec![1.0; 20], idx_NK: vec![0; 20] };
+        let mut part = Codes::default();
+        (0..10).for_each(|_| part.push([(0, 1.0)]));
         let fvu = |recon: &[f32]| {
             let mut sums = Reconstruction::new(3);
             for doc in 0..2 {
                 let rows = doc * 30..(doc + 1) * 30;
-                let part = Codes { k: 1, values_NK: codes.values_NK[..10].into(), idx_NK: codes.idx_NK[..10].into() };
                 sums.add(&x[rows.clone()], &recon[rows], &part, false);
             }
             assert_eq!(sums.l0(), 1.0);

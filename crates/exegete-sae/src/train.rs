@@ -9,12 +9,13 @@
 use exegete_base::settings::TrainSettings;
 use exegete_tensor::cpu::adam::{AdamStep, update};
 use exegete_tensor::cpu::simd::{axpy, dot};
-use exegete_tensor::cpu::sparse::{self, ByLatent};
+use exegete_tensor::cpu::sparse::{self, ByLatent, Rows};
 use exegete_tensor::cpu::{buffer, topk};
 use rayon::prelude::*;
 
-use crate::kinds::{TopK, pre_activations};
-use crate::{Result, SaeError};
+use crate::kinds::{Rule, TopK};
+use crate::sae::pre_activations;
+use crate::{Result, Sae, SaeError};
 
 /// Rows of the batch whose pre-activations are held at once: enough to pay for packing the encoder, few enough
 /// to stay near the cache.
@@ -109,16 +110,15 @@ impl TrainState {
 
     /// The dictionary in the input's own units. Scaling commutes with TopK, so only the biases change and the
     /// decoder's rows stay of unit length.
-    pub fn dictionary(&self, k: usize) -> TopK {
+    pub fn dictionary(&self, k: usize) -> Sae {
         let unscaled = |b: &[f32]| b.iter().map(|b| b / self.scale).collect();
-        TopK {
-            d_in: self.d,
-            k,
+        Sae {
             w_enc_FD: self.w_enc.w.clone(),
             b_enc_F: unscaled(&self.b_enc.w),
             w_dec_FD: self.w_dec.w.clone(),
             b_dec_D: unscaled(&self.b_dec.w),
             centres_input: true,
+            ..Sae::zeros(self.d, self.d, 0, Rule::TopK(TopK { k }))
         }
     }
 }
@@ -139,7 +139,7 @@ impl Term {
     fn finish(&mut self, d: usize, n_latents: usize, w_dec: &[f32]) {
         self.by_latent.build(n_latents, &self.values_NK, &self.idx_NK);
         self.dvalues_NK.resize(self.values_NK.len(), 0.0);
-        sparse::gather_dots(&self.grad_ND, d, &self.idx_NK, self.k, w_dec, &mut self.dvalues_NK);
+        sparse::gather_dots(&self.grad_ND, d, &self.idx_NK, Rows::Each(self.k), w_dec, &mut self.dvalues_NK);
     }
 }
 
@@ -209,7 +209,8 @@ impl Trainer {
         }
         self.encode(state, n);
         self.main.k = k;
-        sparse::decode(&self.main.values_NK, &self.main.idx_NK, k, &state.w_dec.w, &state.b_dec.w, &mut self.recon_ND);
+        let rows = Rows::Each(k);
+        sparse::decode(&self.main.values_NK, &self.main.idx_NK, rows, &state.w_dec.w, &state.b_dec.w, &mut self.recon_ND);
         // From here on `recon` holds the error x - x'.
         self.recon_ND.iter_mut().zip(&self.xs_ND).for_each(|(r, x)| *r = x - *r);
         let fvu = term_gradient(&mut self.main, &self.xs_ND, &self.recon_ND, d, 1.0);
@@ -269,7 +270,8 @@ impl Trainer {
         let d = state.d;
         let zero = vec![0f32; d];
         let mut left = buffer(self.recon_ND.len());
-        sparse::decode(&self.aux.values_NK, &self.aux.idx_NK, self.aux.k, &state.w_dec.w, &zero, &mut left);
+        let rows = Rows::Each(self.aux.k);
+        sparse::decode(&self.aux.values_NK, &self.aux.idx_NK, rows, &state.w_dec.w, &zero, &mut left);
         left.iter_mut().zip(&self.recon_ND).for_each(|(l, e)| *l = e - *l);
         let aux = term_gradient(&mut self.aux, &self.recon_ND, &left, d, self.settings.aux_weight);
         self.aux.finish(d, state.n_latents(), &state.w_dec.w);

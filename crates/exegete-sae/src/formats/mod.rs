@@ -1,3 +1,215 @@
-//! Layouts of dictionaries on disk, one file each.
+//! Layouts of dictionaries on disk, one file each, and the table by which a path finds its own.
+//!
+//! A layout is known by its files and the names of its tensors, never by what it is hoped to be: a path that fits none is
+//! refused with what was looked for. What a layout leaves open (how many latents a token keeps, which way a square matrix
+//! lies) is asked for, not guessed.
 
+mod circuit_tracer;
+mod dictionary_learning;
+mod gemma_scope;
+mod gemma_scope_2;
+mod goodfire;
+mod llama_scope;
+mod named;
+mod openai;
 pub mod saelens;
+mod sparsify;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::containers::{self, Arrays};
+use crate::{Result, Sae, SaeError};
+use tensors::Tensors;
+
+/// A dictionary with the open map of facts that travels with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// The dictionary.
+    pub dictionary: Sae,
+    /// SAELens's `metadata`: model and hook names, and whatever else; unknown keys are kept.
+    pub metadata: Map<String, Value>,
+    /// Name of the layout it was read from.
+    pub format: &'static str,
+    /// What was understood on the way that changes numbers: conventions, foldings, defaults. Sentences for people.
+    pub notes: Vec<String>,
+    /// Mean number of active latents, as the publisher states it.
+    pub published_l0: Option<f64>,
+}
+
+impl Saved {
+    fn new(dictionary: Sae, format: &'static str) -> Self {
+        Self { dictionary, metadata: Map::new(), format, notes: Vec::new(), published_l0: None }
+    }
+
+    /// The site it reads, if the layout says so.
+    pub fn site(&self) -> Option<&str> {
+        self.metadata.get("hook_name").and_then(Value::as_str)
+    }
+
+    fn fact(&mut self, key: &str, value: impl Into<Value>) {
+        self.metadata.insert(key.into(), value.into());
+    }
+
+    fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+}
+
+/// What is said about a dictionary from outside, because its files do not.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choices {
+    /// The layout, by name.
+    pub format: Option<String>,
+    /// Latents kept for each token.
+    pub k: Option<usize>,
+}
+
+/// A layout.
+struct Format {
+    name: &'static str,
+    /// What is there, for the message that nothing fits.
+    looks_like: &'static str,
+    fits: fn(&Place) -> bool,
+    read: fn(&Place, &Choices) -> Result<Saved>,
+}
+
+/// All layouts, the more telling ones first.
+const FORMATS: &[Format] = &[
+    Format { name: saelens::NAME, looks_like: "cfg.json and sae_weights.safetensors", fits: saelens::fits, read: saelens::read },
+    Format { name: sparsify::NAME, looks_like: "cfg.json and sae.safetensors", fits: sparsify::fits, read: sparsify::read },
+    Format {
+        name: gemma_scope_2::NAME,
+        looks_like: "config.json and params.safetensors",
+        fits: gemma_scope_2::fits,
+        read: gemma_scope_2::read,
+    },
+    Format { name: gemma_scope::NAME, looks_like: "params.npz", fits: gemma_scope::fits, read: gemma_scope::read },
+    Format {
+        name: llama_scope::NAME,
+        looks_like: "hyperparams.json and checkpoints/final.safetensors, or config.json and sae_weights.safetensors",
+        fits: llama_scope::fits,
+        read: llama_scope::read,
+    },
+    Format {
+        name: dictionary_learning::NAME,
+        looks_like: "ae.pt and config.json",
+        fits: dictionary_learning::fits,
+        read: dictionary_learning::read,
+    },
+    Format {
+        name: openai::NAME,
+        looks_like: "a PyTorch file with pre_bias and latent_bias",
+        fits: openai::fits,
+        read: openai::read,
+    },
+    Format {
+        name: goodfire::NAME,
+        looks_like: "a PyTorch file with encoder_linear and decoder_linear, or encoder and decoder",
+        fits: goodfire::fits,
+        read: goodfire::read,
+    },
+    Format {
+        name: circuit_tracer::NAME,
+        looks_like: "layer_N.safetensors with W_enc, W_dec, b_enc and b_dec",
+        fits: circuit_tracer::fits,
+        read: circuit_tracer::read,
+    },
+    Format {
+        name: named::NAME,
+        looks_like: "a PyTorch file with W_enc, W_dec, b_enc and b_dec",
+        fits: named::fits,
+        read: named::read,
+    },
+];
+
+/// Names of all layouts.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|f| f.name)
+}
+
+/// Reads a dictionary from a directory or a file, by what it looks like or by the layout that is named.
+///
+/// # Errors
+/// Nothing there; no layout that fits; a layout's own: missing, unused, mis-shaped or damaged tensors, keys that are not
+/// understood, and what must be chosen.
+pub fn load(path: &Path, choices: &Choices) -> Result<Saved> {
+    let place = Place::new(path)?;
+    let format = match &choices.format {
+        Some(name) => FORMATS.iter().find(|f| f.name == name).ok_or_else(|| {
+            SaeError::Shape(format!("no layout {name:?}; there are {}", names().collect::<Vec<_>>().join(", ")))
+        })?,
+        None => FORMATS.iter().find(|f| (f.fits)(&place)).ok_or_else(|| {
+            let known: Vec<String> = FORMATS.iter().map(|f| format!("{} ({})", f.name, f.looks_like)).collect();
+            SaeError::format(path, format!("no dictionary that is known here; looked for {}", known.join("; ")))
+        })?,
+    };
+    let saved = (format.read)(&place, choices)?;
+    saved.dictionary.check().map_err(|e| SaeError::format(path, e.to_string()))?;
+    Ok(saved)
+}
+
+/// A directory or file that may hold a dictionary.
+struct Place {
+    path: PathBuf,
+    is_dir: bool,
+}
+
+impl Place {
+    fn new(path: &Path) -> Result<Self> {
+        let kind = std::fs::metadata(path).map_err(|source| SaeError::Io { path: path.into(), source })?;
+        Ok(Self { path: path.into(), is_dir: kind.is_dir() })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.is_dir && self.path.join(name).is_file()
+    }
+
+    /// The file `name` of a directory, or the file itself.
+    fn file(&self, name: &str) -> PathBuf {
+        if self.is_dir { self.path.join(name) } else { self.path.clone() }
+    }
+
+    /// The last part of the path, and the parts before it.
+    fn parts(&self) -> impl Iterator<Item = String> + '_ {
+        self.path.iter().rev().map(|part| part.to_string_lossy().into_owned())
+    }
+
+    fn json(&self, name: &str) -> Result<(PathBuf, Value)> {
+        let path = self.path.join(name);
+        let bytes = std::fs::read(&path).map_err(|source| SaeError::Io { path: path.clone(), source })?;
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok((path, value)),
+            Err(e) => Err(SaeError::format(&path, format!("not JSON ({e})"))),
+        }
+    }
+
+    fn tensors(&self, name: &str) -> Result<Tensors> {
+        let path = self.file(name);
+        let arrays = containers::read(&path)?;
+        Ok(Tensors::new(path, arrays))
+    }
+
+    /// The arrays of the file itself, if it is one; a damaged one is none.
+    fn arrays(&self) -> Option<Arrays> {
+        if self.is_dir { None } else { containers::read(&self.path).ok() }
+    }
+
+    /// Whether it is a file that has all these tensors.
+    fn holds(&self, names: &[&str]) -> bool {
+        self.arrays().is_some_and(|a| names.iter().all(|n| a.arrays.contains_key(*n)))
+    }
+}
+
+/// `[rows, cols]` to `[cols, rows]`.
+fn transposed(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    let mut out = vec![0f32; x.len()];
+    for r in 0..rows {
+        for c in 0..cols {
+            out[c * rows + r] = x[r * cols + c];
+        }
+    }
+    out
+}

@@ -1,7 +1,113 @@
-//! Kinds of dictionaries, one file each.
+//! Kinds of dictionaries: the rule by which pre-activations become activations, one file each.
+//!
+//! A kind is a line in the table below, which is all that the encoder, the formats and the commands know of it.
 
+mod batch_topk;
+mod gated;
+mod jumprelu;
+mod relu;
 mod topk;
 
-pub(crate) use topk::pre_activations;
-
+pub use batch_topk::BatchTopK;
+pub use gated::Gated;
+pub use jumprelu::JumpRelu;
+pub use relu::Relu;
 pub use topk::TopK;
+
+use crate::Codes;
+
+/// What a kind does with pre-activations `h = x W_enc^T + b_enc`.
+pub(crate) trait Kind {
+    /// Its name, as SAELens spells its architecture.
+    const NAME: &'static str;
+
+    /// Activations of each token from its pre-activations, `[N, F]`.
+    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes);
+
+    /// What is left when all tokens of a call have been selected.
+    fn finish(&self, _codes: &mut Codes) {}
+
+    /// The derivative of a latent's activation by its pre-activation, where it is active.
+    fn slope(&self, _latent: usize) -> f32 {
+        1.0
+    }
+
+    /// What is wrong with it for so many latents, as a sentence.
+    fn fault(&self, n_latents: usize) -> Option<String>;
+
+    /// Its numbers, in words, for people.
+    fn describe(&self) -> String {
+        String::new()
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $kind:ident),* $(,)?) => {
+        /// The rule of a dictionary: its kind with the kind's own parameters.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Rule {
+            $($(#[$meta])* $kind($kind)),*
+        }
+
+        impl Rule {
+            /// Name of the kind, as SAELens spells its architecture.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $kind::NAME),* }
+            }
+
+            /// The kind's numbers, in words; empty where there are none.
+            pub fn describe(&self) -> String {
+                match self { $(Self::$kind(kind) => kind.describe()),* }
+            }
+
+            pub(crate) fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+                match self { $(Self::$kind(kind) => kind.select(pre_NF, n_latents, codes)),* }
+            }
+
+            pub(crate) fn finish(&self, codes: &mut Codes) {
+                match self { $(Self::$kind(kind) => kind.finish(codes)),* }
+            }
+
+            pub(crate) fn slope(&self, latent: usize) -> f32 {
+                match self { $(Self::$kind(kind) => kind.slope(latent)),* }
+            }
+
+            pub(crate) fn fault(&self, n_latents: usize) -> Option<String> {
+                match self { $(Self::$kind(kind) => kind.fault(n_latents)),* }
+            }
+        }
+    };
+}
+kinds! {
+    /// `relu(h)`
+    Relu,
+    /// The k largest of `relu(h)`.
+    TopK,
+    /// The k largest a token, over all tokens of a call.
+    BatchTopK,
+    /// `h` where it is above the latent's threshold.
+    JumpRelu,
+    /// A gate's sign and a magnitude of its own.
+    Gated,
+}
+
+/// Activations of each token by a rule for single values; tokens on all threads.
+fn select_each(pre_NF: &[f32], n_latents: usize, codes: &mut Codes, active: impl Fn(usize, f32) -> f32 + Sync) {
+    use rayon::prelude::*;
+    let one = |pre: &[f32]| -> Vec<(u32, f32)> {
+        let each = pre.iter().enumerate().map(|(latent, h)| (latent as u32, active(latent, *h)));
+        each.filter(|(_, value)| *value > 0.0).collect()
+    };
+    let rows: Vec<Vec<(u32, f32)>> = pre_NF.par_chunks(n_latents).map(one).collect();
+    rows.into_iter().for_each(|row| codes.push(row));
+}
+
+/// What is wrong with an array of one value a latent.
+fn wrong_size(name: &str, found: usize, n_latents: usize) -> Option<String> {
+    (found != n_latents).then(|| format!("{name} has {found} values for {n_latents} latents"))
+}
+
+/// What is wrong with a number of latents to keep.
+fn wrong_k(k: usize, n_latents: usize) -> Option<String> {
+    (k == 0 || k > n_latents).then(|| format!("k is {k} for {n_latents} latents"))
+}

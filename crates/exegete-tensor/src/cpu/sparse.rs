@@ -1,10 +1,31 @@
-//! Sparse products for dictionaries: rows of codes with k active entries each.
+//! Sparse products for dictionaries: rows of codes, with k entries each or as many as each has.
 //!
-//! A code is `(values [N, K], idx [N, K])`. The transposed view (by latent) is a counting sort of the entries,
-//! so each latent's gradient is summed by one task in the order of the tokens.
+//! A code is `(values, idx)`, the entries of all tokens behind each other. The transposed view (by latent) is a counting
+//! sort of the entries, so each latent's gradient is summed by one task in the order of the tokens.
+
+use std::ops::Range;
 
 use super::simd::{axpy_body, dot_body, simd_fn};
-use super::{for_chunks, for_rows};
+use super::{Shared, for_rows, team};
+
+/// Where the entries of each token are.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// So many for each token.
+    Each(usize),
+    /// Those of token n are `starts[n]..starts[n + 1]`.
+    Starts(&'a [usize]),
+}
+
+impl Rows<'_> {
+    /// The entries of some tokens.
+    fn of(self, tokens: Range<usize>) -> Range<usize> {
+        match self {
+            Self::Each(k) => tokens.start * k..tokens.end * k,
+            Self::Starts(starts) => starts[tokens.start]..starts[tokens.end],
+        }
+    }
+}
 
 /// Entries of a sparse code grouped by latent.
 #[derive(Debug, Default)]
@@ -57,11 +78,12 @@ fn decode_row_body<const FMA: bool>(values: &[f32], idx: &[u32], w_dec_FD: &[f32
 }
 simd_fn!(fn decode_row(values: &[f32], idx: &[u32], w_dec_FD: &[f32], out: &mut [f32]) = decode_row_body);
 
-/// `out[n] = bias + sum_j values[n, j] * w_dec[idx[n, j]]`.
-pub fn decode(values_NK: &[f32], idx_NK: &[u32], k: usize, w_dec_FD: &[f32], bias_D: &[f32], out_ND: &mut [f32]) {
+/// `out[n] = bias + sum over the token's entries of value * w_dec[idx]`.
+pub fn decode(values: &[f32], idx: &[u32], rows: Rows, w_dec_FD: &[f32], bias_D: &[f32], out_ND: &mut [f32]) {
     for_rows(out_ND, bias_D.len(), |n, row| {
+        let entries = rows.of(n..n + 1);
         row.copy_from_slice(bias_D);
-        decode_row(&values_NK[n * k..(n + 1) * k], &idx_NK[n * k..(n + 1) * k], w_dec_FD, row);
+        decode_row(&values[entries.clone()], &idx[entries], w_dec_FD, row);
     });
 }
 
@@ -74,13 +96,19 @@ fn rows_dot_body<const FMA: bool>(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mu
 }
 simd_fn!(fn rows_dot(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mut [f32]) = rows_dot_body);
 
-/// `out[n, j] = x[n] . w[idx[n, j]]`: the gradient of the codes, given that of the reconstruction.
-pub fn gather_dots(x_ND: &[f32], d: usize, idx_NK: &[u32], k: usize, w_FD: &[f32], out_NK: &mut [f32]) {
-    let rows_each = (super::PARALLEL_FROM / (d * k)).max(1);
-    for_chunks(out_NK, k * rows_each, |c, rows| {
-        for (i, out) in rows.chunks_exact_mut(k).enumerate() {
-            let n = c * rows_each + i;
-            rows_dot(&x_ND[n * d..(n + 1) * d], &idx_NK[n * k..(n + 1) * k], w_FD, out);
+/// `out[e] = x[n] . w[idx[e]]` for the entries e of each token n: the gradient of the codes, given that of the
+/// reconstruction.
+pub fn gather_dots(x_ND: &[f32], d: usize, idx: &[u32], rows: Rows, w_FD: &[f32], out: &mut [f32]) {
+    let n = x_ND.len() / d;
+    assert!(rows.of(0..n).len() == out.len() && idx.len() == out.len(), "entries of other tokens");
+    let each = (super::PARALLEL_FROM * n / (d * out.len()).max(1)).clamp(1, n.max(1));
+    let out = Shared(out.as_mut_ptr());
+    team::for_tasks(n.div_ceil(each), |task| {
+        for n in task * each..n.min((task + 1) * each) {
+            let entries = rows.of(n..n + 1);
+            // SAFETY: the entries of this token, which no other task touches.
+            let out = unsafe { out.range(entries.start, entries.len()) };
+            rows_dot(&x_ND[n * d..(n + 1) * d], &idx[entries], w_FD, out);
         }
     });
 }
@@ -110,9 +138,14 @@ mod tests {
         let w: Vec<f32> = (0..f * d).map(|i| (i as f32 * 0.3).cos()).collect();
         let bias: Vec<f32> = (0..d).map(|i| i as f32 * 0.01).collect();
         let mut out = vec![0.0; n * d];
-        decode(&values, &idx, k, &w, &bias, &mut out);
+        decode(&values, &idx, Rows::Each(k), &w, &bias, &mut out);
         let mut dots = vec![0.0; n * k];
-        gather_dots(&out, d, &idx, k, &w, &mut dots);
+        gather_dots(&out, d, &idx, Rows::Each(k), &w, &mut dots);
+        let starts: Vec<usize> = (0..=n).map(|n| n * k).collect();
+        let mut again = (vec![0.0; n * d], vec![0.0; n * k]);
+        decode(&values, &idx, Rows::Starts(&starts), &w, &bias, &mut again.0);
+        gather_dots(&out, d, &idx, Rows::Starts(&starts), &w, &mut again.1);
+        assert_eq!(again, (out.clone(), dots.clone()));
         let mut by = ByLatent::default();
         by.build(f, &values, &idx);
         for row in 0..n {

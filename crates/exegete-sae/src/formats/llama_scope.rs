@@ -1,0 +1,123 @@
+//! Llama Scope and its successors.
+//!
+//! Version 1: `hyperparams.json` and `checkpoints/final.safetensors` with `encoder.weight [F, D]`, `encoder.bias`,
+//! `decoder.weight [D, F]`, `decoder.bias`; JumpReLU with one threshold, on inputs scaled by `sqrt(D) / average norm`.
+//! Version 2 and the R1 release: `config.json` and `sae_weights.safetensors` with `W_E [D, F]`, `b_E`, `W_D [F, D]`, `b_D`
+//! or `encoder.weight` as above, and `log_jumprelu_threshold [F]`. Sources: fnlp/Llama3_1-8B-Base-LX*, Llama-Scope-R1-Distill
+//! on the Hugging Face hub; OpenMOSS/Language-Model-SAEs; He et al. 2024, arXiv 2410.20526.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::tensors::Tensors;
+use super::{Choices, Place, Saved};
+use crate::kinds::{JumpRelu, Relu, Rule, TopK};
+use crate::{Result, Sae, SaeError};
+
+pub(super) const NAME: &str = "llama-scope";
+
+const FIRST: [&str; 2] = ["hyperparams.json", "checkpoints/final.safetensors"];
+const LATER: [&str; 2] = ["config.json", "sae_weights.safetensors"];
+
+pub(super) fn fits(place: &Place) -> bool {
+    [FIRST, LATER].iter().any(|files| files.iter().all(|file| place.has(file)))
+}
+
+pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
+    let is_first = place.has(FIRST[0]);
+    let [config_name, weights] = if is_first { FIRST } else { LATER };
+    let (path, config) = place.json(config_name)?;
+    if let Some(kind) = config["sae_type"].as_str().filter(|kind| *kind != "sae") {
+        return Err(SaeError::format(&path, format!("sae_type {kind:?} is not read yet; \"sae\" is")));
+    }
+    if config["use_glu_encoder"] == true {
+        return Err(SaeError::format(&path, "an encoder with a gated linear unit is not handled"));
+    }
+    let mut t = place.tensors(weights)?;
+    let mut sae = arrays(&mut t)?;
+    let (f, d) = (sae.b_enc_F.len(), sae.d_in);
+    let mut notes = Vec::new();
+    let log_threshold = ["log_jumprelu_threshold", "activation_function.log_jumprelu_threshold"].into_iter();
+    let log_threshold = log_threshold.filter(|name| t.has(name)).next_back();
+    sae.rule = match (config["act_fn"].as_str(), config["jump_relu_threshold"].as_f64(), log_threshold) {
+        (_, _, Some(name)) => {
+            let threshold_F = t.vector(name)?.iter().map(|log| log.exp()).collect();
+            Rule::JumpRelu(JumpRelu { threshold_F })
+        }
+        (Some("jumprelu") | None, Some(threshold), None) => {
+            Rule::JumpRelu(JumpRelu { threshold_F: vec![threshold as f32; f] })
+        }
+        (Some("topk"), _, None) => Rule::TopK(TopK { k: k_of(&path, &config, choices)? }),
+        (Some("relu"), _, None) => Rule::Relu(Relu),
+        (found, ..) => {
+            let detail = format!("act_fn {found:?} without a threshold is not handled; handled are jumprelu, topk, relu");
+            return Err(SaeError::format(&path, detail));
+        }
+    };
+    let stored = norms_beside(&mut t)?;
+    t.finish("a Llama Scope dictionary")?;
+    if config["sparsity_include_decoder_norm"] == true {
+        sae.fold_decoder_norms();
+        notes.push("activations count the length of their decoder rows, which is in the encoder now".into());
+    }
+    let average = config["dataset_average_activation_norm"]["in"].as_f64().or(stored);
+    match (config["norm_activation"].as_str(), average) {
+        (Some("dataset-wise"), Some(norm)) if norm > 0.0 => {
+            let factor = (d as f64).sqrt() / norm;
+            sae.fold_input_factor(factor as f32);
+            notes.push(format!(
+                "inputs were scaled by {factor:.5} (root of the width over the average norm {norm:.4}): folded in, the \
+                 threshold as it is, in scaled units"
+            ));
+        }
+        (Some("dataset-wise"), _) => {
+            let detail = "norm_activation is \"dataset-wise\", and the average norm is not there";
+            return Err(SaeError::format(&path, detail));
+        }
+        (Some("token-wise"), _) => sae.norm = crate::InputNorm::ConstantNormRescale,
+        (Some("inference") | None, _) => {}
+        (Some(other), _) => {
+            return Err(SaeError::format(&path, format!("norm_activation {other:?} is not handled")));
+        }
+    }
+    let (site_in, site_out) = (config["hook_point_in"].as_str(), config["hook_point_out"].as_str());
+    sae.transcodes = site_out.is_some() && site_in != site_out;
+    // The encoder of version 1 takes inputs as they are; later ones may say otherwise.
+    sae.centres_input = config["apply_decoder_bias_to_pre_encoder"] == true;
+    let mut saved = Saved::new(sae, NAME);
+    saved.metadata = config.as_object().cloned().unwrap_or_default();
+    if let Some(site) = site_in {
+        saved.fact("hook_name", site);
+    }
+    saved.published_l0 = config["top_k"].as_f64();
+    saved.notes = notes;
+    Ok(saved)
+}
+
+fn arrays(t: &mut Tensors) -> Result<Sae> {
+    let by_layers = t.has("encoder.weight");
+    let (b_enc, b_dec) = if by_layers { ("encoder.bias", "decoder.bias") } else { ("b_E", "b_D") };
+    let (b_enc_F, b_dec_D) = (t.vector(b_enc)?, t.vector(b_dec)?);
+    let (f, d) = (b_enc_F.len(), b_dec_D.len());
+    let mut sae = Sae { b_enc_F, b_dec_D, ..Sae::zeros(d, d, 0, Rule::Relu(Relu)) };
+    (sae.w_enc_FD, sae.w_dec_FD) = match by_layers {
+        true => (t.take("encoder.weight", &[f, d])?, t.turned("decoder.weight", [f, d])?),
+        false => (t.turned("W_E", [f, d])?, t.take("W_D", &[f, d])?),
+    };
+    Ok(sae)
+}
+
+/// The average norm that lies beside the weights, if there is one.
+fn norms_beside(t: &mut Tensors) -> Result<Option<f64>> {
+    let mut found = None;
+    for name in t.names_with("dataset_average_activation_norm.") {
+        found = found.or(Some(f64::from(t.number(&name)?)));
+    }
+    Ok(found)
+}
+
+fn k_of(path: &Path, config: &Value, choices: &Choices) -> Result<usize> {
+    let k = choices.k.or_else(|| config["top_k"].as_u64().map(|k| k as usize));
+    k.ok_or_else(|| SaeError::format(path, "key \"top_k\" is missing; give --k"))
+}

@@ -1,0 +1,30 @@
+//! JumpReLU (Rajamanoharan et al. 2024, arXiv 2407.14435): `f = h` where `h > threshold`, and 0 elsewhere.
+//!
+//! The comparison is strict, and a threshold below 0 counts as 0, as SAELens and Gemma Scope have it.
+
+use super::{Kind, select_each, wrong_size};
+use crate::Codes;
+
+/// The rule of a JumpReLU dictionary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JumpRelu {
+    /// Threshold of each latent, `[F]`, in the units of the pre-activations.
+    pub threshold_F: Vec<f32>,
+}
+
+impl Kind for JumpRelu {
+    const NAME: &'static str = "jumprelu";
+
+    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+        select_each(pre_NF, n_latents, codes, |latent, h| if h > self.threshold_F[latent].max(0.0) { h } else { 0.0 });
+    }
+
+    fn fault(&self, n_latents: usize) -> Option<String> {
+        wrong_size("threshold", self.threshold_F.len(), n_latents)
+    }
+
+    fn describe(&self) -> String {
+        let (low, high) = self.threshold_F.iter().fold((f32::MAX, f32::MIN), |(l, h), t| (l.min(*t), h.max(*t)));
+        format!("thresholds {low:.4} to {high:.4}")
+    }
+}

@@ -1,0 +1,20 @@
+//! ReLU: `f = relu(h)` (Bricken et al. 2023, "Towards Monosemanticity").
+
+use super::{Kind, select_each};
+use crate::Codes;
+
+/// The rule of a ReLU dictionary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relu;
+
+impl Kind for Relu {
+    const NAME: &'static str = "standard";
+
+    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+        select_each(pre_NF, n_latents, codes, |_, h| h);
+    }
+
+    fn fault(&self, _: usize) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,295 @@
+//! The dictionary with a linear encoder: a sparse autoencoder, or a transcoder, whatever its rule.
+//!
+//! `h = W_enc (n(x) - b_dec) + b_enc`, `f = rule(h)`, `x' = n^-1(W_dec f + b_dec) + W_skip x`, where `n` is a
+//! normalisation of the input, and the decoder's bias is taken off only by those that were trained so.
+
+use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
+use exegete_tensor::cpu::{buffer, for_rows, sparse};
+
+use crate::kinds::Rule;
+use crate::{Codes, Dictionary, Result, SaeError};
+
+/// Pre-activations that are held at once, in values.
+const HELD: usize = 8 << 20;
+
+/// What is done to an input before it is encoded, and undone at the output. Names are SAELens's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InputNorm {
+    /// Nothing.
+    #[default]
+    None,
+    /// `x sqrt(D) / |x|`.
+    ConstantNormRescale,
+    /// `(x - mean) / (deviation + 1e-5)`, the deviation that of a sample (`n - 1`).
+    LayerNorm,
+}
+
+impl InputNorm {
+    /// All, by the names that SAELens gives them.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("none", Self::None), ("constant_norm_rescale", Self::ConstantNormRescale), ("layer_norm", Self::LayerNorm)];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, norm)| *norm == self).map_or("none", |(name, _)| name)
+    }
+
+    /// `(size, shift)` with `x = size * normalised + shift`.
+    fn of(self, x_D: &[f32]) -> (f32, f32) {
+        let d = x_D.len() as f64;
+        match self {
+            Self::None => (1.0, 0.0),
+            Self::ConstantNormRescale => {
+                let norm = x_D.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                ((norm / d.sqrt()) as f32, 0.0)
+            }
+            Self::LayerNorm => {
+                let mean = x_D.iter().map(|x| f64::from(*x)).sum::<f64>() / d;
+                let squares = x_D.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>();
+                (((squares / (d - 1.0)).sqrt() + 1e-5) as f32, mean as f32)
+            }
+        }
+    }
+}
+
+/// A dictionary with a linear encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sae {
+    /// Width of the input.
+    pub d_in: usize,
+    /// Width of the output.
+    pub d_out: usize,
+    /// The rule from pre-activations to activations.
+    pub rule: Rule,
+    /// Encoder, `[F, D_in]`: one row a latent.
+    pub w_enc_FD: Vec<f32>,
+    /// Encoder bias, `[F]`.
+    pub b_enc_F: Vec<f32>,
+    /// Decoder, `[F, D_out]`.
+    pub w_dec_FD: Vec<f32>,
+    /// Decoder bias, `[D_out]`.
+    pub b_dec_D: Vec<f32>,
+    /// Whether the decoder's bias is taken off the input first.
+    pub centres_input: bool,
+    /// What is done to the input first.
+    pub norm: InputNorm,
+    /// A linear path beside the latents, `[D_out, D_in]`.
+    pub w_skip_DD: Option<Vec<f32>>,
+    /// Whether it writes to another site than it reads, and so is a transcoder.
+    pub transcodes: bool,
+}
+
+impl Sae {
+    /// A dictionary of `f` latents whose arrays are zero.
+    pub fn zeros(d_in: usize, d_out: usize, f: usize, rule: Rule) -> Self {
+        Self {
+            d_in,
+            d_out,
+            rule,
+            w_enc_FD: vec![0.0; f * d_in],
+            b_enc_F: vec![0.0; f],
+            w_dec_FD: vec![0.0; f * d_out],
+            b_dec_D: vec![0.0; d_out],
+            centres_input: false,
+            norm: InputNorm::None,
+            w_skip_DD: None,
+            transcodes: false,
+        }
+    }
+
+    /// Checks the arrays against each other.
+    ///
+    /// # Errors
+    /// The first array of a wrong size, an array with a value that is no number, and what does not go together.
+    pub fn check(&self) -> Result<()> {
+        let (f, d, o) = (self.b_enc_F.len(), self.d_in, self.d_out);
+        let skip = self.w_skip_DD.as_deref();
+        let arrays = [
+            ("W_enc", &self.w_enc_FD[..], f * d),
+            ("b_enc", &self.b_enc_F, f),
+            ("W_dec", &self.w_dec_FD, f * o),
+            ("b_dec", &self.b_dec_D, o),
+            ("W_skip", skip.unwrap_or_default(), if skip.is_some() { d * o } else { 0 }),
+        ];
+        if f == 0 || d == 0 || o == 0 {
+            return Err(SaeError::Shape(format!("a dictionary of {f} latents from {d} to {o} values is none")));
+        }
+        for (name, values, want) in arrays {
+            if values.len() != want {
+                return Err(SaeError::Shape(format!("{name} has {} values, expected {want}", values.len())));
+            }
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                return Err(SaeError::Shape(format!("{name} has {} at place {at}: the file is damaged", values[at])));
+            }
+        }
+        if self.centres_input && (d != o || self.transcodes) {
+            let detail = "a transcoder's decoder bias belongs to its output and cannot be taken off its input";
+            return Err(SaeError::Shape(detail.into()));
+        }
+        match self.rule.fault(f) {
+            Some(detail) => Err(SaeError::Shape(detail)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives every decoder row the length 1 and its latent the activation times that length: the same dictionary.
+    ///
+    /// # Panics
+    /// For rules with a scale of their own: only those of SAELens that rescale are folded.
+    pub fn fold_decoder_norms(&mut self) {
+        let (d, o) = (self.d_in, self.d_out);
+        for f in 0..self.b_enc_F.len() {
+            let row = &mut self.w_dec_FD[f * o..(f + 1) * o];
+            let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            if norm > 0.0 {
+                row.iter_mut().for_each(|x| *x /= norm);
+            }
+            self.w_enc_FD[f * d..(f + 1) * d].iter_mut().for_each(|x| *x *= norm);
+            self.b_enc_F[f] *= norm;
+            match &mut self.rule {
+                Rule::JumpRelu(jump) => jump.threshold_F[f] *= norm,
+                Rule::Gated(_) => unreachable!("no gated dictionary is saved with its norms apart"),
+                Rule::Relu(_) | Rule::TopK(_) | Rule::BatchTopK(_) => {}
+            }
+        }
+    }
+
+    /// Takes in a factor of the input (`n(x) = factor * x`), so that the dictionary is one of the input as it is.
+    pub fn fold_input_factor(&mut self, factor: f32) {
+        self.w_enc_FD.iter_mut().for_each(|w| *w *= factor);
+        self.w_dec_FD.iter_mut().chain(&mut self.b_dec_D).for_each(|w| *w /= factor);
+        // The path beside the latents goes from the scaled input to the scaled output: it stays.
+    }
+
+    /// The input as the encoder takes it, in `out_ND`.
+    fn encoders(&self, x_ND: &[f32], out_ND: &mut [f32]) {
+        for (out, x) in out_ND.chunks_exact_mut(self.d_in).zip(x_ND.chunks_exact(self.d_in)) {
+            out.copy_from_slice(x);
+            if self.norm != InputNorm::None {
+                let (size, shift) = self.norm.of(x);
+                out.iter_mut().for_each(|o| *o = (*o - shift) / size);
+            }
+            if self.centres_input {
+                out.iter_mut().zip(&self.b_dec_D).for_each(|(o, b)| *o -= b);
+            }
+        }
+    }
+
+    fn tokens(&self, x_ND: &[f32]) -> Result<usize> {
+        match x_ND.len().is_multiple_of(self.d_in) {
+            true => Ok(x_ND.len() / self.d_in),
+            false => {
+                let detail = format!("{} values are no whole vectors of width {}", x_ND.len(), self.d_in);
+                Err(SaeError::Shape(detail))
+            }
+        }
+    }
+}
+
+impl Dictionary for Sae {
+    fn kind(&self) -> &'static str {
+        self.rule.name()
+    }
+
+    fn d_in(&self) -> usize {
+        self.d_in
+    }
+
+    fn d_out(&self) -> usize {
+        self.d_out
+    }
+
+    fn transcodes(&self) -> bool {
+        self.transcodes
+    }
+
+    fn n_latents(&self) -> usize {
+        self.b_enc_F.len()
+    }
+
+    fn decoder_row(&self, latent: usize) -> &[f32] {
+        &self.w_dec_FD[latent * self.d_out..(latent + 1) * self.d_out]
+    }
+
+    fn unit(&self, x_D: &[f32]) -> f32 {
+        self.norm.of(x_D).0
+    }
+
+    fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
+        let (n, d, f) = (self.tokens(x_ND)?, self.d_in, self.n_latents());
+        // Always as many together, the last block padded, so that a token's pre-activations do not depend on the others.
+        let block = (HELD / f).clamp(16, 512);
+        let mut codes = Codes::default();
+        let (mut x, mut pre) = (vec![0f32; block * d], buffer(block * f));
+        for from in (0..n).step_by(block) {
+            let rows = block.min(n - from);
+            self.encoders(&x_ND[from * d..(from + rows) * d], &mut x[..rows * d]);
+            x[rows * d..].fill(0.0);
+            pre_activations(&x, d, &self.w_enc_FD, &self.b_enc_F, &mut pre);
+            self.rule.select(&pre[..rows * f], f, &mut codes);
+        }
+        self.rule.finish(&mut codes);
+        Ok(codes)
+    }
+
+    fn decode(&self, codes: &Codes, out_ND: &mut [f32]) -> Result<()> {
+        if out_ND.len() != codes.n_tokens() * self.d_out {
+            return Err(SaeError::Shape(format!("{} values for {} codes", out_ND.len(), codes.n_tokens())));
+        }
+        sparse::decode(codes.values(), codes.latents(), codes.rows(), &self.w_dec_FD, &self.b_dec_D, out_ND);
+        Ok(())
+    }
+
+    fn reconstruct(&self, x_ND: &[f32], codes: &Codes, out_ND: &mut [f32]) -> Result<()> {
+        let (n, d, o) = (self.tokens(x_ND)?, self.d_in, self.d_out);
+        if n != codes.n_tokens() {
+            return Err(SaeError::Shape(format!("{n} inputs for {} codes", codes.n_tokens())));
+        }
+        self.decode(codes, out_ND)?;
+        if self.norm != InputNorm::None {
+            for (out, x) in out_ND.chunks_exact_mut(o).zip(x_ND.chunks_exact(d)) {
+                let (size, shift) = self.norm.of(x);
+                out.iter_mut().for_each(|out| *out = *out * size + shift);
+            }
+        }
+        if let Some(skip) = &self.w_skip_DD {
+            gemm((n, o, d), out_ND, o, Into::Add, 1.0, Mat::rows(x_ND, d), Mat::rows(skip, d).t(), true);
+        }
+        Ok(())
+    }
+
+    fn backward(&self, x_ND: &[f32], grad_ND: &[f32], only: Option<&[usize]>) -> Result<Vec<f32>> {
+        if self.norm != InputNorm::None {
+            let detail = format!("gradients do not flow through an input norm ({})", self.norm.name());
+            return Err(SaeError::Shape(format!("{detail}; take a dictionary without one")));
+        }
+        let n = self.tokens(x_ND)?;
+        if grad_ND.len() != n * self.d_out {
+            return Err(SaeError::Shape(format!("{} gradients for {n} outputs of {}", grad_ND.len(), self.d_out)));
+        }
+        let codes = self.encode(x_ND)?;
+        let mut dvalues = buffer(codes.n_active());
+        sparse::gather_dots(grad_ND, self.d_out, codes.latents(), codes.rows(), &self.w_dec_FD, &mut dvalues);
+        for (d, latent) in dvalues.iter_mut().zip(codes.latents()) {
+            let latent = *latent as usize;
+            let through = only.is_none_or(|only| only.contains(&latent));
+            *d = if through { *d * self.rule.slope(latent) } else { 0.0 };
+        }
+        let mut dx = buffer(x_ND.len());
+        let zero = vec![0f32; self.d_in];
+        sparse::decode(&dvalues, codes.latents(), codes.rows(), &self.w_enc_FD, &zero, &mut dx);
+        if let (Some(skip), None) = (&self.w_skip_DD, only) {
+            let (d, o) = (self.d_in, self.d_out);
+            gemm((n, d, o), &mut dx, d, Into::Add, 1.0, Mat::rows(grad_ND, o), Mat::rows(skip, d), true);
+        }
+        Ok(dx)
+    }
+}
+
+/// `pre = x W_enc^T + b_enc`, the bias laid down first so that it costs no pass of its own.
+pub(crate) fn pre_activations(x_ND: &[f32], d: usize, w_enc_FD: &[f32], b_enc_F: &[f32], pre_NF: &mut [f32]) {
+    let f = b_enc_F.len();
+    for_rows(pre_NF, f, |_, row| row.copy_from_slice(b_enc_F));
+    let shape = (x_ND.len() / d, f, d);
+    gemm(shape, pre_NF, f, Into::Add, 1.0, Mat::rows(x_ND, d), Mat::rows(w_enc_FD, d).t(), true);
+}
