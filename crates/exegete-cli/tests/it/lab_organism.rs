@@ -71,6 +71,36 @@ fn an_organism_of_ones_own_goes_all_the_way_to_the_truth() {
     assert!(json["losses"][0]["gap"]["value"].as_f64() > Some(0.5), "so small a model is far from the generator");
 }
 
+/// Whether this machine multiplies on the matrix unit for bf16 and on AVX-512, as the one did where the hash was taken.
+fn has_the_stated_instructions() -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    ["avx512bw", "avx512_bf16", "amx_bf16"].iter().all(|flag| flags.split_whitespace().any(|f| f == *flag))
+}
+
+#[test]
+fn a_seed_decides_every_byte_of_a_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let short = "train --layers 2 --width 64 --heads 2 --neurons 96 --vocabulary 400 --tokens 9000 --batch-tokens 3000 \
+                 --seed 5";
+    let trained = |threads: &str| {
+        let out = dir.path().join(threads);
+        let mut command = exegete();
+        command.arg("lab").args(short.split_whitespace()).args(["--threads", threads]).arg("--out").arg(&out);
+        text_of(&mut command);
+        ["state.safetensors", "model/model.safetensors", "model/tokenizer.json"]
+            .map(|file| xxhash_rust::xxh3::xxh3_64(&std::fs::read(out.join(file)).unwrap()))
+    };
+    let hashes = trained("1");
+    for threads in ["2", "3"] {
+        assert_eq!(trained(threads), hashes, "with {threads} threads");
+    }
+    // Other instructions round otherwise; the vocabulary knows none of them.
+    assert_eq!(format!("{:016x}", hashes[2]), "62abc6289a475844");
+    if has_the_stated_instructions() {
+        assert_eq!(format!("{:016x} {:016x}", hashes[0], hashes[1]), "24da678c2b05fd95 d3f8cb3c27ce8fdb");
+    }
+}
+
 /// The program with a cache of its own.
 fn with_cache(cache: &Path, args: &[&str]) -> Command {
     let mut command = exegete();

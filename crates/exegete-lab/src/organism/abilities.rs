@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use exegete_base::stats::{Estimate, ratio_of_sums, wilson};
 use exegete_harvest::Progress;
 use exegete_model::{Batch, Hooks, Logits, Model};
-use exegete_tensor::{Tape, Value, f32s};
+use exegete_tensor::{Tape, f32s};
 use serde::Serialize;
 
 use super::items::{self, Bar, Test};
-use super::vocabulary::{START, STOP};
+use super::vocabulary::{self, START};
 use crate::language::{Document, KINDS_OF_DOCUMENTS, Language, Split};
 use crate::{LabError, Result};
 
@@ -197,16 +197,15 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
     progress.begin("validation", n, "documents", 0);
     // For each document: kind, nats of the model, nats of the generator, tokens.
     let mut found: Vec<(usize, f64, f64, f64)> = Vec::new();
-    let (mut rows, mut tokens): (Vec<(Vec<u32>, usize, f64)>, usize) = (Vec::new(), 0);
+    let (mut rows, mut known, mut tokens) = (Vec::new(), Vec::new(), 0);
     for i in 0..n {
         let doc = validation(language, seed, i);
-        let mut ids = vec![START];
-        ids.extend(model.tokenizer()?.encode_prompt(&doc.text)?);
-        ids.push(STOP);
+        let ids = vocabulary::document(model.tokenizer()?, &doc.text)?;
         // One that does not fit is left out: its beginning alone has no -log p of the generator's.
         if ids.len() <= model.spec.max_positions + 1 {
             tokens += ids.len();
-            rows.push((ids, doc.kind, doc.visible_nats + doc.hidden_nats));
+            known.push((doc.kind, doc.visible_nats + doc.hidden_nats, ids.len() as f64 - 1.0));
+            rows.push((ids, 1));
         }
         if rows.is_empty() || tokens < BATCH_TOKENS && i + 1 < n {
             continue;
@@ -214,10 +213,9 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
         if progress.is_cancelled() {
             return Err(LabError::Interrupted);
         }
-        let ids: Vec<Vec<u32>> = rows.iter().map(|r| r.0.clone()).collect();
-        let nats = nats_of(model, &ids)?;
-        found
-            .extend(rows.drain(..).zip(nats).map(|((ids, kind, own), nats)| (kind, nats, own, ids.len() as f64 - 1.0)));
+        let judged = judge(model, &rows)?;
+        found.extend(known.drain(..).zip(judged).map(|((kind, own, n), judged)| (kind, judged.nats, own, n)));
+        rows.clear();
         tokens = 0;
         progress.at(i + 1, "");
     }
@@ -239,21 +237,4 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
     );
     progress.end(&format!("{:.3} nats a token, {:.3} above the generator", all[0].model.value, all[0].gap.value));
     Ok(all)
-}
-
-/// Nats of each document under the model, its first token given.
-fn nats_of(model: &Model, rows: &[Vec<u32>]) -> Result<Vec<f64>> {
-    let inputs: Vec<Vec<u32>> = rows.iter().map(|r| r[..r.len() - 1].to_vec()).collect();
-    let targets: Vec<u32> = rows.iter().flat_map(|r| r[1..].iter().copied()).collect();
-    let tape = Tape::new();
-    let logits = model.run(&tape, &Batch::rows(&inputs), None, &mut Hooks::none(), Logits::All)?;
-    let logits: Value = logits.ok_or_else(|| LabError::Failed("the model gave no logits".into()))?;
-    let losses = tape.cross_entropy(&logits, &targets)?;
-    let losses = f32s(losses.tensor())?;
-    let mut at = 0;
-    let nats = inputs.iter().map(|row| {
-        at += row.len();
-        losses[at - row.len()..at].iter().map(|x| f64::from(*x)).sum()
-    });
-    Ok(nats.collect())
 }

@@ -5,9 +5,8 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::language::{Language, Mix, Split};
-
 use super::vocabulary::{END, LEAST_VOCABULARY, START, STOP};
+use crate::language::{Language, Mix, Split};
 use crate::{LabError, Result};
 
 /// Positions that the organism has.

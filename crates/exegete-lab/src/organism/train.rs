@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Progressed, TrainState};
-use super::vocabulary::{self, START, STOP};
+use super::vocabulary;
 use super::{OrganismSettings, write_file};
 use crate::language::Language;
 use crate::{LabError, Result};
@@ -294,9 +294,7 @@ fn document(
     seed: u64,
     index: u64,
 ) -> Result<Vec<u32>> {
-    let mut ids = vec![START];
-    ids.extend(tokenizer.encode_prompt(&settings.document(language, seed, index))?);
-    ids.push(STOP);
+    let mut ids = vocabulary::document(tokenizer, &settings.document(language, seed, index))?;
     ids.truncate(super::settings::CONTEXT + 1);
     Ok(ids)
 }

@@ -31,6 +31,17 @@ pub const LEAST_VOCABULARY: usize = 300;
 /// The chat template, as Jinja.
 pub const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}";
 
+/// A document as tokens, begun and ended.
+///
+/// # Errors
+/// The tokenizer's.
+pub fn document(tokenizer: &exegete_model::Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let mut ids = vec![START];
+    ids.extend(tokenizer.encode_prompt(text)?);
+    ids.push(STOP);
+    Ok(ids)
+}
+
 /// Learns a tokenizer of `vocab_size` tokens, as `tokenizer.json`.
 ///
 /// # Errors

@@ -54,7 +54,7 @@ pub(super) fn gradient_with(
         let shape = (each.min(m - from), n, k);
         let (dy, x) = (&dy[from * n..(from + shape.0) * n], &x[from * k..(from + shape.0) * k]);
         let left = match rounded {
-            true => vec![0..n],
+            true => vec![Range { start: 0, end: n }],
             false => left_by_parts(path, shape, dy, x, out, from > 0),
         };
         for rows in left {
@@ -80,7 +80,7 @@ fn left_by_parts(
         return left.chunk_by(|a, b| a + 1 == *b).map(|rows| rows[0]..rows[0] + rows.len()).collect();
     }
     let _ = (path, k, dy, x, out, resume);
-    vec![0..n]
+    vec![Range { start: 0, end: n }]
 }
 
 /// Whether products by parts are worth their cost here.

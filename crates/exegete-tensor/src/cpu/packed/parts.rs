@@ -198,8 +198,11 @@ fn block(
     unsafe { release() };
     let unfit: Vec<usize> = rows.clone().filter(|row| !layout::splits_up_to(sizes[row - rows.start])).collect();
     if job.resume {
-        for row in &unfit {
-            read(job, &(*row..row + 1), pitch, panels, &mut sums[(row - rows.start) * PANEL..]);
+        for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(pitch * PANEL)) {
+            for row in &unfit {
+                let sums = &mut sums[(row - rows.start) * PANEL..][..PANEL];
+                read(job, &(*row..row + 1), 1, &(panel..panel + 1), sums);
+            }
         }
     }
     write(job, rows, pitch, panels, sums);

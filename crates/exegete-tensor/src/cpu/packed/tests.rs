@@ -320,6 +320,46 @@ fn rows_that_cannot_be_split_are_computed_all_the_same_and_change_no_other() {
 }
 
 #[test]
+fn gradients_of_columns_that_cannot_be_split_are_computed_all_the_same_and_change_no_other() {
+    // More rows than are summed at a time, so that some sums go on from those before.
+    let (m, n, k) = (2500, 130, 45);
+    let (plain, x) = (values(m * n, 1), values(m * k, 2));
+    let mut dy = plain.clone();
+    // Too small, too large in the second part alone, not a number in the first.
+    (0..m).for_each(|row| dy[row * n + 3] *= 1e-33);
+    (dy[2300 * n + 7], dy[5 * n + 9]) = (1e30, f32::NAN);
+    for path in paths() {
+        let gradient = |dy: &[f32], x: &[f32]| {
+            let mut dw = vec![f32::NAN; n * k];
+            outer::gradient_with(path, Some(Keep::F32), (m, n, k), dy, x, &mut dw);
+            dw
+        };
+        let (all, undisturbed) = (gradient(&dy, &x), gradient(&plain, &x));
+        for r in 0..n {
+            let (got, before) = (&all[r * k..(r + 1) * k], &undisturbed[r * k..(r + 1) * k]);
+            if ![3, 7, 9].contains(&r) {
+                assert!(got == before, "{path:?} row {r}");
+                continue;
+            }
+            for c in 0..k {
+                let terms = (0..m).map(|row| f64::from(dy[row * n + r]) * f64::from(x[row * k + c]));
+                let (want, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+                let close = (f64::from(got[c]) - want).abs() <= 1e-5 * size;
+                assert!(close || want.is_nan() && got[c].is_nan(), "{path:?} row {r}: {} for {want}", got[c]);
+            }
+        }
+        // A column of the other operand that cannot be split: everything is left to the vector kernel.
+        let mut x = x.clone();
+        [40, 2400].iter().for_each(|row| x[row * k + 44] = 1e20);
+        let mut vectors = vec![0f32; n * k];
+        outer::gradient_with(Path::Floats(isa()), Some(Keep::F32), (m, n, k), &plain, &x, &mut vectors);
+        if !matches!(path, Path::Floats(other) if other != isa()) {
+            assert!(gradient(&plain, &x) == vectors, "{path:?}");
+        }
+    }
+}
+
+#[test]
 fn products_by_parts_are_as_exact_as_those_of_the_vector_kernel() {
     let (m, n, k) = (128, 96, 2000);
     // Of many magnitudes, so that parts are needed.
