@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use exegete_base::settings::{KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
+use exegete_base::settings::{BosPolicy, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
 use exegete_lab::organism::OrganismSettings;
 use exegete_lab::truth::TruthSettings;
 
@@ -228,6 +228,19 @@ pub(crate) struct ModelArgs {
     pub(crate) centre_unembed: bool,
 }
 
+impl ModelArgs {
+    /// A model as it is.
+    pub(crate) fn of(model: &str) -> Self {
+        Self {
+            model: model.into(),
+            stored_weights: false,
+            fold_norms: false,
+            centre_writing: false,
+            centre_unembed: false,
+        }
+    }
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct ModelInfo {
     #[command(flatten)]
@@ -369,8 +382,38 @@ pub(crate) struct Parity {
 
 #[derive(ClapArgs)]
 pub(crate) struct SaeInfo {
-    /// The dictionary's directory, in the SAELens layout, or builtin:organism
+    /// The dictionary's directory or file, or builtin:organism
     pub(crate) sae: String,
+    /// The layout, where its files do not tell it: see docs/dictionaries.md
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Latents kept for each token, where its files do not say
+    #[arg(long)]
+    pub(crate) k: Option<usize>,
+    /// A model to measure it on: a name on the Hugging Face hub, a path, or builtin:organism
+    #[arg(long, requires = "text")]
+    pub(crate) model: Option<String>,
+    /// Texts to measure it on: files, directories or globs (.txt, .jsonl, .parquet), or builtin:organism
+    #[arg(long, num_args = 1.., requires = "model")]
+    pub(crate) text: Vec<String>,
+    /// The site that it reads [default: as its files say]
+    #[arg(long)]
+    pub(crate) site: Option<String>,
+    /// The site that a transcoder writes [default: the output of the same layer's MLP]
+    #[arg(long)]
+    pub(crate) site_out: Option<String>,
+    /// Tokens to measure on
+    #[arg(long, default_value_t = 4096)]
+    pub(crate) tokens: u64,
+    /// Tokens in a window; windows never cross a document
+    #[arg(long, default_value_t = 128)]
+    pub(crate) window: usize,
+    /// Whether windows begin with the beginning-of-sequence token
+    #[arg(long, value_enum, default_value_t = BosPolicy::Auto)]
+    pub(crate) bos: BosPolicy,
+    /// Take spellings of special tokens in the text for these tokens: for text that is trusted
+    #[arg(long)]
+    pub(crate) special_tokens: bool,
 }
 
 #[derive(ClapArgs)]

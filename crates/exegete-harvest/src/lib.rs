@@ -2,7 +2,7 @@
 //!
 //! The road of a run, one file a stage: [`windows`] cuts text into token windows, [`cache`] runs the model to a site
 //! and keeps the activations, [`training`] fits a dictionary on them, [`firings`] encodes them again and gathers what
-//! makes each latent fire. Each stage writes parts through the run's manifest, passes over what is already there,
+//! makes each latent fire. [`proof`] measures a dictionary that was read. Each stage writes parts through the run's manifest, passes over what is already there,
 //! and gives the same result however often it was stopped.
 #![deny(missing_docs)]
 
@@ -10,6 +10,7 @@ pub mod cache;
 mod error;
 pub mod firings;
 mod progress;
+pub mod proof;
 pub mod training;
 pub mod vocabulary;
 pub mod windows;

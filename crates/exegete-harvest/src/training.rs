@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use exegete_base::sampling::pair_hash;
 use exegete_base::settings::TrainSettings;
 use exegete_base::stats::Estimate;
-use exegete_sae::formats::saelens::{self, Saved};
+use exegete_sae::formats::{Saved, saelens};
 use exegete_sae::metrics::{self, Reconstruction};
 use exegete_sae::train::{TrainState, Trainer};
-use exegete_sae::{Dictionary, kinds::TopK};
+use exegete_sae::{Dictionary, Sae};
 use exegete_store::Run;
 use serde_json::{Map, Value, json};
 
@@ -131,7 +131,7 @@ fn finish(
     ]
     .into_iter()
     .collect();
-    let (config, weights) = saelens::to_bytes(&Saved { dictionary, metadata })?;
+    let (config, weights) = saelens::to_bytes(&Saved { metadata, ..Saved::new(dictionary, saelens::NAME) })?;
     for (name, bytes) in [(saelens::WEIGHTS, weights), (saelens::CONFIG, config)] {
         let rel = format!("{DIR}/{name}");
         run.commit_part(&rel, state.n_latents() as u64, |w| std::io::Write::write_all(w, &bytes))?;
@@ -163,7 +163,7 @@ pub fn remove_checkpoint(run: &mut Run) -> Result<()> {
 ///
 /// # Errors
 /// It is not trained yet, or its files are damaged.
-pub fn dictionary(run: &Run) -> Result<TopK> {
+pub fn dictionary(run: &Run) -> Result<Sae> {
     Ok(saelens::load(&run.path(DIR))?.dictionary)
 }
 
@@ -189,7 +189,7 @@ pub fn measure(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &S
         cache.range(w.first, w.len(), &mut x);
         let codes = dictionary.encode(&x)?;
         let mut recon = vec![0f32; x.len()];
-        dictionary.decode(&codes, &mut recon)?;
+        dictionary.reconstruct(&x, &codes, &mut recon)?;
         sums.add(&x, &recon, &codes, last_doc == Some(w.window.doc));
         last_doc = Some(w.window.doc);
     }

@@ -1,9 +1,9 @@
 //! Text to token windows. A window never crosses a document and begins with BOS where the policy says so.
 
 use exegete_base::settings::TextSettings;
-use exegete_model::Model;
+use exegete_model::{Model, Tokenizer};
 use exegete_store::run::part_name;
-use exegete_store::{Corpus, Run, TextOptions, TokenReader, Window, write_vocab, write_windows};
+use exegete_store::{Corpus, Document, Run, TextOptions, TokenReader, Window, write_vocab, write_windows};
 use serde_json::json;
 
 use crate::{HarvestError, Progress, Result};
@@ -56,6 +56,28 @@ pub fn bos_and_room(model: &Model, settings: &TextSettings) -> Result<(Option<u3
     Ok((bos, room))
 }
 
+/// The windows of a document, of two tokens of text or more.
+///
+/// # Errors
+/// The tokenizer's.
+pub(crate) fn of_document(
+    tokenizer: &Tokenizer,
+    document: &Document,
+    settings: &TextSettings,
+    (bos, room): (Option<u32>, usize),
+) -> Result<Vec<Window>> {
+    let ids = match settings.special_tokens {
+        true => tokenizer.encode_prompt(&document.text)?,
+        false => tokenizer.encode_text(&document.text)?,
+    };
+    let chunks = ids.chunks(room).enumerate().filter(|(_, chunk)| chunk.len() >= 2);
+    let window = |(i, chunk): (usize, &[u32])| {
+        let token_ids = bos.into_iter().chain(chunk.iter().copied()).collect();
+        Window { doc: document.id, window: i as u32, start: (i * room) as u64, token_ids }
+    };
+    Ok(chunks.map(window).collect())
+}
+
 fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, progress: &dyn Progress) -> Result<()> {
     let (bos, room) = bos_and_room(model, settings)?;
     let tokenizer = model.tokenizer()?;
@@ -69,14 +91,9 @@ fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, p
         progress.check()?;
         let document = document?;
         n_bytes += document.text.len() as u64;
-        let ids = match settings.special_tokens {
-            true => tokenizer.encode_prompt(&document.text)?,
-            false => tokenizer.encode_text(&document.text)?,
-        };
-        for (i, chunk) in ids.chunks(room).enumerate().filter(|(_, chunk)| chunk.len() >= 2) {
-            let token_ids: Vec<u32> = bos.into_iter().chain(chunk.iter().copied()).collect();
-            n_tokens += token_ids.len() as u64;
-            part.push(Window { doc: document.id, window: i as u32, start: (i * room) as u64, token_ids });
+        for window in of_document(tokenizer, &document, settings, (bos, room))? {
+            n_tokens += window.token_ids.len() as u64;
+            part.push(window);
             if part.len() == PART {
                 write_part(run, &mut n_parts, &mut part)?;
             }

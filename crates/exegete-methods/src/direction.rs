@@ -9,7 +9,7 @@ use exegete_base::Site;
 use exegete_base::axes::Axis;
 use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_sae::Dictionary;
-use exegete_sae::formats::saelens;
+use exegete_sae::formats;
 use exegete_tensor::{Tape, f32s};
 use safetensors::{Dtype, SafeTensors};
 
@@ -74,7 +74,7 @@ fn from_tokens(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
 }
 
 fn from_dictionary(name: &str, dir: &Path, latent: &str) -> Result<Vec<f32>> {
-    let sae = saelens::load(dir)?.dictionary;
+    let sae = formats::load(dir, &formats::Choices::default())?.dictionary;
     let latent: usize =
         latent.parse().map_err(|_| MethodError::Request(format!("{name:?}: {latent:?} is no latent's number")))?;
     if latent >= sae.n_latents() {

@@ -44,6 +44,13 @@ impl Codes {
         self.idx[range.clone()].iter().copied().zip(self.values[range].iter().copied())
     }
 
+    /// The codes of some tokens.
+    pub fn part(&self, tokens: std::ops::Range<usize>) -> Self {
+        let mut part = Self::default();
+        tokens.for_each(|token| part.push(self.of(token)));
+        part
+    }
+
     /// The latents of all tokens, behind each other.
     pub fn latents(&self) -> &[u32] {
         &self.idx

@@ -8,7 +8,7 @@ use exegete_methods::direction;
 use exegete_model::edits::{Add, AddAtNorm, CutEdges, ProjectOut, Replace, Scale, ScaleHeads, SetComponent, Vectors};
 use exegete_model::{Edit, Hooks, Model, Positions, Steps, site_named};
 use exegete_sae::Clamp;
-use exegete_sae::formats::saelens;
+use exegete_sae::formats;
 use exegete_tensor::SiteFn;
 
 use super::numbers;
@@ -79,7 +79,7 @@ fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn
         let (name, value) = rest.rsplit_once(':').with_context(form)?;
         let (sae, latent) = name.rsplit_once('@').with_context(form)?;
         let latent: usize = latent.parse().with_context(form)?;
-        let dictionary = Arc::new(saelens::load(&builtin::dictionary(sae)?)?.dictionary);
+        let dictionary = Arc::new(formats::load(&builtin::dictionary(sae)?, &formats::Choices::default())?.dictionary);
         let width = model.spec.site_width(site, 0);
         all.push((site, Arc::new(Clamp::new(dictionary, vec![(latent, number(value, text)?)], width)?)));
     }

@@ -1,35 +1,147 @@
-//! `exegete sae info`: what a dictionary is.
+//! `exegete sae info`: what a dictionary is, and what it does on a text.
 
-use anyhow::Result;
-use exegete_sae::Dictionary;
-use exegete_sae::formats::saelens;
+use anyhow::{Context, Result, bail};
+use exegete_base::settings::TextSettings;
+use exegete_base::{Site, SiteKind};
+use exegete_harvest::proof::{self, Proof, Verdict};
+use exegete_harvest::windows::text_options;
+use exegete_model::{Model, site_named};
+use exegete_sae::formats::{self, Choices, Saved};
+use exegete_sae::{Dictionary, InputNorm, Sae};
+use exegete_store::open_corpus;
 use serde_json::json;
 
-use crate::args::SaeInfo;
-use crate::builtin;
+use crate::args::{Common, ModelArgs, SaeInfo};
 use crate::printer::Printer;
+use crate::{builtin, open_model};
 
-pub(crate) fn run(settings: &SaeInfo, printer: &Printer) -> Result<()> {
-    let saved = saelens::load(&builtin::dictionary(&settings.sae)?)?;
+pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Result<()> {
+    let choices = Choices { format: settings.format.clone(), k: settings.k };
+    let saved = formats::load(&builtin::dictionary(&settings.sae)?, &choices)?;
     let sae = &saved.dictionary;
-    let norms = |rows: &[f32]| -> (f32, f32) {
-        let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        rows.chunks(sae.d_in).map(norm).fold((f32::MAX, 0.0), |(low, high), n| (low.min(n), high.max(n)))
+    tell(&saved, printer);
+    let proof = match &settings.model {
+        None => None,
+        Some(name) => Some(measure(settings, name, &saved, common, printer)?),
     };
-    let (encoder, decoder) = (norms(&sae.w_enc_FD), norms(&sae.w_dec_FD));
-    printer.line(format!("kind      {} (k = {})", sae.kind(), sae.k));
-    printer.line(format!("input     {} wide, decoder bias taken off: {}", sae.d_in, sae.centres_input));
-    printer.line(format!("latents   {}", sae.n_latents()));
+    let verdict = proof.as_ref().map(|proof| proof::verdict(proof, saved.published_l0));
+    if let (Some(proof), Some(verdict)) = (&proof, &verdict) {
+        tell_proof(proof, &saved, verdict, printer);
+    }
+    let (encoder, decoder) = norms(sae);
+    printer.json(&json!({
+        "format": saved.format, "kind": sae.kind(), "rule": sae.rule.describe(), "d_in": sae.d_in, "d_out": sae.d_out,
+        "n_latents": sae.n_latents(), "transcoder": sae.transcodes, "centres_input": sae.centres_input,
+        "input_norm": sae.norm.name(), "metadata": saved.metadata, "notes": saved.notes,
+        "encoder_norms": encoder, "decoder_norms": decoder, "published_l0": saved.published_l0,
+        "proof": proof, "verdict": verdict,
+    }));
+    Ok(())
+}
+
+/// The shortest and the longest row of the encoder, and of the decoder.
+fn norms(sae: &Sae) -> ([f32; 2], [f32; 2]) {
+    let of = |rows: &[f32], d: usize| {
+        let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        rows.chunks(d).map(norm).fold([f32::MAX, 0.0], |[low, high], n| [low.min(n), high.max(n)])
+    };
+    (of(&sae.w_enc_FD, sae.d_in), of(&sae.w_dec_FD, sae.d_out))
+}
+
+fn tell(saved: &Saved, printer: &Printer) {
+    let sae = &saved.dictionary;
+    let rule = match sae.rule.describe() {
+        text if text.is_empty() => text,
+        text => format!(" ({text})"),
+    };
+    let what = if sae.transcodes { "transcoder, " } else { "" };
+    printer.line(format!("layout    {}", saved.format));
+    printer.line(format!("kind      {what}{}{rule}", sae.kind()));
+    let width = match sae.d_in == sae.d_out {
+        true => format!("{} wide", sae.d_in),
+        false => format!("{} wide, output {} wide", sae.d_in, sae.d_out),
+    };
+    let norm = match sae.norm {
+        InputNorm::None => String::new(),
+        norm => format!(", normalised ({})", norm.name()),
+    };
+    printer.line(format!("input     {width}, decoder bias taken off: {}{norm}", sae.centres_input));
+    let skip = if sae.w_skip_DD.is_some() { ", and a linear path beside them" } else { "" };
+    printer.line(format!("latents   {}{skip}", sae.n_latents()));
+    let (encoder, decoder) = norms(sae);
     printer.line(format!(
         "norms     encoder rows {:.3} to {:.3}, decoder rows {:.3} to {:.3}",
-        encoder.0, encoder.1, decoder.0, decoder.1
+        encoder[0], encoder[1], decoder[0], decoder[1]
     ));
+    if let Some(l0) = saved.published_l0 {
+        printer.line(format!("stated    L0 {l0}"));
+    }
+    for note in &saved.notes {
+        printer.line(format!("note      {note}"));
+    }
     for (key, value) in &saved.metadata {
         printer.line(format!("          {key}: {value}"));
     }
-    printer.json(&json!({
-        "kind": sae.kind(), "k": sae.k, "d_in": sae.d_in, "n_latents": sae.n_latents(), "metadata": saved.metadata,
-        "encoder_norms": [encoder.0, encoder.1], "decoder_norms": [decoder.0, decoder.1],
-    }));
-    Ok(())
+}
+
+/// Measures the dictionary at the site that is named, or that its files name.
+fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Proof> {
+    let args = ModelArgs::of(name);
+    let model = open_model::open(&args, common, printer)?;
+    let said = settings.site.as_deref().or(saved.site());
+    let said = said.context("the dictionary's files do not say which site it reads; give --site")?;
+    let site = site_named(&model.spec, said).with_context(|| format!("the dictionary's site {said:?}"))?;
+    let out = match &settings.site_out {
+        Some(name) => site_named(&model.spec, name)?,
+        None => written(&model, saved, site)?,
+    };
+    let text = TextSettings {
+        jsonl_field: "text".into(),
+        parquet_column: "text".into(),
+        record_bytes: 4096,
+        window: settings.window,
+        bos: settings.bos,
+        special_tokens: settings.special_tokens || builtin::is_builtin(name),
+        max_tokens: settings.tokens,
+    };
+    let corpus = open_corpus(&builtin::texts(&settings.text)?, &text_options(&text))?;
+    Ok(proof::measure(&model, &saved.dictionary, (site, out), &corpus, &text, printer)?)
+}
+
+/// The site that a dictionary writes: its own, or for a transcoder the output of the MLP that it stands for.
+fn written(model: &Model, saved: &Saved, site: Site) -> Result<Site> {
+    if !saved.dictionary.transcodes {
+        return Ok(site);
+    }
+    if let Some(name) = saved.metadata.get("hook_name_out").and_then(|v| v.as_str()) {
+        return Ok(site_named(&model.spec, name)?);
+    }
+    match site.layer {
+        Some(layer) => Ok(Site::at(SiteKind::MlpOut, layer)),
+        None => bail!("nothing says which site the transcoder writes; give --site-out"),
+    }
+}
+
+fn tell_proof(proof: &Proof, saved: &Saved, verdict: &Verdict, printer: &Printer) {
+    let span = |e: &exegete_base::stats::Estimate| match e.low.is_finite() {
+        true => format!("{:.4} [{:.4}, {:.4}]", e.value, e.low, e.high),
+        false => format!("{:.4}", e.value),
+    };
+    printer.line(format!("measured  on {} tokens of {} documents", proof.tokens, proof.fvu.n));
+    let stated = saved.published_l0.map(|l0| format!(" (stated {l0})")).unwrap_or_default();
+    printer.line(format!("          L0 {:.2}{stated}", proof.l0));
+    printer.line(format!("          variance explained {:.4}, FVU {}", 1.0 - proof.fvu.value, span(&proof.fvu)));
+    let [clean, with, zero] = proof.loss;
+    printer.line(format!("          loss {clean:.4}, with the reconstruction {with:.4}, with zeros {zero:.4} nats a token"));
+    printer.line(format!("          CE recovered {}", span(&proof.ce_recovered)));
+    printer.line(format!(
+        "          latents silent on these tokens {:.1} %, active on more than a tenth of them {:.2} %",
+        100.0 * proof.silent,
+        100.0 * proof.dense
+    ));
+    match verdict {
+        Verdict::Consistent(why) => printer.line(format!("verdict   consistent: {why}")),
+        Verdict::NotConsistent(why) => printer.line(format!("verdict   not consistent: {why}")),
+        Verdict::NoFigure => printer.line("verdict   no published figure, and nothing that speaks against it"),
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use exegete_base::{Site, SiteKind};
 use exegete_model::{Batch, Edit, Hooks, Logits, Model};
-use exegete_sae::kinds::TopK;
-use exegete_sae::{Clamp, Dictionary};
+use exegete_sae::kinds::{Rule, TopK};
+use exegete_sae::{Clamp, Dictionary, Sae};
 use exegete_tensor::{SiteFn, Tape, f32s, tensor};
 use exegete_testkit::{assert_close, refs_dir};
 
@@ -16,14 +16,13 @@ fn wave(n: usize, by: f32) -> Vec<f32> {
 /// A dictionary that was never trained; its identities hold all the same.
 pub(crate) fn dictionary(d: usize) -> Arc<dyn Dictionary> {
     let f = 2 * d;
-    Arc::new(TopK {
-        d_in: d,
-        k: 4,
+    Arc::new(Sae {
         w_enc_FD: wave(f * d, 0.71),
         b_enc_F: wave(f, 0.13),
         w_dec_FD: wave(f * d, 0.37),
         b_dec_D: wave(d, 0.9),
         centres_input: true,
+        ..Sae::zeros(d, d, 0, Rule::TopK(TopK { k: 4 }))
     })
 }
 

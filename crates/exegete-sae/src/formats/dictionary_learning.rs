@@ -1,7 +1,7 @@
 //! dictionary_learning: `ae.pt` (a state dictionary) and `config.json`, whose `trainer.dict_class` names the kind.
 //!
-//! Source: saprmarks/dictionary_learning, dictionary.py and trainers. TopK and BatchTopK dictionaries with a threshold of 0 or
-//! more are run by it, as the package itself does by default.
+//! Source: saprmarks/dictionary_learning, dictionary.py and trainers. A BatchTopK dictionary with a threshold of 0 or more is
+//! run by it, and a TopK one by its k, as the package (0.1.0) does unless asked otherwise.
 
 use super::tensors::Tensors;
 use super::{Choices, Place, Saved};
@@ -125,16 +125,21 @@ fn gated(t: &mut Tensors) -> Result<Sae> {
     Ok(sae)
 }
 
-/// By the threshold where there is one, else by k.
+/// By the threshold where the kind has one, else by k.
 fn by_threshold(t: &mut Tensors, f: usize, over_batch: bool, notes: &mut Vec<String>) -> Result<Rule> {
     let k = t.number("k")? as usize;
     let threshold = if t.has("threshold") { t.number("threshold")? } else { -1.0 };
-    if threshold >= 0.0 {
+    if threshold >= 0.0 && over_batch {
         notes.push(format!("run by its threshold of {threshold:.4}, as the package does; it was trained with k = {k}"));
         return Ok(Rule::JumpRelu(JumpRelu { threshold_F: vec![threshold; f] }));
     }
     match over_batch {
-        false => Ok(Rule::TopK(TopK { k })),
+        false => {
+            if threshold >= 0.0 {
+                notes.push(format!("run by k = {k}, as the package does; a threshold of {threshold:.4} was saved too"));
+            }
+            Ok(Rule::TopK(TopK { k }))
+        }
         true => {
             notes.push(format!(
                 "no threshold was saved: the {k} largest a token are kept over the tokens of a call, so that a token's \

@@ -40,7 +40,8 @@ pub struct Saved {
 }
 
 impl Saved {
-    fn new(dictionary: Sae, format: &'static str) -> Self {
+    /// A dictionary of which nothing else is known.
+    pub fn new(dictionary: Sae, format: &'static str) -> Self {
         Self { dictionary, metadata: Map::new(), format, notes: Vec::new(), published_l0: None }
     }
 

@@ -1,169 +1,324 @@
-//! The SAELens directory, version 6: `cfg.json` and `sae_weights.safetensors`.
+//! The SAELens directory: `cfg.json` and `sae_weights.safetensors`, of version 6 and of those before.
 //!
-//! Tensors: `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D]`, `b_dec [D]`, f32. Source: jbloomAus/SAELens.
+//! Tensors: `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D_out]`, `b_dec [D_out]`, and by architecture `threshold [F]`,
+//! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`. Source: jbloomAus/SAELens, `saes/` and `loading/`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use crate::kinds::TopK;
-use crate::{Result, SaeError};
+use super::tensors::Tensors;
+use super::{Choices, Place, Saved, transposed};
+use crate::kinds::{BatchTopK, Gated, JumpRelu, Relu, Rule, TopK};
+use crate::{InputNorm, Result, Sae, SaeError};
 
+/// Name of the layout.
+pub const NAME: &str = "saelens";
 /// Name of the configuration file.
 pub const CONFIG: &str = "cfg.json";
 /// Name of the weights file.
 pub const WEIGHTS: &str = "sae_weights.safetensors";
 
-/// A dictionary with the open map of facts that travels with it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Saved {
-    /// The dictionary.
-    pub dictionary: TopK,
-    /// SAELens's `metadata`: model and hook names, and whatever else; unknown keys are kept.
-    pub metadata: Map<String, Value>,
+/// Architectures that are read, and whether they write to another site.
+const ARCHITECTURES: &[(&str, bool)] = &[
+    ("standard", false),
+    ("topk", false),
+    ("jumprelu", false),
+    ("gated", false),
+    ("batchtopk", false),
+    ("matryoshka_batchtopk", false),
+    ("transcoder", true),
+    ("skip_transcoder", true),
+    ("jumprelu_transcoder", true),
+    ("jumprelu_skip_transcoder", true),
+];
+
+pub(super) fn fits(place: &Place) -> bool {
+    place.has(CONFIG) && place.has(WEIGHTS)
 }
 
-/// The two files' contents, ready to be written by whoever owns the directory.
+/// Reads a directory of this layout.
 ///
 /// # Errors
-/// Arrays that do not fit together.
-pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
-    let sae = &saved.dictionary;
-    sae.check()?;
-    let f = sae.b_enc_F.len();
-    let config = json!({
-        "architecture": "topk", "d_in": sae.d_in, "d_sae": f, "k": sae.k, "dtype": "float32", "device": "cpu",
-        "apply_b_dec_to_input": sae.centres_input, "normalize_activations": "none", "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": false, "metadata": saved.metadata,
-    });
-    let w_enc_DF = transposed(&sae.w_enc_FD, f, sae.d_in);
-    let bytes = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|x| x.to_le_bytes()).collect() };
-    let arrays = [
-        ("W_enc", vec![sae.d_in, f], bytes(&w_enc_DF)),
-        ("b_enc", vec![f], bytes(&sae.b_enc_F)),
-        ("W_dec", vec![f, sae.d_in], bytes(&sae.w_dec_FD)),
-        ("b_dec", vec![sae.d_in], bytes(&sae.b_dec_D)),
-    ];
-    let views: BTreeMap<&str, TensorView> = arrays
-        .iter()
-        .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<std::result::Result<_, safetensors::SafeTensorError>>()
-        .map_err(|e| SaeError::Shape(e.to_string()))?;
-    let weights = safetensors::serialize(&views, None).map_err(|e| SaeError::Shape(e.to_string()))?;
-    let config = serde_json::to_vec_pretty(&config).map_err(|e| SaeError::Shape(e.to_string()))?;
-    Ok((config, weights))
-}
-
-/// Reads a directory.
-///
-/// # Errors
-/// Missing or damaged files, another architecture than TopK, conventions that are not handled.
+/// Missing or damaged files, architectures and conventions that are not handled, tensors that do not fit them.
 pub fn load(dir: &Path) -> Result<Saved> {
-    let read = |name: &str| {
-        let path = dir.join(name);
-        std::fs::read(&path).map_err(|source| SaeError::Io { path: path.clone(), source }).map(|bytes| (path, bytes))
-    };
-    let (config_path, config) = read(CONFIG)?;
-    let config: Value =
-        serde_json::from_slice(&config).map_err(|e| SaeError::format(&config_path, format!("not JSON: {e}")))?;
-    let facts = Facts::read(&config_path, &config)?;
-    let (path, bytes) = read(WEIGHTS)?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| SaeError::format(&path, format!("not a whole safetensors file ({e}); get it again")))?;
-    let known = ["W_enc", "b_enc", "W_dec", "b_dec"];
-    if let Some(name) = file.names().into_iter().find(|n| !known.contains(n)) {
-        let detail = format!("tensor {name:?} does not belong to a topk dictionary; is the architecture right?");
-        return Err(SaeError::format(&path, detail));
-    }
-    let array = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
-        let view = file.tensor(name).map_err(|_| SaeError::format(&path, format!("missing tensor {name:?}")))?;
-        if view.shape() != shape || view.dtype() != Dtype::F32 {
-            let found = format!("{:?} {:?}", view.dtype(), view.shape());
-            return Err(SaeError::format(&path, format!("tensor {name:?} is {found}, expected F32 {shape:?}")));
-        }
-        Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-    };
-    let (d, f) = (facts.d_in, facts.d_sae);
-    let mut dictionary = TopK {
-        d_in: d,
-        k: facts.k,
-        w_enc_FD: transposed(&array("W_enc", &[d, f])?, d, f),
-        b_enc_F: array("b_enc", &[f])?,
-        w_dec_FD: array("W_dec", &[f, d])?,
-        b_dec_D: array("b_dec", &[d])?,
-        centres_input: facts.centres_input,
-    };
-    if facts.rescales {
-        fold_decoder_norms(&mut dictionary);
-    }
-    dictionary.check().map_err(|e| SaeError::format(&config_path, e.to_string()))?;
-    let metadata = config["metadata"].as_object().cloned().unwrap_or_default();
-    Ok(Saved { dictionary, metadata })
+    super::load(dir, &Choices { format: Some(NAME.into()), ..Choices::default() })
 }
 
+pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
+    let (path, config) = place.json(CONFIG)?;
+    let facts = Facts::read(&path, &config, choices)?;
+    let mut t = place.tensors(WEIGHTS)?;
+    let (d, o, f) = (facts.d_in, facts.d_out, facts.d_sae);
+    let mut notes = facts.notes.clone();
+    let b_enc_name = if facts.architecture == "gated" { "b_gate" } else { "b_enc" };
+    let mut sae = Sae::zeros(d, o, 0, Rule::Relu(Relu));
+    sae.b_enc_F = t.take(b_enc_name, &[f])?;
+    sae.b_dec_D = t.take("b_dec", &[o])?;
+    sae.w_enc_FD = t.turned("W_enc", [f, d])?;
+    sae.w_dec_FD = t.take("W_dec", &[f, o])?;
+    sae.w_skip_DD = t.matrix_if_there("W_skip", [o, d])?;
+    if facts.architecture.contains("skip") != sae.w_skip_DD.is_some() {
+        let there = if sae.w_skip_DD.is_some() { "there" } else { "missing" };
+        return Err(t.fail(format!("tensor \"W_skip\" is {there} in a dictionary of architecture {:?}", facts.architecture)));
+    }
+    sae.rule = rule(&facts, &mut t, &sae, &mut notes)?;
+    sae.centres_input = facts.centres_input;
+    sae.norm = facts.norm;
+    sae.transcodes = facts.transcodes;
+    scale_activations(&mut sae, &mut t)?;
+    t.finish(&format!("a {} dictionary", facts.architecture))?;
+    if facts.rescales {
+        sae.fold_decoder_norms();
+        notes.push("activations count the length of their decoder rows, which is in the encoder now".into());
+    }
+    let mut saved = Saved::new(sae, NAME);
+    saved.metadata = facts.metadata;
+    saved.notes = notes;
+    let said = |key: &str| saved.metadata.get(key).and_then(Value::as_f64);
+    saved.published_l0 = said("l0").or_else(|| said("exegete_l0")).or(facts.k.map(|k| k as f64));
+    Ok(saved)
+}
+
+fn rule(facts: &Facts, t: &mut Tensors, sae: &Sae, notes: &mut Vec<String>) -> Result<Rule> {
+    let f = facts.d_sae;
+    let k = || facts.k.ok_or_else(|| t.fail("the configuration has no \"k\"; give --k"));
+    Ok(match facts.architecture.as_str() {
+        "topk" => Rule::TopK(TopK { k: k()? }),
+        "batchtopk" | "matryoshka_batchtopk" => {
+            let k = k()?;
+            let threshold = if t.has("topk_threshold") { t.number("topk_threshold")? } else { 0.0 };
+            if threshold > 0.0 {
+                notes.push(format!("run by the threshold of {threshold:.4} that its training kept; k was {k}"));
+                Rule::JumpRelu(JumpRelu { threshold_F: vec![threshold; f] })
+            } else {
+                notes.push(format!(
+                    "no threshold was saved: the {k} largest a token are kept over the tokens of a call, so that a \
+                     token's code depends on the others"
+                ));
+                Rule::BatchTopK(BatchTopK { k })
+            }
+        }
+        "gated" => {
+            let (r_mag, b_mag) = (t.take("r_mag", &[f])?, t.take("b_mag", &[f])?);
+            Rule::Gated(Gated::new(&r_mag, &sae.b_enc_F, &b_mag))
+        }
+        name if name.starts_with("jumprelu") => {
+            let threshold_F = match t.has("log_threshold") {
+                true => t.take("log_threshold", &[f])?.iter().map(|log| log.exp()).collect(),
+                false => t.take("threshold", &[f])?,
+            };
+            Rule::JumpRelu(JumpRelu { threshold_F })
+        }
+        _ => Rule::Relu(Relu),
+    })
+}
+
+/// Takes in a factor of the activations behind the rule, as releases before version 6 may have.
+fn scale_activations(sae: &mut Sae, t: &mut Tensors) -> Result<()> {
+    if !t.has("scaling_factor") {
+        return Ok(());
+    }
+    let (d, f) = (sae.d_in, sae.b_enc_F.len());
+    let scale = t.take("scaling_factor", &[f])?;
+    if scale.iter().all(|s| *s == 1.0) {
+        return Ok(());
+    }
+    if scale.iter().any(|s| *s <= 0.0) || matches!(sae.rule, Rule::Gated(_)) {
+        return Err(t.fail("tensor \"scaling_factor\" is not above 0 everywhere, or of a gated dictionary"));
+    }
+    for (latent, s) in scale.iter().enumerate() {
+        sae.w_enc_FD[latent * d..(latent + 1) * d].iter_mut().for_each(|w| *w *= s);
+        sae.b_enc_F[latent] *= s;
+        if let Rule::JumpRelu(jump) = &mut sae.rule {
+            jump.threshold_F[latent] *= s;
+        }
+    }
+    Ok(())
+}
+
+/// What the configuration says.
 struct Facts {
+    architecture: String,
+    transcodes: bool,
     d_in: usize,
+    d_out: usize,
     d_sae: usize,
-    k: usize,
+    k: Option<usize>,
     centres_input: bool,
     rescales: bool,
+    norm: InputNorm,
+    metadata: Map<String, Value>,
+    notes: Vec<String>,
 }
 
 impl Facts {
-    fn read(path: &Path, config: &Value) -> Result<Self> {
+    fn read(path: &Path, config: &Value, choices: &Choices) -> Result<Self> {
         let fail = |detail: String| SaeError::format(path, detail);
         let size = |key: &str| {
             let value = config[key].as_u64().and_then(|v| usize::try_from(v).ok()).filter(|v| (1..1 << 32).contains(v));
             value.ok_or_else(|| fail(format!("key {key:?} must be a whole number from 1, but is {}", config[key])))
         };
-        if config["architecture"] != "topk" {
-            return Err(fail(format!("architecture {} is not handled; handled is \"topk\"", config["architecture"])));
-        }
-        for (key, handled) in [("normalize_activations", "none"), ("reshape_activations", "none")] {
-            if !config[key].is_null() && config[key] != handled {
-                return Err(fail(format!("key {key:?} is {}; only {handled:?} is handled", config[key])));
-            }
-        }
         let flag = |key: &str, default: bool| match &config[key] {
             Value::Null => Ok(default),
             Value::Bool(b) => Ok(*b),
             other => Err(fail(format!("key {key:?} must be true or false, but is {other}"))),
         };
+        let mut notes = Vec::new();
+        // Before version 6 all keys lay side by side, and there was no "metadata".
+        let is_old = !config["metadata"].is_object();
+        let (activation, k) = match is_old {
+            true => (Some(old_activation(config)), config["activation_fn_kwargs"]["k"].as_u64()),
+            false => (None, config["k"].as_f64().map(|k| k as u64)),
+        };
+        let named = config["architecture"].as_str().unwrap_or("standard");
+        let architecture = match (named, activation) {
+            ("standard", Some("topk")) => "topk",
+            (_, None | Some("relu" | "topk")) => named,
+            (_, Some(other)) => {
+                return Err(fail(format!("activation function {other:?} is not handled; handled are relu, topk")));
+            }
+        };
+        if is_old {
+            notes.push("of a release of SAELens before version 6".into());
+        }
+        let Some((_, transcodes)) = ARCHITECTURES.iter().find(|(name, _)| *name == architecture) else {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+            return Err(fail(format!("architecture {architecture:?} is not handled; handled are {}", known.join(", "))));
+        };
+        let metadata = if is_old { old_metadata(config) } else { config["metadata"].as_object().cloned().unwrap_or_default() };
+        if !matches!(config["reshape_activations"].as_str(), None | Some("none" | "hook_z")) {
+            let detail = format!("key \"reshape_activations\" is {}; handled are none, hook_z", config["reshape_activations"]);
+            return Err(fail(detail));
+        }
+        let d_in = size("d_in")?;
         Ok(Self {
-            d_in: size("d_in")?,
+            architecture: architecture.into(),
+            transcodes: *transcodes,
+            d_in,
+            d_out: if *transcodes { size("d_out")? } else { d_in },
             d_sae: size("d_sae")?,
-            k: size("k")?,
-            // Missing means true: SAELens's default, and that of its releases before version 6.
-            centres_input: flag("apply_b_dec_to_input", true)?,
+            k: choices.k.or(k.map(|k| k as usize)),
+            // Missing means true: SAELens's default, and that of its releases before version 6. A transcoder has none.
+            centres_input: flag("apply_b_dec_to_input", !transcodes)?,
             rescales: flag("rescale_acts_by_decoder_norm", false)?,
+            norm: norm(&config["normalize_activations"], &mut notes).map_err(fail)?,
+            metadata,
+            notes,
         })
     }
 }
 
-/// Where activations are reported as `h * |w|` and decoded by `w / |w|`: the same dictionary with unit rows.
-fn fold_decoder_norms(sae: &mut TopK) {
-    let d = sae.d_in;
-    for f in 0..sae.b_enc_F.len() {
-        let row = &mut sae.w_dec_FD[f * d..(f + 1) * d];
-        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        if norm > 0.0 {
-            row.iter_mut().for_each(|x| *x /= norm);
+/// The activation function, under either of its old names.
+fn old_activation(config: &Value) -> &str {
+    let named = |key: &str| config[key].as_str();
+    named("activation_fn_str").or_else(|| named("activation_fn")).unwrap_or("relu")
+}
+
+/// The facts of an old configuration, under their names of today.
+fn old_metadata(config: &Value) -> Map<String, Value> {
+    let arrays = ["architecture", "d_in", "d_sae", "dtype", "device", "apply_b_dec_to_input", "normalize_activations"];
+    let mut metadata = Map::new();
+    for (key, value) in config.as_object().into_iter().flatten() {
+        let name = match key.as_str() {
+            "hook_point" => "hook_name",
+            "hook_point_head_index" => "hook_head_index",
+            other => other,
+        };
+        if !arrays.contains(&name) {
+            metadata.insert(name.into(), value.clone());
         }
-        sae.w_enc_FD[f * d..(f + 1) * d].iter_mut().for_each(|x| *x *= norm);
-        sae.b_enc_F[f] *= norm;
+    }
+    metadata.entry("prepend_bos").or_insert(Value::Bool(true));
+    metadata
+}
+
+fn norm(value: &Value, notes: &mut Vec<String>) -> std::result::Result<InputNorm, String> {
+    let scaled = "trained on inputs scaled to an average norm of the root of their width. SAELens folds the factor in when it \
+                  saves; a release that does not states it elsewhere, and shows by an L0 far from the published one";
+    match value {
+        Value::Null | Value::Bool(false) => Ok(InputNorm::None),
+        Value::Bool(true) => {
+            notes.push(scaled.into());
+            Ok(InputNorm::None)
+        }
+        Value::String(name) if name == "expected_average_only_in" => {
+            notes.push(scaled.into());
+            Ok(InputNorm::None)
+        }
+        other => {
+            let found = InputNorm::NAMES.iter().find(|(name, _)| other == name);
+            found.map(|(_, norm)| *norm).ok_or_else(|| {
+                let known: Vec<&str> = InputNorm::NAMES.iter().map(|(name, _)| *name).collect();
+                format!("key \"normalize_activations\" is {other}; handled are {}", known.join(", "))
+            })
+        }
     }
 }
 
-/// `[rows, cols]` to `[cols, rows]`.
-fn transposed(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    let mut out = vec![0f32; x.len()];
-    for r in 0..rows {
-        for c in 0..cols {
-            out[c * rows + r] = x[r * cols + c];
-        }
+/// The two files' contents, ready to be written by whoever owns the directory.
+///
+/// # Errors
+/// Arrays that do not fit together; what this layout has no place for.
+pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
+    let sae = &saved.dictionary;
+    sae.check()?;
+    let (f, d, o) = (sae.b_enc_F.len(), sae.d_in, sae.d_out);
+    let no_place = |what: &str| Err(SaeError::Shape(format!("SAELens's layout has no place for {what}")));
+    let skips = sae.w_skip_DD.is_some();
+    let architecture = match (&sae.rule, sae.transcodes, skips) {
+        (Rule::Relu(_), true, false) => "transcoder",
+        (Rule::Relu(_), true, true) => "skip_transcoder",
+        (Rule::JumpRelu(_), true, false) => "jumprelu_transcoder",
+        (Rule::JumpRelu(_), true, true) => "jumprelu_skip_transcoder",
+        (Rule::BatchTopK(_), ..) => return no_place("a BatchTopK dictionary without a threshold; give it one first"),
+        (rule, true, _) => return no_place(&format!("a transcoder of kind {}", rule.name())),
+        (_, false, true) => return no_place("a path beside the latents of an autoencoder"),
+        (rule, false, false) => rule.name(),
+    };
+    let mut config = json!({
+        "architecture": architecture, "d_in": d, "d_sae": f, "dtype": "float32", "device": "cpu",
+        "apply_b_dec_to_input": sae.centres_input, "normalize_activations": sae.norm.name(),
+        "reshape_activations": "none", "metadata": saved.metadata,
+    });
+    if sae.transcodes {
+        config["d_out"] = o.into();
     }
-    out
+    let mut arrays = vec![
+        ("W_enc", vec![d, f], transposed(&sae.w_enc_FD, f, d)),
+        ("W_dec", vec![f, o], sae.w_dec_FD.clone()),
+        ("b_dec", vec![o], sae.b_dec_D.clone()),
+    ];
+    let bias = if let Rule::Gated(_) = sae.rule { "b_gate" } else { "b_enc" };
+    arrays.push((bias, vec![f], sae.b_enc_F.clone()));
+    match &sae.rule {
+        Rule::TopK(TopK { k }) => {
+            config["k"] = (*k).into();
+            config["rescale_acts_by_decoder_norm"] = false.into();
+        }
+        Rule::JumpRelu(jump) => arrays.push(("threshold", vec![f], jump.threshold_F.clone())),
+        Rule::Gated(gated) => {
+            let b_mag = gated.shift_F.iter().zip(&gated.scale_F).zip(&sae.b_enc_F).map(|((shift, s), b)| shift + s * b);
+            arrays.push(("b_mag", vec![f], b_mag.collect()));
+            arrays.push(("r_mag", vec![f], gated.scale_F.iter().map(|s| s.ln()).collect()));
+        }
+        Rule::Relu(_) | Rule::BatchTopK(_) => {}
+    }
+    if let Some(skip) = &sae.w_skip_DD {
+        arrays.push(("W_skip", vec![o, d], skip.clone()));
+    }
+    let fail = |e: String| SaeError::Shape(e);
+    let bytes: Vec<Vec<u8>> = arrays.iter().map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views: BTreeMap<&str, TensorView> = arrays
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
+        .collect::<std::result::Result<_, safetensors::SafeTensorError>>()
+        .map_err(|e| fail(e.to_string()))?;
+    let weights = safetensors::serialize(&views, None).map_err(|e| fail(e.to_string()))?;
+    let config = serde_json::to_vec_pretty(&config).map_err(|e| fail(e.to_string()))?;
+    Ok((config, weights))
 }

@@ -1,4 +1,5 @@
 //! Tests of dictionaries.
 mod containers;
+mod formats;
 mod saelens;
 mod training;

@@ -140,9 +140,7 @@ fn a_tokens_code_depends_on_nothing_but_the_token() {
     let dictionary = start(&golden).dictionary(6);
     let x = &golden.f32("x_train")[..1500 * D];
     let all = dictionary.encode(x).unwrap();
-    let one = |codes: &Codes, t: usize| {
-        (codes.values_NK[t * 6..(t + 1) * 6].to_vec(), codes.idx_NK[t * 6..(t + 1) * 6].to_vec())
-    };
+    let one = |codes: &Codes, t: usize| codes.of(t).collect::<Vec<_>>();
     for t in [0usize, 1, 511, 512, 700, 1499] {
         let alone = dictionary.encode(&x[t * D..(t + 1) * D]).unwrap();
         assert_eq!(one(&all, t), one(&alone, 0), "token {t}");

@@ -13,7 +13,7 @@ use exegete_lab::truth::{
 };
 use exegete_model::{Model, Residence};
 use exegete_sae::Dictionary;
-use exegete_sae::kinds::TopK;
+use exegete_sae::Sae;
 use exegete_store::{Run, Source as SourceFile, open_corpus};
 use serde_json::json;
 use std::time::Duration;
@@ -100,7 +100,7 @@ pub(crate) fn compare(
 }
 
 /// A dictionary of the same shape, trained in the same way on the same text, of an organism that was never trained.
-fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<TopK> {
+fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<Sae> {
     let (dir, seed) = (run.path(UNTRAINED), run_seed(run));
     let settings = &run.manifest().settings;
     let text_settings: TextSettings = serde_json::from_value(settings["windows"].clone())?;
