@@ -82,8 +82,10 @@ pub(crate) enum ModelCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum SaeCommand {
-    /// What a dictionary is
-    Info(SaeInfo),
+    /// What a dictionary is, and with a model and a text what it does
+    Info(Box<SaeInfo>),
+    /// Write a dictionary in the layout of SAELens, and check that what was written computes the same
+    Convert(SaeConvert),
 }
 
 #[derive(Subcommand)]
@@ -228,19 +230,6 @@ pub(crate) struct ModelArgs {
     pub(crate) centre_unembed: bool,
 }
 
-impl ModelArgs {
-    /// A model as it is.
-    pub(crate) fn of(model: &str) -> Self {
-        Self {
-            model: model.into(),
-            stored_weights: false,
-            fold_norms: false,
-            centre_writing: false,
-            centre_unembed: false,
-        }
-    }
-}
-
 #[derive(ClapArgs)]
 pub(crate) struct ModelInfo {
     #[command(flatten)]
@@ -380,8 +369,9 @@ pub(crate) struct Parity {
     pub(crate) tolerance: f32,
 }
 
+/// Which dictionary, and what its files do not say.
 #[derive(ClapArgs)]
-pub(crate) struct SaeInfo {
+pub(crate) struct SaeArgs {
     /// The dictionary's directory or file, or builtin:organism
     pub(crate) sae: String,
     /// The layout, where its files do not tell it: see docs/dictionaries.md
@@ -390,6 +380,21 @@ pub(crate) struct SaeInfo {
     /// Latents kept for each token, where its files do not say
     #[arg(long)]
     pub(crate) k: Option<usize>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SaeConvert {
+    #[command(flatten)]
+    pub(crate) sae: SaeArgs,
+    /// A new or empty directory
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SaeInfo {
+    #[command(flatten)]
+    pub(crate) sae: SaeArgs,
     /// A model to measure it on: a name on the Hugging Face hub, a path, or builtin:organism
     #[arg(long, requires = "text")]
     pub(crate) model: Option<String>,

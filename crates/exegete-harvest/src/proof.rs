@@ -67,7 +67,9 @@ pub fn verdict(proof: &Proof, published_l0: Option<f64>) -> Verdict {
     }
     let recovered = proof.ce_recovered.value;
     if recovered < 0.0 {
-        return Verdict::NotConsistent(format!("with it the model does worse than with zeros (CE recovered {recovered:.2})"));
+        return Verdict::NotConsistent(format!(
+            "with it the model does worse than with zeros (CE recovered {recovered:.2})"
+        ));
     }
     match published_l0 {
         None => Verdict::NoFigure,
@@ -147,7 +149,13 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, model: &Model, sae: &dyn Dictionary, (site, out): (Site, Site), windows: &[Window]) -> Result<()> {
+    fn add(
+        &mut self,
+        model: &Model,
+        sae: &dyn Dictionary,
+        (site, out): (Site, Site),
+        windows: &[Window],
+    ) -> Result<()> {
         let rows: Vec<Vec<u32>> = windows.iter().map(|w| w.token_ids.clone()).collect();
         let (d, o) = (sae.d_in(), sae.d_out());
         let (mut x, mut y, mut at) = (Vec::new(), Vec::new(), 0);

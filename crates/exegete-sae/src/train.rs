@@ -210,7 +210,14 @@ impl Trainer {
         self.encode(state, n);
         self.main.k = k;
         let rows = Rows::Each(k);
-        sparse::decode(&self.main.values_NK, &self.main.idx_NK, rows, &state.w_dec.w, &state.b_dec.w, &mut self.recon_ND);
+        sparse::decode(
+            &self.main.values_NK,
+            &self.main.idx_NK,
+            rows,
+            &state.w_dec.w,
+            &state.b_dec.w,
+            &mut self.recon_ND,
+        );
         // From here on `recon` holds the error x - x'.
         self.recon_ND.iter_mut().zip(&self.xs_ND).for_each(|(r, x)| *r = x - *r);
         let fvu = term_gradient(&mut self.main, &self.xs_ND, &self.recon_ND, d, 1.0);

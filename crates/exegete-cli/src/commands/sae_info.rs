@@ -11,13 +11,12 @@ use exegete_sae::{Dictionary, InputNorm, Sae};
 use exegete_store::open_corpus;
 use serde_json::json;
 
-use crate::args::{Common, ModelArgs, SaeInfo};
+use crate::args::{Common, SaeArgs, SaeInfo};
 use crate::printer::Printer;
 use crate::{builtin, open_model};
 
 pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Result<()> {
-    let choices = Choices { format: settings.format.clone(), k: settings.k };
-    let saved = formats::load(&builtin::dictionary(&settings.sae)?, &choices)?;
+    let saved = load(&settings.sae)?;
     let sae = &saved.dictionary;
     tell(&saved, printer);
     let proof = match &settings.model {
@@ -37,6 +36,12 @@ pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Res
         "proof": proof, "verdict": verdict,
     }));
     Ok(())
+}
+
+/// Reads the dictionary that was named.
+pub(crate) fn load(args: &SaeArgs) -> Result<Saved> {
+    let choices = Choices { format: args.format.clone(), k: args.k };
+    Ok(formats::load(&builtin::dictionary(&args.sae)?, &choices)?)
 }
 
 /// The shortest and the longest row of the encoder, and of the decoder.
@@ -86,8 +91,7 @@ fn tell(saved: &Saved, printer: &Printer) {
 
 /// Measures the dictionary at the site that is named, or that its files name.
 fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Proof> {
-    let args = ModelArgs::of(name);
-    let model = open_model::open(&args, common, printer)?;
+    let model = open_model::open_plain(name, common, printer)?;
     let said = settings.site.as_deref().or(saved.site());
     let said = said.context("the dictionary's files do not say which site it reads; give --site")?;
     let site = site_named(&model.spec, said).with_context(|| format!("the dictionary's site {said:?}"))?;
@@ -132,7 +136,9 @@ fn tell_proof(proof: &Proof, saved: &Saved, verdict: &Verdict, printer: &Printer
     printer.line(format!("          L0 {:.2}{stated}", proof.l0));
     printer.line(format!("          variance explained {:.4}, FVU {}", 1.0 - proof.fvu.value, span(&proof.fvu)));
     let [clean, with, zero] = proof.loss;
-    printer.line(format!("          loss {clean:.4}, with the reconstruction {with:.4}, with zeros {zero:.4} nats a token"));
+    printer.line(format!(
+        "          loss {clean:.4}, with the reconstruction {with:.4}, with zeros {zero:.4} nats a token"
+    ));
     printer.line(format!("          CE recovered {}", span(&proof.ce_recovered)));
     printer.line(format!(
         "          latents silent on these tokens {:.1} %, active on more than a tenth of them {:.2} %",

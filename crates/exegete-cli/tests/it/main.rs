@@ -6,6 +6,7 @@ mod lab_bimt;
 mod lab_organism;
 mod lab_superposition;
 mod model;
+mod sae;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

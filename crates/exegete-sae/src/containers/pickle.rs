@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
         self.stack.last().copied().ok_or_else(|| "nothing on the stack".into())
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>> {
+    fn since_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or("no mark")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
                 }
                 b')' => self.push(Node::Tuple(vec![])),
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.push(Node::Tuple(items));
                 }
                 0x85 => self.tuple(1)?,
@@ -311,7 +311,7 @@ impl<'a> Reader<'a> {
                 0x87 => self.tuple(3)?,
                 b']' => self.push(Node::List(vec![])),
                 b'l' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.push(Node::List(items));
                 }
                 b'a' => {
@@ -319,7 +319,7 @@ impl<'a> Reader<'a> {
                     self.append(vec![item])?;
                 }
                 b'e' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.append(items)?;
                 }
                 b'}' => self.push(Node::Dict(vec![])),
@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
                     self.add_items(vec![key, value])?;
                 }
                 b'u' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.add_items(items)?;
                 }
                 b'q' => {

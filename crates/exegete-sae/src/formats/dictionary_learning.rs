@@ -107,7 +107,8 @@ fn auto_encoder(t: &mut Tensors, notes: &mut Vec<String>) -> Result<Sae> {
         sae.b_enc_F[latent] *= size;
     }
     if furthest > 1e-3 {
-        notes.push(format!("decoder columns were up to {furthest:.3} from unit length; the lengths are in the encoder"));
+        notes
+            .push(format!("decoder columns were up to {furthest:.3} from unit length; the lengths are in the encoder"));
     }
     Ok(sae)
 }

@@ -38,8 +38,8 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let mut sae = arrays(&mut t)?;
     let (f, d) = (sae.b_enc_F.len(), sae.d_in);
     let mut notes = Vec::new();
-    let log_threshold = ["log_jumprelu_threshold", "activation_function.log_jumprelu_threshold"].into_iter();
-    let log_threshold = log_threshold.filter(|name| t.has(name)).next_back();
+    let names = ["log_jumprelu_threshold", "activation_function.log_jumprelu_threshold"];
+    let log_threshold = names.into_iter().find(|name| t.has(name));
     sae.rule = match (config["act_fn"].as_str(), config["jump_relu_threshold"].as_f64(), log_threshold) {
         (_, _, Some(name)) => {
             let threshold_F = t.vector(name)?.iter().map(|log| log.exp()).collect();
@@ -51,7 +51,8 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
         (Some("topk"), _, None) => Rule::TopK(TopK { k: k_of(&path, &config, choices)? }),
         (Some("relu"), _, None) => Rule::Relu(Relu),
         (found, ..) => {
-            let detail = format!("act_fn {found:?} without a threshold is not handled; handled are jumprelu, topk, relu");
+            let detail =
+                format!("act_fn {found:?} without a threshold is not handled; handled are jumprelu, topk, relu");
             return Err(SaeError::format(&path, detail));
         }
     };

@@ -79,8 +79,18 @@ struct Format {
 
 /// All layouts, the more telling ones first.
 const FORMATS: &[Format] = &[
-    Format { name: saelens::NAME, looks_like: "cfg.json and sae_weights.safetensors", fits: saelens::fits, read: saelens::read },
-    Format { name: sparsify::NAME, looks_like: "cfg.json and sae.safetensors", fits: sparsify::fits, read: sparsify::read },
+    Format {
+        name: saelens::NAME,
+        looks_like: "cfg.json and sae_weights.safetensors",
+        fits: saelens::fits,
+        read: saelens::read,
+    },
+    Format {
+        name: sparsify::NAME,
+        looks_like: "cfg.json and sae.safetensors",
+        fits: sparsify::fits,
+        read: sparsify::read,
+    },
     Format {
         name: gemma_scope_2::NAME,
         looks_like: "config.json and params.safetensors",

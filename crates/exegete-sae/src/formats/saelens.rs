@@ -63,7 +63,9 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     sae.w_skip_DD = t.matrix_if_there("W_skip", [o, d])?;
     if facts.architecture.contains("skip") != sae.w_skip_DD.is_some() {
         let there = if sae.w_skip_DD.is_some() { "there" } else { "missing" };
-        return Err(t.fail(format!("tensor \"W_skip\" is {there} in a dictionary of architecture {:?}", facts.architecture)));
+        return Err(
+            t.fail(format!("tensor \"W_skip\" is {there} in a dictionary of architecture {:?}", facts.architecture))
+        );
     }
     sae.rule = rule(&facts, &mut t, &sae, &mut notes)?;
     sae.centres_input = facts.centres_input;
@@ -187,11 +189,16 @@ impl Facts {
         }
         let Some((_, transcodes)) = ARCHITECTURES.iter().find(|(name, _)| *name == architecture) else {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
-            return Err(fail(format!("architecture {architecture:?} is not handled; handled are {}", known.join(", "))));
+            return Err(fail(format!(
+                "architecture {architecture:?} is not handled; handled are {}",
+                known.join(", ")
+            )));
         };
-        let metadata = if is_old { old_metadata(config) } else { config["metadata"].as_object().cloned().unwrap_or_default() };
+        let metadata =
+            if is_old { old_metadata(config) } else { config["metadata"].as_object().cloned().unwrap_or_default() };
         if !matches!(config["reshape_activations"].as_str(), None | Some("none" | "hook_z")) {
-            let detail = format!("key \"reshape_activations\" is {}; handled are none, hook_z", config["reshape_activations"]);
+            let detail =
+                format!("key \"reshape_activations\" is {}; handled are none, hook_z", config["reshape_activations"]);
             return Err(fail(detail));
         }
         let d_in = size("d_in")?;

@@ -28,7 +28,8 @@ impl Kind for Gated {
     const NAME: &'static str = "gated";
 
     fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
-        let magnitude = |latent: usize, h: f32| if h > 0.0 { self.scale_F[latent] * h + self.shift_F[latent] } else { 0.0 };
+        let magnitude =
+            |latent: usize, h: f32| if h > 0.0 { self.scale_F[latent] * h + self.shift_F[latent] } else { 0.0 };
         select_each(pre_NF, n_latents, codes, magnitude);
     }
 
@@ -37,6 +38,7 @@ impl Kind for Gated {
     }
 
     fn fault(&self, n_latents: usize) -> Option<String> {
-        wrong_size("r_mag", self.scale_F.len(), n_latents).or_else(|| wrong_size("b_mag", self.shift_F.len(), n_latents))
+        wrong_size("r_mag", self.scale_F.len(), n_latents)
+            .or_else(|| wrong_size("b_mag", self.shift_F.len(), n_latents))
     }
 }

@@ -53,7 +53,8 @@ fn run(sae: &Sae, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
 
 fn agrees(dir: &Path) -> Saved {
     let name = dir.display().to_string();
-    let golden = Golden::load(dir.strip_prefix(refs_dir()).unwrap().join("golden.safetensors").to_string_lossy().into_owned());
+    let golden =
+        Golden::load(dir.strip_prefix(refs_dir()).unwrap().join("golden.safetensors").to_string_lossy().into_owned());
     let saved = open(dir);
     let (acts, recon) = run(&saved.dictionary, golden.f32("x"));
     let active = |acts: &[f32]| acts.iter().map(|a| *a > 0.0).collect::<Vec<bool>>();
@@ -137,7 +138,9 @@ fn weights(dir: &Path) -> PathBuf {
     let mut left = vec![place(dir)];
     while let Some(path) = left.pop() {
         if path.is_dir() {
-            left.extend(fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).filter(|p| !p.ends_with("golden.safetensors")));
+            left.extend(
+                fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).filter(|p| !p.ends_with("golden.safetensors")),
+            );
         } else if path.extension().is_some_and(|e| e != "json") {
             return path;
         }

@@ -8,8 +8,8 @@ use exegete_harvest::HarvestError;
 use exegete_lab::LabError;
 use exegete_lab::bimt::{self, Report, Settings};
 
-use super::out_dir;
 use crate::args::{Common, Lab};
+use crate::commands::out_dir;
 use crate::interrupt;
 use crate::printer::Printer;
 

@@ -5,8 +5,8 @@ use exegete_lab::corpus;
 use exegete_lab::language::Language;
 use serde_json::json;
 
-use super::out_dir;
 use crate::args::{Common, LabCorpus};
+use crate::commands::out_dir;
 use crate::interrupt;
 use crate::open_model;
 use crate::printer::Printer;

@@ -3,7 +3,6 @@
 pub(crate) mod abilities;
 pub(crate) mod bimt;
 pub(crate) mod corpus;
-mod out_dir;
 pub(crate) mod superposition;
 mod superposition_figures;
 mod superposition_tables;

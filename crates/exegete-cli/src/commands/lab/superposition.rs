@@ -8,8 +8,9 @@ use exegete_harvest::HarvestError;
 use exegete_lab::LabError;
 use exegete_lab::superposition::{Report, Settings, run as study};
 
-use super::{out_dir, superposition_figures as figures, superposition_tables as tables};
+use super::{superposition_figures as figures, superposition_tables as tables};
 use crate::args::{Common, Lab};
+use crate::commands::out_dir;
 use crate::interrupt;
 use crate::printer::Printer;
 

@@ -1,4 +1,4 @@
-//! The directory of a study: all of it or nothing.
+//! A directory that is written: all of it or nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
