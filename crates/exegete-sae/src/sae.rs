@@ -20,7 +20,7 @@ pub enum InputNorm {
     None,
     /// `x sqrt(D) / |x|`.
     ConstantNormRescale,
-    /// `(x - mean) / (deviation + 1e-5)`, the deviation that of a sample (`n - 1`).
+    /// `(x - mean) / (deviation + 1e-5)`, the deviation that of a sample (`n - 1`); undone without the 1e-5.
     LayerNorm,
 }
 
@@ -34,21 +34,26 @@ impl InputNorm {
         Self::NAMES.iter().find(|(_, norm)| *norm == self).map_or("none", |(name, _)| name)
     }
 
-    /// `(size, shift)` with `x = size * normalised + shift`.
+    /// The shift and the size of a token. The size that an input is divided by is larger by [`Self::eps`].
     fn of(self, x_D: &[f32]) -> (f32, f32) {
         let d = x_D.len() as f64;
         match self {
-            Self::None => (1.0, 0.0),
+            Self::None => (0.0, 1.0),
             Self::ConstantNormRescale => {
                 let norm = x_D.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-                ((norm / d.sqrt()) as f32, 0.0)
+                (0.0, (norm / d.sqrt()) as f32)
             }
             Self::LayerNorm => {
                 let mean = x_D.iter().map(|x| f64::from(*x)).sum::<f64>() / d;
                 let squares = x_D.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>();
-                (((squares / (d - 1.0)).sqrt() + 1e-5) as f32, mean as f32)
+                (mean as f32, (squares / (d - 1.0)).sqrt() as f32)
             }
         }
+    }
+
+    /// Added to the size on the way in, and not on the way out.
+    fn eps(self) -> f32 {
+        if self == Self::LayerNorm { 1e-5 } else { 0.0 }
     }
 }
 
@@ -166,7 +171,8 @@ impl Sae {
         for (out, x) in out_ND.chunks_exact_mut(self.d_in).zip(x_ND.chunks_exact(self.d_in)) {
             out.copy_from_slice(x);
             if self.norm != InputNorm::None {
-                let (size, shift) = self.norm.of(x);
+                let (shift, size) = self.norm.of(x);
+                let size = size + self.norm.eps();
                 out.iter_mut().for_each(|o| *o = (*o - shift) / size);
             }
             if self.centres_input {
@@ -212,7 +218,7 @@ impl Dictionary for Sae {
     }
 
     fn unit(&self, x_D: &[f32]) -> f32 {
-        self.norm.of(x_D).0
+        self.norm.of(x_D).1
     }
 
     fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
@@ -248,7 +254,7 @@ impl Dictionary for Sae {
         self.decode(codes, out_ND)?;
         if self.norm != InputNorm::None {
             for (out, x) in out_ND.chunks_exact_mut(o).zip(x_ND.chunks_exact(d)) {
-                let (size, shift) = self.norm.of(x);
+                let (shift, size) = self.norm.of(x);
                 out.iter_mut().for_each(|out| *out = *out * size + shift);
             }
         }

@@ -89,6 +89,33 @@ fn published_layouts_are_read_as_they_are_described() {
 }
 
 #[test]
+fn gradients_flow_through_every_rule_and_beside_it() {
+    for case in ["saelens_standard", "saelens_jumprelu", "saelens_gated", "saelens_skip", "dl_topk"] {
+        let golden = Golden::load(format!("sae_peers/{case}/golden.safetensors"));
+        let sae = open(&refs_dir().join("sae_peers").join(case)).dictionary;
+        let x = golden.f32("x")[..2 * sae.d_in].to_vec();
+        let seed: Vec<f32> = (0..2 * sae.d_out).map(|i| (i as f32 * 1.7).cos()).collect();
+        let objective =
+            |x: &[f32]| -> f64 { run(&sae, x).1.iter().zip(&seed).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+        let grad = sae.backward(&x, &seed, None).unwrap();
+        let mut near_a_kink = 0;
+        for i in 0..x.len() {
+            let moved = |by: f32| {
+                let mut x = x.clone();
+                x[i] += by;
+                objective(&x)
+            };
+            let numeric = (moved(5e-4) - moved(-5e-4)) / 1e-3;
+            near_a_kink += usize::from((f64::from(grad[i]) - numeric).abs() > 2e-2);
+        }
+        assert!(near_a_kink <= 1, "{case}: {near_a_kink} of {} slopes differ", x.len());
+    }
+    let normed = open(&refs_dir().join("sae_peers/saelens_layer_norm")).dictionary;
+    let error = normed.backward(&vec![0.5; normed.d_in], &vec![1.0; normed.d_in], None).unwrap_err().to_string();
+    assert!(error.contains("layer_norm"), "{error}");
+}
+
+#[test]
 fn conventions_that_change_numbers_are_said() {
     let peers = refs_dir().join("sae_peers");
     let notes = |case: &str| open(&peers.join(case)).notes.join("; ");

@@ -59,7 +59,7 @@ fn what_is_not_understood_is_refused() {
     refused(set("reshape_activations", "heads".into()), &["reshape_activations", "heads"]);
     refused(set("apply_b_dec_to_input", 1.into()), &["apply_b_dec_to_input"]);
     refused(set("k", 49.into()), &["k is 49"]);
-    refused(set("d_sae", 47.into()), &["W_enc", "47"]);
+    refused(set("d_sae", 47.into()), &["b_enc", "47"]);
     refused(|dir| fs::remove_file(dir.join(WEIGHTS)).unwrap(), &[WEIGHTS]);
     refused(
         |dir| {
