@@ -66,7 +66,7 @@ fn what_is_not_understood_is_refused() {
             let bytes = fs::read(dir.join(WEIGHTS)).unwrap();
             fs::write(dir.join(WEIGHTS), &bytes[..bytes.len() - 7]).unwrap();
         },
-        &[WEIGHTS, "not a whole"],
+        &[WEIGHTS, "nor a whole safetensors file"],
     );
 }
 
