@@ -29,7 +29,7 @@ def rounded(values, dtype):
 
 
 def draw(rng, kind, dtype, threshold):
-    """Random weights, W_enc[d, F] and W_dec[F, d]; every matrix is square or oblong without symmetry."""
+    """Random weights, W_enc[d, F] and W_dec[F, d]; no matrix is symmetric."""
     w = {
         "W_enc": rng.normal(size=(D, F)) / D**0.5,
         "b_enc": 0.3 * rng.normal(size=F) - (0.7 if kind == "relu" else 0.0),
@@ -98,7 +98,7 @@ def case(
     folder, file, pack, config=None, *, kind, dtype=torch.float32, threshold=None, x_mean=0.0, x_std=1.0,
     centred=False, scale=1.0, layer_norm=False, decoder_norms=False, skip=False,
 ):
-    """Writes one published layout under `folder`: the weights at `file`, `config` as {file name: object}, the golden."""
+    """Writes a layout under `folder`: the weights at `file`, `config` as {file name: object}, and the golden."""
     for attempt in range(1000):
         rng = np.random.default_rng([attempt, *folder.encode()])
         w = draw(rng, kind, dtype, threshold)
@@ -161,7 +161,8 @@ def circuit_tracer(threshold=False, skip=False, k=None):
 
 def gemma_scope_2_config(point_in, point_out):
     return {"config.json": {
-        "architecture": "jump_relu", "model_name": "google/gemma-3-1b-pt", "hf_hook_point_in": f"model.layers.9.{point_in}",
+        "architecture": "jump_relu", "model_name": "google/gemma-3-1b-pt",
+        "hf_hook_point_in": f"model.layers.9.{point_in}",
         "hf_hook_point_out": f"model.layers.9.{point_out}", "width": F, "l0": 10,
     }}
 

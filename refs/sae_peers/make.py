@@ -67,6 +67,9 @@ def saelens(case, kind, config, **options):
         sae = sl.SAE.load_from_disk(HERE / case)
     else:
         sae.save_model(HERE / case)
+    # Some of its configurations are written in the order of a set, which is another each time.
+    config = HERE / case / "cfg.json"
+    config.write_text(json.dumps(json.loads(config.read_text()), sort_keys=True))
     with torch.no_grad():
         acts = sae.encode(x)
         recon = sae(x)
@@ -83,7 +86,10 @@ saelens("saelens_transcoder", sl.Transcoder, sl.TranscoderConfig, d_out=10)
 saelens("saelens_skip", sl.SkipTranscoder, sl.SkipTranscoderConfig, d_out=10)
 saelens("saelens_jump_skip", sl.JumpReLUSkipTranscoder, sl.JumpReLUSkipTranscoderConfig, d_out=10)
 saelens("saelens_batchtopk", sl.BatchTopKTrainingSAE, sl.BatchTopKTrainingSAEConfig, k=K)
-saelens("saelens_matryoshka", sl.MatryoshkaBatchTopKTrainingSAE, sl.MatryoshkaBatchTopKTrainingSAEConfig, k=K, matryoshka_widths=[16, F])
+saelens(
+    "saelens_matryoshka", sl.MatryoshkaBatchTopKTrainingSAE, sl.MatryoshkaBatchTopKTrainingSAEConfig, k=K,
+    matryoshka_widths=[16, F],
+)
 
 
 def old_saelens(case, tensors, **config):
@@ -97,7 +103,8 @@ def old_saelens(case, tensors, **config):
     randomise(new)
     from safetensors.torch import save_file
 
-    save_file({**{k: v.contiguous() for k, v in new.state_dict().items()}, **tensors}, HERE / case / "sae_weights.safetensors")
+    own = {name: value.contiguous() for name, value in new.state_dict().items()}
+    save_file({**own, **tensors}, HERE / case / "sae_weights.safetensors")
     old = {"d_in": D, "d_sae": F, "dtype": "torch.float32", "device": "cuda", "hook_point": "blocks.2.hook_resid_pre"}
     (HERE / case / "cfg.json").write_text(json.dumps({**old, **config}))
     with torch.no_grad():

@@ -43,7 +43,8 @@ pub(crate) fn home(dashboard: &Dashboard, query: &ListQuery, list: &LatentList) 
 
 /// The model's name, without the directories it lies in.
 fn headline(dashboard: &Dashboard) -> String {
-    let model = dashboard.stage("cache", "model").or_else(|| dashboard.setting("model")).and_then(Value::as_str);
+    // The setting first: what is built in is known by its name, and its files by none.
+    let model = dashboard.setting("model").or_else(|| dashboard.stage("cache", "model")).and_then(Value::as_str);
     let name = model.and_then(|m| Path::new(m).file_name()).map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| "A dictionary of latents".into())
 }
