@@ -52,7 +52,7 @@ def input_of(case):
     return torch.randn(9, D) + 0.2
 
 
-def saelens(case, kind, config, **options):
+def saelens(case, kind, config, as_trained=False, **options):
     x = input_of(case)
     centred = "Transcoder" not in kind.__name__
     sae = kind(config(d_in=D, d_sae=F, dtype="float32", device="cpu", apply_b_dec_to_input=centred, **options))
@@ -64,7 +64,11 @@ def saelens(case, kind, config, **options):
     if isinstance(sae, sl.TrainingSAE):
         # As it is published: the form for inference, which SAELens itself makes.
         sae.save_inference_model(HERE / case)
-        sae = sl.SAE.load_from_disk(HERE / case)
+        inference = sl.SAE.load_from_disk(HERE / case)
+        if as_trained:
+            # A checkpoint of the training, which computes the same.
+            sae.save_model(HERE / case)
+        sae = inference
     else:
         sae.save_model(HERE / case)
     # Some of its configurations are written in the order of a set, which is another each time.
@@ -86,6 +90,7 @@ saelens("saelens_transcoder", sl.Transcoder, sl.TranscoderConfig, d_out=10)
 saelens("saelens_skip", sl.SkipTranscoder, sl.SkipTranscoderConfig, d_out=10)
 saelens("saelens_jump_skip", sl.JumpReLUSkipTranscoder, sl.JumpReLUSkipTranscoderConfig, d_out=10)
 saelens("saelens_batchtopk", sl.BatchTopKTrainingSAE, sl.BatchTopKTrainingSAEConfig, k=K)
+saelens("saelens_checkpoint", sl.BatchTopKTrainingSAE, sl.BatchTopKTrainingSAEConfig, as_trained=True, k=K)
 saelens(
     "saelens_matryoshka", sl.MatryoshkaBatchTopKTrainingSAE, sl.MatryoshkaBatchTopKTrainingSAEConfig, k=K,
     matryoshka_widths=[16, F],
