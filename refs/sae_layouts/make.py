@@ -2,8 +2,8 @@
 
 To regenerate: cargo xtask golden sae_layouts
 
-The numbers are float64 NumPy from the published descriptions (shared/reference/sae.md, sections 6.2 to 6.6 and 6.9 to
-6.11), because these projects' own code cannot be run on files of this size. The reader was not seen.
+The numbers are float64 NumPy from the published descriptions, not by the publishers' own code, and the reader was not
+seen when it was written.
 """
 
 import json

@@ -137,10 +137,9 @@ impl Sae {
         }
     }
 
-    /// Gives every decoder row the length 1 and its latent the activation times that length: the same dictionary.
-    ///
-    /// # Panics
-    /// For rules with a scale of their own: only those of SAELens that rescale are folded.
+    /// Makes of a dictionary whose activations are `h |w|`, by which the rule also ranks them or compares them with its
+    /// threshold, and whose rows decode by `w / |w|`, one whose decoder rows have the length 1. The threshold stays: it is
+    /// one of `h |w|`.
     pub fn fold_decoder_norms(&mut self) {
         let (d, o) = (self.d_in, self.d_out);
         for f in 0..self.b_enc_F.len() {
@@ -151,11 +150,6 @@ impl Sae {
             }
             self.w_enc_FD[f * d..(f + 1) * d].iter_mut().for_each(|x| *x *= norm);
             self.b_enc_F[f] *= norm;
-            match &mut self.rule {
-                Rule::JumpRelu(jump) => jump.threshold_F[f] *= norm,
-                Rule::Gated(_) => unreachable!("no gated dictionary is saved with its norms apart"),
-                Rule::Relu(_) | Rule::TopK(_) | Rule::BatchTopK(_) => {}
-            }
         }
     }
 

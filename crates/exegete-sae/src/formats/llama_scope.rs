@@ -72,10 +72,11 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
                  threshold as it is, in scaled units"
             ));
         }
-        (Some("dataset-wise"), _) => {
-            let detail = "norm_activation is \"dataset-wise\", and the average norm is not there";
-            return Err(SaeError::format(&path, detail));
-        }
+        (Some("dataset-wise"), _) => notes.push(
+            "trained on inputs scaled by an average norm that is not in the files: read as if the factor were folded in, as \
+             SAELens reads it; an L0 far from the published one says that it is not"
+                .into(),
+        ),
         (Some("token-wise"), _) => sae.norm = crate::InputNorm::ConstantNormRescale,
         (Some("inference") | None, _) => {}
         (Some(other), _) => {
