@@ -76,7 +76,7 @@ pub fn clean_temporaries(dir: &Path) -> Result<usize> {
 }
 
 /// Whether a path is the temporary of an unfinished file.
-pub(crate) fn is_temporary(path: &Path) -> bool {
+pub fn is_temporary(path: &Path) -> bool {
     writer_of(path).is_some()
 }
 

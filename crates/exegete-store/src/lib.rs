@@ -26,7 +26,7 @@ mod table;
 pub mod tokens;
 
 pub use accumulate::{AccumulatorSettings, Accumulators, LatentStats};
-pub use atomic::{clean_temporaries, write_atomic};
+pub use atomic::{clean_temporaries, is_temporary, write_atomic};
 pub use corpus::{Corpus, Document, Source, TextOptions, open_corpus};
 pub use error::{Result, StoreError};
 pub use examples::{Example, ExampleKind, ExampleReader, write_examples};

@@ -8,6 +8,7 @@ use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_tensor::{Tape, f32s};
 use serde::Serialize;
 
+use super::Training;
 use super::items::{self, Bar, Test};
 use super::vocabulary::{self, START};
 use crate::language::{Document, KINDS_OF_DOCUMENTS, Language, Split};
@@ -184,7 +185,7 @@ pub fn abilities(
     Ok(all)
 }
 
-/// A document that training did not see: of a seed that no training has, for training takes its seed itself.
+/// A document that training did not see, unless its seed is the complement of this one.
 fn validation(language: &Language, seed: u64, index: u64) -> Document {
     language.document(!seed, index, Split::Train)
 }
@@ -194,6 +195,10 @@ fn validation(language: &Language, seed: u64, index: u64) -> Document {
 /// # Errors
 /// The model's; [`LabError::Interrupted`].
 pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &dyn Progress) -> Result<Vec<Loss>> {
+    if Training::read(&model.path).is_ok_and(|training| training.seed == !seed) {
+        let detail = format!("with --seed {seed} the documents are those that this model was trained on; take another");
+        return Err(LabError::Failed(detail));
+    }
     progress.begin("validation", n, "documents", 0);
     // For each document: kind, nats of the model, nats of the generator, tokens.
     let mut found: Vec<(usize, f64, f64, f64)> = Vec::new();

@@ -7,8 +7,8 @@ use exegete_harvest::Progress;
 use exegete_model::families::{Understood, understand_config};
 use exegete_model::weights::{Weights, safetensors_bytes};
 use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
-use exegete_store::clean_temporaries;
 use exegete_store::run::take_lock;
+use exegete_store::{clean_temporaries, is_temporary};
 use exegete_tensor::optim::AdamW;
 use exegete_tensor::{Tape, Value, f32s, tensor};
 use rayon::prelude::*;
@@ -95,9 +95,11 @@ impl Trainer {
         let understood = understand_config(&config_path, &settings.config())?;
         let recorded = recorded(settings, seed, residence)?;
         let begun = dir.join(BEGUN);
-        let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+        // What a writer that was killed has left is nothing.
+        let is_left = |entry: std::io::Result<std::fs::DirEntry>| entry.is_ok_and(|entry| is_temporary(&entry.path()));
+        let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.all(is_left));
         match (begun.exists(), is_empty) {
-            (true, _) => check_begun(&begun, &recorded)?,
+            (true, _) => drop(read_begun(&begun)?),
             // Before anything else, so that a training that is killed here can be begun again.
             (false, true) => write_file(&begun, format!("{recorded}\n").as_bytes())?,
             (false, false) => {
@@ -108,6 +110,22 @@ impl Trainer {
         let lock = take_lock(dir)?;
         clean_temporaries(dir)?;
         let is_new = !state_path.exists();
+        if is_new && model_dir.join(TRAINING).exists() {
+            let detail = "missing, though model/organism.json tells of a training; put it back, or give another --out";
+            return Err(LabError::format(&state_path, detail));
+        }
+        match read_begun(&begun)? {
+            there if there.trim() == recorded => {}
+            // Nothing has come of it: it may begin with other settings.
+            _ if is_new => write_file(&begun, format!("{recorded}\n").as_bytes())?,
+            there => {
+                let there = there.trim();
+                let detail = format!(
+                    "begun with {there} and would go on with {recorded}; give those settings, or another --out"
+                );
+                return Err(LabError::format(&begun, detail));
+            }
+        }
         let state = match is_new {
             false => TrainState::read(&state_path, &understood.spec, &recorded)?,
             true => TrainState::new(&understood.spec, seed),
@@ -266,23 +284,14 @@ fn recorded(settings: &OrganismSettings, seed: u64, residence: Residence) -> Res
     Ok(value.to_string())
 }
 
-/// Checks that a directory is that of this training.
-fn check_begun(path: &Path, recorded: &str) -> Result<()> {
+/// What a directory says of the training that was begun in it.
+fn read_begun(path: &Path) -> Result<String> {
     let there = std::fs::read_to_string(path).map_err(LabError::io(path))?;
     let is_training =
         serde_json::from_str(&there).is_ok_and(|v: serde_json::Value| v["settings"]["vocabulary"].is_u64());
-    if !is_training {
-        return Err(LabError::format(path, "not the beginning of a training; give a new or empty directory as --out"));
-    }
-    match there.trim() == recorded {
-        true => Ok(()),
-        false => {
-            let detail = format!(
-                "begun with {} and would go on with {recorded}; give those settings, or another --out",
-                there.trim()
-            );
-            Err(LabError::format(path, detail))
-        }
+    match is_training {
+        true => Ok(there),
+        false => Err(LabError::format(path, "not the beginning of a training; give a new or empty directory as --out")),
     }
 }
 

@@ -123,6 +123,22 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
     let fresh = tempfile::tempdir().unwrap();
     let error = open(fresh.path(), &OrganismSettings { vocabulary: 60_000, ..tiny() }).err().unwrap().to_string();
     assert!(error.contains("--vocabulary 60000 does not fit"), "{error}");
+    // Nothing came of it, so it may begin again with what does fit; also where a writer was killed before.
+    drop(open(fresh.path(), &tiny()).unwrap());
+    let killed = tempfile::tempdir().unwrap();
+    std::fs::write(killed.path().join("training.json.tmp-4000000"), "half").unwrap();
+    drop(open(killed.path(), &tiny()).unwrap());
+    assert!(!killed.path().join("training.json.tmp-4000000").exists());
+    // A trained model whose state is lost is not overwritten.
+    let finished = tempfile::tempdir().unwrap();
+    let short = OrganismSettings { tokens: 2000, ..tiny() };
+    train(&mut open(finished.path(), &short).unwrap(), &Silent).unwrap();
+    let weights = finished.path().join("model/model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    std::fs::remove_file(finished.path().join("state.safetensors")).unwrap();
+    let error = open(finished.path(), &short).err().unwrap().to_string();
+    assert!(error.contains("state.safetensors") && error.contains("missing"), "{error}");
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
 }
 
 #[test]

@@ -57,9 +57,7 @@ pub(super) fn gradient_with(
             true => vec![Range { start: 0, end: n }],
             false => left_by_parts(path, shape, dy, x, out, from > 0),
         };
-        for rows in left {
-            by_panels((path, rounded), shape, rows, dy, x, out, from > 0);
-        }
+        by_panels((path, rounded), shape, &left, dy, x, out, from > 0);
     }
 }
 
@@ -93,15 +91,16 @@ fn by_parts(path: Path, n: usize, k: usize) -> bool {
 fn by_panels(
     (path, rounded): (Path, bool),
     (m, n, k): (usize, usize, usize),
-    rows: Range<usize>,
+    left: &[Range<usize>],
     dy: &[f32],
     x: &[f32],
     out: Shared,
     resume: bool,
 ) {
-    let (mut panels, mut turned) = (Scratch::panels(), Scratch::rows());
-    let turned = turned.floats(rows.len() * m);
-    turn(&dy[rows.start..], (m, rows.len(), n), turned);
+    if left.is_empty() {
+        return;
+    }
+    let (mut panels, mut scratch) = (Scratch::panels(), Scratch::rows());
     let stride = PANEL * if rounded { m.next_multiple_of(32) / 2 } else { m };
     let units = panels.units(k.div_ceil(PANEL) * stride);
     match rounded {
@@ -109,14 +108,19 @@ fn by_panels(
         false => copies(x, (m, k), stride, units),
     }
     let w = Operand { weights: Weights::There { units, stride }, bias: None };
-    // SAFETY: the row is in the output.
-    let out = Shared(unsafe { out.at(rows.start * k) });
-    let job = Job { m: rows.len(), cols: k, k: m, x: turned, x_stride: m, w, gate: None, out, resume };
-    #[cfg(target_arch = "x86_64")]
-    if rounded {
-        return super::amx::product(&job);
+    for rows in left {
+        let turned = scratch.floats(rows.len() * m);
+        turn(&dy[rows.start..], (m, rows.len(), n), turned);
+        // SAFETY: the row is in the output.
+        let out = Shared(unsafe { out.at(rows.start * k) });
+        let job = Job { m: rows.len(), cols: k, k: m, x: turned, x_stride: m, w, gate: None, out, resume };
+        #[cfg(target_arch = "x86_64")]
+        if rounded {
+            super::amx::product(&job);
+            continue;
+        }
+        drive::product(&job, path.floats());
     }
-    drive::product(&job, path.floats());
 }
 
 /// `turned[n, m] = dy[m, n]^T`, for `n` columns of rows `stride` apart.
