@@ -205,9 +205,15 @@ impl Path {
 /// A product of `f32` panels, on the matrix unit where that is faster and all values of the weights `can_split`.
 fn product_of_floats(path: Path, job: &Job, can_split: bool) {
     #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx && job.m >= parts::FROM_ROWS && can_split && job.k > 0 && job.cols > 0 {
+    if path == Path::Amx
+        && job.m >= parts::FROM_ROWS
+        && can_split
+        && job.k > 0
+        && job.cols > 0
+        && let Some(left) = parts::product(job)
+    {
         // Neighbours together: alone, each row would wait for all of the weights.
-        for rows in parts::product(job).chunk_by(|a, b| a + 1 == *b) {
+        for rows in left.chunk_by(|a, b| a + 1 == *b) {
             // SAFETY: the row is in the output.
             let out = Shared(unsafe { job.out.at(rows[0] * job.cols) });
             let x = &job.x[rows[0] * job.x_stride..];

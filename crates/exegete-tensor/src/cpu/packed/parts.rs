@@ -46,16 +46,17 @@ const PANEL_UNITS: usize = 1024 * 1024;
 /// does fewer.
 const TASKS_EACH: usize = 4;
 
-/// Computes a product of `f32` panels, all of which can be split, but for the rows that cannot, whose numbers it returns in
-/// order: their sums are left as they were if the job resumes, and else anything. Nothing is empty.
-pub(super) fn product(job: &Job) -> Vec<usize> {
+/// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns in order: their sums are
+/// left as they were if the job resumes, and else anything. Nothing at all is done, and none is returned, if there are
+/// columns that cannot be split. Nothing is empty.
+pub(super) fn product(job: &Job) -> Option<Vec<usize>> {
     let panels = job.operands().map(|operand| {
         let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
         Panels { units, next_k: PANEL, next: stride, cols: usize::MAX }
     });
     let panels = panels.collect::<Vec<_>>();
     let at_once = PANEL_UNITS / (panels.len() * job.k.div_ceil(DEPTH) * STEP_UNITS);
-    multiply(job, Rows::There, &panels, at_once).unwrap_or_default()
+    multiply(job, Rows::There, &panels, at_once)
 }
 
 /// Rows whose products [`gradient`] can sum at a time, for `k` columns: the parts of these are kept.
@@ -99,8 +100,7 @@ struct Panels<'a> {
     cols: usize,
 }
 
-/// [`product`], wherever rows and columns are, with `at_once` panels at a time; none if one of the first of them cannot be
-/// split.
+/// [`product`], wherever rows and columns are, with `at_once` panels at a time; none if one of them cannot be split.
 ///
 /// The panels are split once. Rows are split by the task that multiplies them, so that their parts, six bytes a value, are
 /// read from the second-level cache; through memory they would come more slowly than the unit takes them.
@@ -112,7 +112,11 @@ fn multiply(job: &Job, rows: Rows, operands: &[Panels], at_once: usize) -> Optio
     let tasks = groups.min((TASKS_EACH * rayon::current_num_threads()).max(groups.div_ceil(BLOCK)));
     let (left, all_fit) = (Mutex::new(Vec::new()), AtomicBool::new(true));
     let mut scratch = Scratch::columns();
-    for first in (0..panels).step_by(at_once) {
+    // Where not all panels are held at a time, all are looked at before anything is written.
+    let looks = if at_once < panels { 0..panels } else { 0..0 };
+    let passes =
+        looks.step_by(at_once).map(|first| (first, true)).chain((0..panels).step_by(at_once).map(|f| (f, false)));
+    for (first, only_looks) in passes {
         let here = first..(first + at_once).min(panels);
         let split = scratch.units(operands.len() * here.len() * panel_units);
         for_chunks(split, panel_units, |i, split| {
@@ -124,8 +128,11 @@ fn multiply(job: &Job, rows: Rows, operands: &[Panels], at_once: usize) -> Optio
                 all_fit.store(false, Relaxed);
             }
         });
-        if first == 0 && !all_fit.load(Relaxed) {
+        if !all_fit.load(Relaxed) {
             return None;
+        }
+        if only_looks {
+            continue;
         }
         let split = &*split;
         team::for_tasks(tasks, |t| {

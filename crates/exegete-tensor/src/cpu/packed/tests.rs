@@ -38,7 +38,7 @@ impl RowSource for Plain {
 
 /// The second layer of a stack of two; the first is huge, so that a read of it shows.
 fn matrix(keep: Option<Keep>, n: usize, k: usize, w: &[f32]) -> Matrix {
-    let other = vec![1e30f32; n * k];
+    let other = vec![1e14f32; n * k];
     let stack = match keep {
         Some(keep) => {
             let mut stack = Stack::new(keep, 2, n, k);
@@ -355,6 +355,25 @@ fn gradients_of_columns_that_cannot_be_split_are_computed_all_the_same_and_chang
         outer::gradient_with(Path::Floats(isa()), Some(Keep::F32), (m, n, k), &plain, &x, &mut vectors);
         if !matches!(path, Path::Floats(other) if other != isa()) {
             assert!(gradient(&plain, &x) == vectors, "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn a_column_that_cannot_be_split_is_computed_all_the_same_backwards() {
+    let (m, n, k) = (128, 45, 37);
+    let mut w = values(n * k, 2);
+    // Every row can be split, but one column is all tiny.
+    (0..n).for_each(|row| w[row * k + 5] *= 1e-20);
+    let (matrix, dy) = (matrix(Some(Keep::F32), n, k, &w), values(m * n, 1));
+    assert!(matrix.can_split());
+    for path in paths() {
+        let mut dx = vec![f32::NAN; m * k];
+        matrix.backward_with(path, m, &dy, &mut dx);
+        for (o, got) in dx.iter().enumerate() {
+            let terms = (0..n).map(|i| f64::from(dy[o / k * n + i]) * f64::from(w[i * k + o % k]));
+            let (want, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+            assert!((f64::from(*got) - want).abs() <= 1e-5 * size, "{path:?} {o}: {got} for {want}");
         }
     }
 }
