@@ -38,10 +38,25 @@ impl DeviceMatrix {
         self.product(m, self.w.dims2()?.0, dy, &self.w)
     }
 
-    fn product(&self, m: usize, width: usize, rows: &[f32], w: &Tensor) -> Result<Vec<f32>> {
-        let rows = Tensor::from_slice(rows, (m, width), self.w.device())?.to_dtype(self.w.dtype())?;
-        Ok(rows.matmul(w)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    /// `dy^T x`, `[n, k]`: the gradient of the matrix.
+    pub(crate) fn gradient(&self, m: usize, dy: &[f32], x: &[f32]) -> Result<Vec<f32>> {
+        let (n, k) = self.w.dims2()?;
+        on_host(&self.sent((m, n), dy)?.t()?.matmul(&self.sent((m, k), x)?)?)
     }
+
+    fn product(&self, m: usize, width: usize, rows: &[f32], w: &Tensor) -> Result<Vec<f32>> {
+        on_host(&self.sent((m, width), rows)?.matmul(w)?)
+    }
+
+    /// Rows on the device, kept as the matrix is.
+    fn sent(&self, shape: (usize, usize), rows: &[f32]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(rows, shape, self.w.device())?.to_dtype(self.w.dtype())?)
+    }
+}
+
+/// The values of a product.
+fn on_host(product: &Tensor) -> Result<Vec<f32>> {
+    Ok(product.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
 /// A device by its name on the command line: `cuda`, `cuda:1`. `None` for `cpu`, which needs none.
@@ -85,6 +100,7 @@ mod tests {
 
     use super::*;
     use crate::Stack;
+    use crate::cpu::packed::weight_gradient;
 
     #[test]
     fn a_device_computes_what_the_host_computes() {
@@ -95,11 +111,13 @@ mod tests {
         let device = DeviceMatrix::new(&host, &Device::Cpu).unwrap();
         let (x, dy): (Vec<f32>, Vec<f32>) =
             ((0..21).map(|i| (i as f32).cos()).collect(), (0..15).map(|i| (i as f32).sin()).collect());
-        let (mut out, mut dx) = (vec![0f32; 15], vec![0f32; 21]);
+        let (mut out, mut dx, mut dw) = (vec![0f32; 15], vec![0f32; 21], vec![0f32; 35]);
         host.forward(3, &x, None, &mut out);
         host.backward(3, &dy, &mut dx);
+        weight_gradient(host.keep(), (3, 5, 7), &dy, &x, &mut dw);
         let close = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
         assert!(close(&device.forward(3, &x).unwrap(), &out) && close(&device.backward(3, &dy).unwrap(), &dx));
+        assert!(close(&device.gradient(3, &dy, &x).unwrap(), &dw));
     }
 
     #[test]

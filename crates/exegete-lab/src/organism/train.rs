@@ -10,7 +10,7 @@ use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
 use exegete_store::run::take_lock;
 use exegete_store::{clean_temporaries, is_temporary};
 use exegete_tensor::optim::AdamW;
-use exegete_tensor::{Tape, Value, f32s, tensor};
+use exegete_tensor::{Device, Tape, Value, f32s, tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,7 @@ pub struct Trainer {
     language: Language,
     settings: OrganismSettings,
     residence: Residence,
+    device: Option<Device>,
     seed: u64,
     dir: PathBuf,
     understood: Understood,
@@ -83,11 +84,18 @@ pub struct Step {
 }
 
 impl Trainer {
-    /// Begins a training in a directory, or goes on with the one that is there.
+    /// Begins a training in a directory, or goes on with the one that is there. With a device, products run there,
+    /// forward and backward.
     ///
     /// # Errors
-    /// Settings that make no sense, a directory with another training, the file system's.
-    pub fn open(dir: &Path, settings: &OrganismSettings, seed: u64, residence: Residence) -> Result<Self> {
+    /// Settings that make no sense, a directory with another training, the file system's, the device's.
+    pub fn open(
+        dir: &Path,
+        settings: &OrganismSettings,
+        seed: u64,
+        residence: Residence,
+        device: Option<Device>,
+    ) -> Result<Self> {
         settings.check()?;
         let language = Language::new();
         let (model_dir, state_path) = (dir.join("model"), dir.join("state.safetensors"));
@@ -143,8 +151,9 @@ impl Trainer {
         }
         let model = Model::open(&model_dir)?;
         let (settings, dir) = (settings.clone(), dir.to_owned());
+        let ready = Vec::new();
         let mut this =
-            Self { language, settings, residence, seed, dir, understood, model, state, _lock: lock, ready: Vec::new() };
+            Self { language, settings, residence, device, seed, dir, understood, model, state, _lock: lock, ready };
         this.refresh()?;
         Ok(this)
     }
@@ -162,7 +171,8 @@ impl Trainer {
     /// Gives the model the parameters of the state.
     fn refresh(&mut self) -> Result<()> {
         let state = &self.state;
-        self.model.weights = Weights::from_values(&self.understood.spec, self.residence, |w| state.values(w).to_vec())?;
+        let weights = Weights::from_values(&self.understood.spec, self.residence, |w| state.values(w).to_vec())?;
+        self.model.weights = weights.on(self.device.as_ref())?;
         Ok(())
     }
 

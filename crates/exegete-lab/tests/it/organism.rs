@@ -10,6 +10,7 @@ use exegete_lab::language::Language;
 use exegete_lab::organism::abilities::losses;
 use exegete_lab::organism::{OrganismSettings, Trainer, train, untrained};
 use exegete_model::{Model, Residence};
+use exegete_tensor::Device;
 use exegete_tensor::optim::{AdamW, Parameter};
 
 fn tiny() -> OrganismSettings {
@@ -41,7 +42,7 @@ impl Progress for StopAfter {
 }
 
 fn open(dir: &Path, settings: &OrganismSettings) -> Result<Trainer, LabError> {
-    Trainer::open(dir, settings, 11, Residence::F32)
+    Trainer::open(dir, settings, 11, Residence::F32, None)
 }
 
 #[test]
@@ -142,13 +143,23 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn gradients_in_bf16_point_where_those_in_f32_do() {
-    let [exact, rounded] = [Residence::F32, Residence::Bf16].map(|residence| {
+fn gradients_in_bf16_and_on_a_device_point_where_those_in_f32_do() {
+    let ways = [(Residence::F32, None), (Residence::Bf16, None), (Residence::F32, Some(Device::Cpu))];
+    let [exact, rounded, on_device] = ways.map(|(residence, device)| {
         let dir = tempfile::tempdir().unwrap();
-        let trainer = Trainer::open(dir.path(), &tiny(), 11, residence).unwrap();
+        let mut trainer = Trainer::open(dir.path(), &tiny(), 11, residence, device.clone()).unwrap();
+        assert_eq!(trainer.model().weights.layers[0].q.w.device().is_some(), device.is_some());
         let rows: Vec<Vec<u32>> = (0..40).map(|r| (0..9).map(|i| (r * 7 + i * 31) % 400).collect()).collect();
-        trainer.gradients(&rows).unwrap()
+        let gradients = trainer.gradients(&rows).unwrap();
+        // After a step, whose learning rate is 0, and one that learns, the weights that learned are where they were.
+        let losses = [0, 1, 2].map(|_| trainer.step_on(&rows).unwrap().loss);
+        assert!(losses[0] == losses[1] && losses[2] < losses[1], "{losses:?}");
+        assert_eq!(trainer.model().weights.layers[0].q.w.device().is_some(), device.is_some());
+        gradients
     });
+    for (i, (a, b)) in exact.1.iter().zip(&on_device.1).enumerate() {
+        exegete_testkit::assert_rel_l2(&format!("parameter {i}"), b, a, 1e-5);
+    }
     assert!((exact.0 - rounded.0).abs() < 1e-2 && (exact.0 - 400f64.ln()).abs() < 0.5, "{} {}", exact.0, rounded.0);
     for (i, (a, b)) in exact.1.iter().zip(&rounded.1).enumerate() {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();

@@ -30,7 +30,7 @@ fn tokens(language: &Language) -> LabelledTokens {
         vocabulary: 1500,
         ..OrganismSettings::default()
     };
-    let trainer = Trainer::open(dir.path(), &settings, 2, Residence::F32).unwrap();
+    let trainer = Trainer::open(dir.path(), &settings, 2, Residence::F32, None).unwrap();
     LabelledTokens::new(language, trainer.model().tokenizer().unwrap(), 8, 8000, 512).unwrap()
 }
 

@@ -62,10 +62,7 @@ impl Weights {
         for w in spec.weights() {
             stacks.add(&reader, &spec, &options.processing, w)?;
         }
-        let mut weights = stacks.weights(path, &spec)?;
-        if let Some(device) = &options.device {
-            weights.move_to(device)?;
-        }
+        let weights = stacks.weights(path, &spec)?.on(options.device.as_ref())?;
         Ok((weights, spec))
     }
 

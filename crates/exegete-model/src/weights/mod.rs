@@ -206,8 +206,13 @@ impl Weights {
         Ok(tensor(out, (matrix.n(), matrix.k()))?.into())
     }
 
-    /// Gives every matrix that is multiplied with a copy on a device. The embedding is read by rows, and stays.
-    pub(crate) fn move_to(&mut self, device: &Device) -> Result<()> {
+    /// Gives every matrix that is multiplied with a copy on a device, if one is named. The embedding is read by rows,
+    /// and stays.
+    ///
+    /// # Errors
+    /// The device's, such as too little memory.
+    pub fn on(mut self, device: Option<&Device>) -> Result<Self> {
+        let Some(device) = device else { return Ok(self) };
         let linear = |l: &mut Linear| -> Result<()> {
             l.w = l.w.clone().on(device)?;
             Ok(())
@@ -226,7 +231,8 @@ impl Weights {
                 }
             }
         }
-        linear(&mut self.unembed)
+        linear(&mut self.unembed)?;
+        Ok(self)
     }
 
     /// Bytes of all matrices, as they are kept.

@@ -35,9 +35,12 @@ fn backward_by(w: &Matrix, m: usize, dy: &[f32]) -> Result<Vec<f32>> {
     }
 }
 
-/// `dy^T x`
-fn gradient_of(w: &Matrix, m: usize, dy: &[f32], x: &[f32]) -> Result<Tensor> {
+/// `dy^T x`, where the matrix lives.
+fn gradient_by(w: &Matrix, m: usize, dy: &[f32], x: &[f32]) -> Result<Tensor> {
     let (n, k) = (w.n(), w.k());
+    if let Some(device) = w.device() {
+        return tensor(device.gradient(m, dy, x)?, (n, k));
+    }
     let mut dw = buffer(n * k);
     weight_gradient(w.keep(), (m, n, k), dy, x, &mut dw);
     tensor(dw, (n, k))
@@ -110,7 +113,7 @@ impl Tape {
                     parts[0] = Some(tensor(backward_by(&w, m, &dy)?, dims.clone())?);
                 }
                 if let (Some(x), true) = (&x_kept, needs[1]) {
-                    parts[1] = Some(gradient_of(&w, m, &dy, &f32s(x)?)?);
+                    parts[1] = Some(gradient_by(&w, m, &dy, &f32s(x)?)?);
                 }
                 if needs[2] {
                     parts[2] = Some(bias_gradient(n, &dy)?);

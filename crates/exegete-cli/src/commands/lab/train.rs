@@ -1,8 +1,9 @@
 //! `exegete lab train`: the organism is trained, or trained further.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use exegete_lab::organism::{Trainer, train};
 use exegete_model::Residence;
+use exegete_tensor::device_named;
 use serde_json::json;
 
 use crate::args::{Common, Dtype, LabTrain};
@@ -10,14 +11,12 @@ use crate::interrupt;
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &LabTrain, common: &Common, printer: &Printer) -> Result<()> {
-    if common.device != "cpu" {
-        bail!("--device {}: the organism is trained on the cpu", common.device);
-    }
     let residence = match common.dtype {
         Dtype::F32 => Residence::F32,
         Dtype::Bf16 => Residence::Bf16,
     };
-    let mut trainer = Trainer::open(&settings.out, &settings.organism, common.seed, residence)?;
+    let device = device_named(&common.device)?;
+    let mut trainer = Trainer::open(&settings.out, &settings.organism, common.seed, residence, device)?;
     let spec = &trainer.model().spec;
     printer.note(&format!(
         "organism    {} parameters, {} tokens, {:.2e} operations",
