@@ -84,6 +84,8 @@ pub(crate) enum ModelCommand {
 pub(crate) enum SaeCommand {
     /// What a dictionary is, and with a model and a text what it does
     Info(Box<SaeInfo>),
+    /// Train a dictionary, or a grid of them, on a model's activations at a site
+    Train(Box<SaeTrain>),
     /// Write a dictionary in the layout of SAELens, and check that what was written computes the same
     Convert(SaeConvert),
 }
@@ -102,6 +104,36 @@ pub(crate) enum LabCommand {
     Superposition(Lab<exegete_lab::superposition::Settings>),
     /// Brain-inspired modular training on formulas
     Bimt(Lab<exegete_lab::bimt::Settings>),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SaeTrain {
+    /// The model: builtin:organism, a Hugging Face directory, a .gguf file, a llama2.c .bin file, org/name or
+    /// org/name@revision
+    pub(crate) model: String,
+    /// Text: files, globs or directories of .txt, .jsonl, .parquet [default: builtin:organism, for that model]
+    #[arg(long, num_args = 1..)]
+    pub(crate) text: Vec<String>,
+    /// Directory of the run; the dictionary is in RUN/sae, those of a grid in RUN/sae/NAME
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+    /// Site of the dictionary [default: the residual stream after a third of the layers]
+    #[arg(long)]
+    pub(crate) site: Option<String>,
+    /// A TOML file with several dictionaries, trained in one pass: keys are these settings' names with underscores, at the
+    /// top for all and under [[dictionary]] for each; a list sweeps a key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grid: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) text_settings: TextSettings,
+    #[command(flatten)]
+    pub(crate) train: TrainSettings,
+    /// Keep the cached activations when the training is done
+    #[arg(long)]
+    pub(crate) keep_cache: bool,
+    /// Steps between checkpoints; 0 saves one every 20 seconds
+    #[arg(long, default_value_t = 0)]
+    pub(crate) checkpoint_steps: u64,
 }
 
 #[derive(ClapArgs)]

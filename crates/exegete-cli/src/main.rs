@@ -41,6 +41,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Model(ModelCommand::Lens(settings)) => commands::model_lens::run(settings, common, &printer),
         Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, common, &printer),
+        Command::Sae(SaeCommand::Train(settings)) => commands::sae_train::run(settings, common, &printer),
         Command::Sae(SaeCommand::Convert(settings)) => commands::sae_convert::run(settings, &printer),
         Command::Lab(LabCommand::Train(settings)) => commands::lab::train::run(settings, common, &printer),
         Command::Lab(LabCommand::Abilities(settings)) => commands::lab::abilities::run(settings, common, &printer),

@@ -9,6 +9,7 @@
 pub mod cache;
 mod error;
 pub mod firings;
+pub mod grid;
 mod progress;
 pub mod proof;
 pub mod training;

@@ -1,13 +1,13 @@
-//! Training a dictionary on the cached activations, with checkpoints from which it goes on bit for bit.
+//! Training dictionaries on the cached activations, with checkpoints from which it goes on bit for bit.
 
 use std::time::{Duration, Instant};
 
 use exegete_base::sampling::pair_hash;
-use exegete_base::settings::TrainSettings;
+use exegete_base::settings::{Activation, TrainSettings};
 use exegete_base::stats::Estimate;
 use exegete_sae::formats::{Saved, saelens};
 use exegete_sae::metrics::{self, Reconstruction};
-use exegete_sae::train::{TrainState, Trainer};
+use exegete_sae::train::{StepStats, TrainState, Trainer};
 use exegete_sae::{Dictionary, Sae};
 use exegete_store::Run;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,9 @@ use crate::{HarvestError, Progress, Result};
 pub const STAGE: &str = "train";
 /// Where the dictionary lies in the run.
 pub const DIR: &str = "sae";
-const CHECKPOINT: &str = "sae/checkpoint.bin";
+const CHECKPOINT: &str = "checkpoint.bin";
+/// Tokens on which the threshold of a BatchTopK dictionary is found, about.
+const CALIBRATION_TOKENS: usize = 8192;
 
 /// How often a checkpoint is written. When it is does not matter to the result.
 #[derive(Debug, Clone, Copy)]
@@ -42,53 +44,119 @@ pub struct Subject<'a> {
     pub seed: u64,
 }
 
-/// Trains on the documents that are not held out, measures on those that are, and saves in the SAELens layout.
+/// A dictionary to be trained.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its name in a grid; none for a run's only one.
+    pub name: Option<String>,
+    /// How it is trained.
+    pub settings: TrainSettings,
+    /// Seed of its first weights.
+    pub seed: u64,
+}
+
+impl Job {
+    /// Where it lies in the run.
+    pub fn dir(&self) -> String {
+        self.name.as_ref().map_or(DIR.into(), |name| format!("{DIR}/{name}"))
+    }
+
+    /// Its stage's name in the manifest.
+    pub fn stage(&self) -> String {
+        self.name.as_ref().map_or(STAGE.into(), |name| format!("{STAGE}/{name}"))
+    }
+
+    fn checkpoint(&self) -> String {
+        format!("{}/{CHECKPOINT}", self.dir())
+    }
+}
+
+/// A job under way.
+struct Learner<'a> {
+    job: &'a Job,
+    trainer: Trainer,
+    state: TrainState,
+    last: Option<StepStats>,
+}
+
+/// Trains on the documents that are not held out, measures on those that are, and saves in the SAELens layout. All jobs
+/// that are not finished see the same batches, which are read once; so they agree in batch and epochs.
 ///
 /// # Errors
-/// Too few activations for one batch, failures of the disk.
+/// Too few activations for one batch, jobs that disagree, failures of the disk.
 pub fn run(
     run: &mut Run,
     cache: &ActivationCache,
     subject: &Subject,
-    settings: &TrainSettings,
+    jobs: &[Job],
     every: CheckpointEvery,
     progress: &dyn Progress,
 ) -> Result<()> {
-    if run.stage(STAGE).is_some() {
-        return Ok(());
+    let Some(first) = jobs.first() else { return Ok(()) };
+    let same = |job: &&Job| (job.settings.batch, job.settings.epochs) == (first.settings.batch, first.settings.epochs);
+    if let Some(other) = jobs.iter().find(|job| !same(job)) {
+        let name = other.name.as_deref().unwrap_or_default();
+        let detail = "one pass feeds all dictionaries of a grid, so batch and epochs are the same for all";
+        return Err(HarvestError::Request(format!("dictionary {name:?}: {detail}")));
     }
     let rows = split(subject.windows, subject.seed).training_rows();
-    let steps_per_epoch = steps_per_epoch(subject, settings)?;
-    let n_steps = steps_per_epoch * settings.epochs as u64;
-    let mut trainer = Trainer::new(settings.clone(), n_steps)?;
-    let mut state = match run.part_done(CHECKPOINT) {
-        true => read_checkpoint(run)?,
-        false => first_state(cache, &rows, settings, subject.seed),
-    };
-    progress.begin(STAGE, n_steps, "steps", state.step);
+    let steps_per_epoch = steps_per_epoch(subject, &first.settings)?;
+    let n_steps = steps_per_epoch * first.settings.epochs as u64;
+    let mut learners = Vec::new();
+    for job in jobs.iter().filter(|job| run.stage(&job.stage()).is_none()) {
+        let trainer = Trainer::new(job.settings.clone(), n_steps)?;
+        let state = match run.part_done(&job.checkpoint()) {
+            true => read_checkpoint(run, job)?,
+            false => first_state(cache, &rows, job),
+        };
+        learners.push(Learner { job, trainer, state, last: None });
+    }
+    let Some(mut step) = learners.iter().map(|learner| learner.state.step).min() else { return Ok(()) };
+    progress.begin(STAGE, n_steps, "steps", step);
     let (mut order, mut order_of, mut batch) = (Vec::new(), None, Vec::new());
-    let mut saved_at = (Instant::now(), state.step);
-    while state.step < n_steps {
-        progress.check().or_else(|stop| save_checkpoint(run, &state).and(Err(stop)))?;
-        let (epoch, at) = (state.step / steps_per_epoch, state.step % steps_per_epoch);
+    let mut saved_at = (Instant::now(), step);
+    while step < n_steps {
+        progress.check().or_else(|stop| save_checkpoints(run, &learners).and(Err(stop)))?;
+        let (epoch, at) = (step / steps_per_epoch, step % steps_per_epoch);
         if order_of != Some(epoch) {
             order = shuffled(&rows, subject.seed, epoch);
             order_of = Some(epoch);
         }
-        let from = at as usize * settings.batch;
-        cache.gather(&order[from..from + settings.batch], &mut batch);
-        let stats = trainer.step(&mut state, &batch)?;
-        progress.at(state.step, &format!("FVU {:.4}  dead {}", stats.fvu, stats.n_dead));
+        let from = at as usize * first.settings.batch;
+        cache.gather(&order[from..from + first.settings.batch], &mut batch);
+        // Killed between two checkpoints, some may be ahead of others: they wait.
+        for learner in learners.iter_mut().filter(|learner| learner.state.step == step) {
+            learner.last = Some(learner.trainer.step(&mut learner.state, &batch, None)?);
+        }
+        step += 1;
+        progress.at(step, &live(&learners));
         let due = match every {
             CheckpointEvery::Time(time) => saved_at.0.elapsed() >= time,
-            CheckpointEvery::Steps(steps) => state.step - saved_at.1 >= steps,
+            CheckpointEvery::Steps(steps) => step - saved_at.1 >= steps,
         };
-        if due && state.step < n_steps {
-            save_checkpoint(run, &state)?;
-            saved_at = (Instant::now(), state.step);
+        if due && step < n_steps {
+            save_checkpoints(run, &learners)?;
+            saved_at = (Instant::now(), step);
         }
     }
-    finish(run, cache, subject, settings, &state, n_steps, progress)
+    let mut said = Vec::new();
+    for learner in &learners {
+        said.push(finish(run, cache, subject, (learner.job, &learner.state), n_steps)?);
+    }
+    progress.end(&said.join("\n"));
+    Ok(())
+}
+
+/// How the jobs are doing, in a few words.
+fn live(learners: &[Learner]) -> String {
+    let stats = || learners.iter().filter_map(|learner| learner.last);
+    let range = |of: fn(&StepStats) -> f64, digits: usize| {
+        let (low, high) = stats().map(|s| of(&s)).fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
+        let (low, high) = (format!("{low:.digits$}"), format!("{high:.digits$}"));
+        if low == high { low } else { format!("{low} to {high}") }
+    };
+    let (fvu, l0, dead) = (range(|s| s.fvu, 4), range(|s| s.l0, 1), range(|s| s.n_dead as f64, 0));
+    format!("FVU {fvu}  L0 {l0}  dead {dead}")
 }
 
 /// Steps in a pass over the training documents.
@@ -106,57 +174,70 @@ pub fn steps_per_epoch(subject: &Subject, settings: &TrainSettings) -> Result<u6
     }
 }
 
+/// Measures and saves a trained dictionary; says how it is.
 fn finish(
     run: &mut Run,
     cache: &ActivationCache,
     subject: &Subject,
-    settings: &TrainSettings,
-    state: &TrainState,
+    (job, state): (&Job, &TrainState),
     n_steps: u64,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let dictionary = state.dictionary(settings.k);
+) -> Result<String> {
+    let settings = &job.settings;
+    let mut dictionary = state.dictionary(settings);
+    let mut metadata: Map<String, Value> = Map::new();
+    if settings.activation == Activation::BatchTopK {
+        let mut x = Vec::new();
+        let rows = split(subject.windows, subject.seed).training_rows();
+        let step = rows.len().div_ceil(CALIBRATION_TOKENS).max(1);
+        cache.gather(&rows.iter().copied().step_by(step).collect::<Vec<u64>>(), &mut x);
+        metadata.insert("exegete_calibrated_on_tokens".into(), json!(x.len() / cache.d()));
+        metadata.insert("exegete_batchtopk_k".into(), json!(settings.k));
+        dictionary = dictionary.calibrated(&x)?;
+    }
     let quality = measure(&dictionary, cache, subject)?;
     let (fvu, l0) = (quality.estimate, quality.l0);
     let n_dead = state.since_fired_F.iter().filter(|since| **since > settings.dead_after_tokens).count();
-    let metadata: Map<String, Value> = [
-        ("sae_lens_version".into(), json!("6")),
-        ("model_name".into(), json!(subject.model)),
-        ("hook_name".into(), json!(subject.site)),
-        ("exegete_input_scale".into(), json!(state.scale)),
-        ("exegete_fvu".into(), json!(fvu)),
-        ("exegete_fvu_measured_on".into(), json!(quality.measured_on)),
-        ("exegete_l0".into(), json!(l0)),
-        ("exegete_metrics_version".into(), json!(metrics::VERSION)),
-    ]
-    .into_iter()
-    .collect();
+    let facts = [
+        ("sae_lens_version", json!("6")),
+        ("model_name", json!(subject.model)),
+        ("hook_name", json!(subject.site)),
+        ("exegete_input_scale", json!(state.scale)),
+        ("exegete_fvu", json!(fvu)),
+        ("exegete_fvu_measured_on", json!(quality.measured_on)),
+        ("exegete_l0", json!(l0)),
+        ("exegete_metrics_version", json!(metrics::VERSION)),
+        ("exegete_training", json!(settings)),
+    ];
+    metadata.extend(facts.map(|(key, value)| (key.to_owned(), value)));
+    let kind = dictionary.kind();
     let (config, weights) = saelens::to_bytes(&Saved { metadata, ..Saved::new(dictionary, saelens::NAME) })?;
     for (name, bytes) in [(saelens::WEIGHTS, weights), (saelens::CONFIG, config)] {
-        let rel = format!("{DIR}/{name}");
+        let rel = format!("{}/{name}", job.dir());
         run.commit_part(&rel, state.n_latents() as u64, |w| std::io::Write::write_all(w, &bytes))?;
     }
     let summary = json!({
-        "kind": "topk", "n_latents": state.n_latents(), "k": settings.k, "steps": n_steps,
-        "tokens": n_steps * settings.batch as u64, "lr": settings.peak_lr(), "aux_k": settings.resolved_aux_k(state.d), "fvu": fvu, "fvu_measured_on": quality.measured_on,
-        "l0": l0, "dead": n_dead, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
+        "kind": kind, "n_latents": state.n_latents(), "k": settings.k, "steps": n_steps,
+        "tokens": n_steps * settings.batch as u64, "lr": settings.peak_lr(),
+        "aux_k": settings.resolved_aux_k(state.d), "fvu": fvu, "fvu_measured_on": quality.measured_on, "l0": l0,
+        "dead": n_dead, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
+        "sparsity": settings.sparsity * state.steering,
     });
-    run.finish_stage(STAGE, summary)?;
+    run.finish_stage(&job.stage(), summary)?;
     let span = match fvu.n {
         0 | 1 => "no interval".into(),
         n => format!("{:.4} to {:.4}, n = {n}", fvu.low, fvu.high),
     };
     let on = quality.measured_on;
-    progress.end(&format!("FVU {:.4} ({span}) on {on}, L0 {l0:.1}, {n_dead} dead", fvu.value));
-    Ok(())
+    let name = job.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    Ok(format!("{name}FVU {:.4} ({span}) on {on}, L0 {l0:.1}, {n_dead} dead", fvu.value))
 }
 
-/// Removes the checkpoint, which a finished training needs no more.
+/// Removes the checkpoints, which a finished training needs no more.
 ///
 /// # Errors
 /// The disk's.
-pub fn remove_checkpoint(run: &mut Run) -> Result<()> {
-    Ok(run.remove_part(CHECKPOINT)?)
+pub fn remove_checkpoints(run: &mut Run, jobs: &[Job]) -> Result<()> {
+    jobs.iter().try_for_each(|job| Ok(run.remove_part(&job.checkpoint())?))
 }
 
 /// The dictionary of a run.
@@ -204,7 +285,7 @@ fn shuffled(rows: &[u64], seed: u64, epoch: u64) -> Vec<u64> {
 }
 
 /// The mean and the mean norm of the training rows set the bias and the scale; sums are in f64, in order.
-fn first_state(cache: &ActivationCache, rows: &[u64], settings: &TrainSettings, seed: u64) -> TrainState {
+fn first_state(cache: &ActivationCache, rows: &[u64], job: &Job) -> TrainState {
     let d = cache.d();
     let (mut sum_D, mut sum_norm, mut x) = (vec![0f64; d], 0f64, Vec::new());
     for chunk in rows.chunks(4096) {
@@ -217,17 +298,19 @@ fn first_state(cache: &ActivationCache, rows: &[u64], settings: &TrainSettings, 
     let n = rows.len() as f64;
     let mean_D: Vec<f32> = sum_D.iter().map(|s| (s / n) as f32).collect();
     let scale = ((d as f64).sqrt() / (sum_norm / n)) as f32;
-    TrainState::init(d, settings.latents, scale, &mean_D, seed)
+    TrainState::init(&job.settings, d, scale, &mean_D, job.seed)
 }
 
-fn save_checkpoint(run: &mut Run, state: &TrainState) -> Result<()> {
-    let bytes = state.to_bytes();
-    run.commit_part(CHECKPOINT, state.step, |w| std::io::Write::write_all(w, &bytes))?;
+fn save_checkpoints(run: &mut Run, learners: &[Learner]) -> Result<()> {
+    for Learner { job, state, .. } in learners {
+        let bytes = state.to_bytes();
+        run.commit_part(&job.checkpoint(), state.step, |w| std::io::Write::write_all(w, &bytes))?;
+    }
     Ok(())
 }
 
-fn read_checkpoint(run: &Run) -> Result<TrainState> {
-    let path = run.path(CHECKPOINT);
+fn read_checkpoint(run: &Run, job: &Job) -> Result<TrainState> {
+    let path = run.path(&job.checkpoint());
     let again = |why: String| HarvestError::Request(format!("{}: {why}; remove it to train anew", path.display()));
     let bytes = std::fs::read(&path).map_err(|e| again(e.to_string()))?;
     TrainState::from_bytes(&bytes).map_err(|e| again(e.to_string()))

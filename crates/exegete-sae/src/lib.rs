@@ -5,7 +5,6 @@
 //! arrays. This crate knows no model and no run directory.
 #![deny(missing_docs)]
 
-mod checkpoint;
 mod codes;
 pub mod containers;
 mod dictionary;

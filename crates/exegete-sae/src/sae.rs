@@ -263,13 +263,18 @@ impl Dictionary for Sae {
             let detail = format!("gradients do not flow through an input norm ({})", self.norm.name());
             return Err(SaeError::Shape(format!("{detail}; take a dictionary without one")));
         }
+        if let Rule::KthLargest(_) = self.rule {
+            let detail = "gradients do not flow through activations that are measured from the k-th largest";
+            return Err(SaeError::Shape(format!("{detail}; take a dictionary of another kind")));
+        }
         let n = self.tokens(x_ND)?;
         if grad_ND.len() != n * self.d_out {
             return Err(SaeError::Shape(format!("{} gradients for {n} outputs of {}", grad_ND.len(), self.d_out)));
         }
         let codes = self.encode(x_ND)?;
         let mut dvalues = buffer(codes.n_active());
-        sparse::gather_dots(grad_ND, self.d_out, codes.latents(), codes.rows(), &self.w_dec_FD, &mut dvalues);
+        let all = (codes.latents(), 0..self.n_latents() as u32);
+        sparse::gather_dots(grad_ND, self.d_out, all, codes.rows(), &self.w_dec_FD, &mut dvalues);
         for (d, latent) in dvalues.iter_mut().zip(codes.latents()) {
             let latent = *latent as usize;
             let through = only.is_none_or(|only| only.contains(&latent));

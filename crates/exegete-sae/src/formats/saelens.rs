@@ -1,7 +1,8 @@
 //! The SAELens directory: `cfg.json` and `sae_weights.safetensors`, of version 6 and of those before.
 //!
 //! Tensors: `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D_out]`, `b_dec [D_out]`, and by architecture `threshold [F]`,
-//! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`. Source: jbloomAus/SAELens, `saes/` and `loading/`.
+//! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
+//! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::tensors::Tensors;
 use super::{Choices, Place, Saved, transposed};
-use crate::kinds::{BatchTopK, Gated, JumpRelu, Relu, Rule, TopK};
+use crate::kinds::{BatchTopK, Gated, JumpRelu, KthLargest, Relu, Rule, TopK};
 use crate::{InputNorm, Result, Sae, SaeError};
 
 /// Name of the layout.
@@ -30,11 +31,15 @@ const ARCHITECTURES: &[(&str, bool)] = &[
     ("gated", false),
     ("batchtopk", false),
     ("matryoshka_batchtopk", false),
+    ("kth_largest", false),
     ("transcoder", true),
     ("skip_transcoder", true),
     ("jumprelu_transcoder", true),
     ("jumprelu_skip_transcoder", true),
 ];
+
+/// Forms of `kth_largest`: whether it is a gate, and its name.
+const KTH_FORMS: &[(bool, &str)] = &[(false, "b"), (true, "c")];
 
 pub(super) fn fits(place: &Place) -> bool {
     place.has(CONFIG) && place.has(WEIGHTS)
@@ -90,6 +95,11 @@ fn rule(facts: &Facts, t: &mut Tensors, sae: &Sae, notes: &mut Vec<String>) -> R
     let k = || facts.k.ok_or_else(|| t.fail("the configuration has no \"k\"; give --k"));
     Ok(match facts.architecture.as_str() {
         "topk" => Rule::TopK(TopK { k: k()? }),
+        "kth_largest" => {
+            let (is_gate, eps) =
+                facts.kth.ok_or_else(|| t.fail("\"kth_form\" must be b or c, \"kth_eps\" a number"))?;
+            Rule::KthLargest(KthLargest { is_gate, k: k()?, eps })
+        }
         "batchtopk" | "matryoshka_batchtopk" => {
             let k = k()?;
             let threshold = if t.has("topk_threshold") { t.number("topk_threshold")? } else { 0.0 };
@@ -150,6 +160,7 @@ struct Facts {
     d_out: usize,
     d_sae: usize,
     k: Option<usize>,
+    kth: Option<(bool, f32)>,
     centres_input: bool,
     rescales: bool,
     norm: InputNorm,
@@ -209,6 +220,10 @@ impl Facts {
             d_out: if *transcodes { size("d_out")? } else { d_in },
             d_sae: size("d_sae")?,
             k: choices.k.or(k.map(|k| k as usize)),
+            kth: KTH_FORMS
+                .iter()
+                .find(|(_, name)| config["kth_form"] == *name)
+                .and_then(|(is_gate, _)| Some((*is_gate, config["kth_eps"].as_f64()? as f32))),
             // Missing means true: SAELens's default, and that of its releases before version 6. A transcoder has none.
             centres_input: flag("apply_b_dec_to_input", !transcodes)?,
             rescales: flag("rescale_acts_by_decoder_norm", false)?,
@@ -311,6 +326,11 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
             let b_mag = gated.shift_F.iter().zip(&gated.scale_F).zip(&sae.b_enc_F).map(|((shift, s), b)| shift + s * b);
             arrays.push(("b_mag", vec![f], b_mag.collect()));
             arrays.push(("r_mag", vec![f], gated.scale_F.iter().map(|s| s.ln()).collect()));
+        }
+        Rule::KthLargest(kth) => {
+            config["k"] = kth.k.into();
+            config["kth_eps"] = kth.eps.into();
+            config["kth_form"] = KTH_FORMS.iter().find(|(is_gate, _)| *is_gate == kth.is_gate).map(|(_, n)| *n).into();
         }
         Rule::Relu(_) | Rule::BatchTopK(_) => {}
     }

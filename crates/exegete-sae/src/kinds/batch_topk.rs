@@ -3,14 +3,30 @@
 //! A token's code depends on the tokens that are encoded with it. So a dictionary with a threshold is read as
 //! [`JumpRelu`](super::JumpRelu); this is for those that were saved without one.
 
-use super::{Kind, Relu, wrong_k};
-use crate::Codes;
+use super::{JumpRelu, Kind, Relu, Rule, wrong_k};
+use crate::{Codes, Dictionary, Result, Sae};
 
 /// The rule of a BatchTopK dictionary without a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchTopK {
     /// Latents kept for each token, on average.
     pub k: usize,
+}
+
+impl Sae {
+    /// Of a BatchTopK dictionary, the JumpReLU dictionary with one threshold for all latents under which as many are active
+    /// on these inputs: just below the least activation that is kept of them, taken together. Any other stays as it is.
+    ///
+    /// # Errors
+    /// Inputs of another width.
+    pub fn calibrated(self, x_ND: &[f32]) -> Result<Self> {
+        let Rule::BatchTopK(_) = self.rule else { return Ok(self) };
+        let codes = self.encode(x_ND)?;
+        let least = codes.values().iter().copied().fold(f32::INFINITY, f32::min);
+        let threshold = if least.is_finite() { least.next_down() } else { 0.0 };
+        let threshold_F = vec![threshold; self.n_latents()];
+        Ok(Self { rule: Rule::JumpRelu(JumpRelu { threshold_F }), ..self })
+    }
 }
 
 impl Kind for BatchTopK {

@@ -5,12 +5,15 @@
 mod batch_topk;
 mod gated;
 mod jumprelu;
+mod kth_largest;
 mod relu;
 mod topk;
 
 pub use batch_topk::BatchTopK;
 pub use gated::Gated;
 pub use jumprelu::JumpRelu;
+pub use kth_largest::KthLargest;
+pub(crate) use kth_largest::Search;
 pub use relu::Relu;
 pub use topk::TopK;
 
@@ -87,6 +90,8 @@ kinds! {
     BatchTopK,
     /// `h` where it is above the latent's threshold.
     JumpRelu,
+    /// Measured from the k-th largest of each token.
+    KthLargest,
     /// A gate's sign and a magnitude of its own.
     Gated,
 }

@@ -3,3 +3,4 @@ mod containers;
 mod formats;
 mod saelens;
 mod training;
+mod training_kinds;

@@ -23,16 +23,14 @@ fn settings() -> TrainSettings {
         aux_weight: 1.0 / 32.0,
         aux_k: 16,
         dead_after_tokens: 2048,
+        ..TrainSettings::default()
     }
 }
 
 fn start(golden: &Golden) -> TrainState {
-    TrainState::from_parts(
-        D,
-        golden.f32("scale")[0],
-        golden.f32("W_dec_init").to_vec(),
-        golden.f32("b_dec_init").to_vec(),
-    )
+    let w_dec = golden.f32("W_dec_init").to_vec();
+    let (scale, b_dec) = (golden.f32("scale")[0], golden.f32("b_dec_init").to_vec());
+    TrainState::from_parts(&settings(), D, scale, w_dec.clone(), w_dec, b_dec)
 }
 
 /// Rows of an epoch in the order of their hashes.
@@ -55,7 +53,7 @@ fn a_whole_run_follows_pytorch() {
     let mut state = start(&golden);
     let mut trainer = Trainer::new(settings(), batches.len() as u64).unwrap();
     for (step, batch) in batches.iter().enumerate() {
-        let stats = trainer.step(&mut state, batch).unwrap();
+        let stats = trainer.step(&mut state, batch, None).unwrap();
         if step < 20 {
             let want = &golden.f32("losses")[step * 3..step * 3 + 3];
             let got = [stats.loss as f32, stats.fvu as f32, stats.aux as f32];
@@ -63,7 +61,7 @@ fn a_whole_run_follows_pytorch() {
         }
         assert_eq!(stats.n_dead, golden.i32("n_dead_before")[step] as usize, "dead latents before step {step}");
     }
-    let dictionary = state.dictionary(6);
+    let dictionary = state.dictionary(&settings());
     let measured = reconstruction(&dictionary, [golden.f32("x_held")]).unwrap();
     let (got, want) = (measured.fvu().value, f64::from(golden.f32("final/fvu")[0]));
     eprintln!("held-out FVU {got:.6}, PyTorch {want:.6}");
@@ -93,7 +91,7 @@ fn gradients_agree_with_pytorch_with_and_without_dead_latents() {
         let batch: Vec<f32> =
             rows.iter().flat_map(|r| x[*r as usize * D..(*r as usize + 1) * D].iter().copied()).collect();
         let mut after = state.clone();
-        let stats = Trainer::new(settings(), 384).unwrap().step(&mut after, &batch).unwrap();
+        let stats = Trainer::new(settings(), 384).unwrap().step(&mut after, &batch, None).unwrap();
         assert_close(case, &[stats.loss as f32, stats.fvu as f32, stats.aux as f32], &get("losses"), 1e-5);
         let from_moment = |m: &[f32]| -> Vec<f32> { m.iter().map(|m| m / 0.1).collect() };
         assert_rel_l2(&format!("{case}/W_enc"), &from_moment(&after.w_enc.m), &get("grad_W_enc"), 1e-4);
@@ -125,7 +123,7 @@ fn a_run_is_the_same_on_any_number_of_threads() {
             let mut state = start(&golden);
             let mut trainer = Trainer::new(settings(), batches.len() as u64).unwrap();
             for batch in &batches[..80] {
-                trainer.step(&mut state, batch).unwrap();
+                trainer.step(&mut state, batch, None).unwrap();
             }
             state
         })
@@ -137,7 +135,7 @@ fn a_run_is_the_same_on_any_number_of_threads() {
 #[test]
 fn a_tokens_code_depends_on_nothing_but_the_token() {
     let golden = Golden::load("sae_topk/golden.safetensors");
-    let dictionary = start(&golden).dictionary(6);
+    let dictionary = start(&golden).dictionary(&settings());
     let x = &golden.f32("x_train")[..1500 * D];
     let all = dictionary.encode(x).unwrap();
     let one = |codes: &Codes, t: usize| codes.of(t).collect::<Vec<_>>();
@@ -152,7 +150,7 @@ fn a_tokens_code_depends_on_nothing_but_the_token() {
 #[test]
 fn the_gradient_of_the_reconstruction_is_right() {
     let golden = Golden::load("sae_topk/golden.safetensors");
-    let dictionary = start(&golden).dictionary(6);
+    let dictionary = start(&golden).dictionary(&settings());
     let x = golden.f32("x_train")[..4 * D].to_vec();
     let seed: Vec<f32> = (0..4 * D).map(|i| (i as f32).cos()).collect();
     let objective = |x: &[f32]| -> f64 {
@@ -180,8 +178,8 @@ fn bad_batches_and_settings_are_refused() {
     let golden = Golden::load("sae_topk/golden.safetensors");
     let mut state = start(&golden);
     let mut trainer = Trainer::new(settings(), 10).unwrap();
-    assert!(trainer.step(&mut state, &[1.0; 33]).is_err());
-    assert!(trainer.step(&mut state, &[f32::NAN; 64]).unwrap_err().to_string().contains("not finite"));
+    assert!(trainer.step(&mut state, &[1.0; 33], None).is_err());
+    assert!(trainer.step(&mut state, &[f32::NAN; 64], None).unwrap_err().to_string().contains("not finite"));
     let error = Trainer::new(TrainSettings { k: 129, ..settings() }, 10).err().unwrap().to_string();
     assert!(error.contains("--k"), "{error}");
 }

@@ -32,73 +32,104 @@ impl Rows<'_> {
 pub struct ByLatent {
     /// Entries of latent f are `entries[starts[f]..starts[f + 1]]`.
     pub starts: Vec<u32>,
-    /// Flat entry numbers `n * k + j`, ascending within a latent.
+    /// Entry numbers, ascending within a latent.
     pub entries: Vec<u32>,
+    /// The token of each of them.
+    pub tokens: Vec<u32>,
 }
 
 impl ByLatent {
-    /// Groups the entries of `idx_NK` whose value is not 0.
-    pub fn build(&mut self, n_latents: usize, values_NK: &[f32], idx_NK: &[u32]) {
+    /// Groups the entries that are wanted.
+    pub fn build(&mut self, n_latents: usize, idx: &[u32], starts_N1: &[usize], wanted: impl Fn(usize) -> bool) {
         self.starts.clear();
         self.starts.resize(n_latents + 2, 0);
-        for (v, f) in values_NK.iter().zip(idx_NK) {
-            if *v != 0.0 {
+        for (e, f) in idx.iter().enumerate() {
+            if wanted(e) {
                 self.starts[*f as usize + 2] += 1;
             }
         }
         for f in 2..n_latents + 2 {
             self.starts[f] += self.starts[f - 1];
         }
-        self.entries.clear();
-        self.entries.resize(self.starts[n_latents + 1] as usize, 0);
-        for (e, (v, f)) in values_NK.iter().zip(idx_NK).enumerate() {
-            if *v != 0.0 {
-                let at = &mut self.starts[*f as usize + 1];
-                self.entries[*at as usize] = e as u32;
-                *at += 1;
+        for grouped in [&mut self.entries, &mut self.tokens] {
+            grouped.clear();
+            grouped.resize(self.starts[n_latents + 1] as usize, 0);
+        }
+        for (n, range) in starts_N1.windows(2).enumerate() {
+            for e in range[0]..range[1] {
+                if wanted(e) {
+                    let at = &mut self.starts[idx[e] as usize + 1];
+                    self.entries[*at as usize] = e as u32;
+                    self.tokens[*at as usize] = n as u32;
+                    *at += 1;
+                }
             }
         }
         self.starts.pop();
     }
 
+    fn range(&self, latent: usize) -> Range<usize> {
+        self.starts[latent] as usize..self.starts[latent + 1] as usize
+    }
+
     /// Entries of one latent.
     pub fn of(&self, latent: usize) -> &[u32] {
-        &self.entries[self.starts[latent] as usize..self.starts[latent + 1] as usize]
+        &self.entries[self.range(latent)]
+    }
+
+    /// `out += sum over a latent's entries of weight * x[token]`: one row of a weight gradient.
+    pub fn sum_rows(&self, latent: usize, weights: &[f32], x_ND: &[f32], out: &mut [f32]) {
+        let range = self.range(latent);
+        sum_rows(&self.entries[range.clone()], &self.tokens[range], weights, x_ND, out);
     }
 }
 
 #[inline(always)]
-fn decode_row_body<const FMA: bool>(values: &[f32], idx: &[u32], w_dec_FD: &[f32], out: &mut [f32]) {
+fn decode_row_body<const FMA: bool>(values: &[f32], idx: &[u32], of: Range<u32>, w_dec_FD: &[f32], out: &mut [f32]) {
     let d = out.len();
     for (v, f) in values.iter().zip(idx) {
-        if *v != 0.0 {
+        if *v != 0.0 && of.contains(f) {
             axpy_body::<FMA>(*v, &w_dec_FD[*f as usize * d..][..d], out);
         }
     }
 }
-simd_fn!(fn decode_row(values: &[f32], idx: &[u32], w_dec_FD: &[f32], out: &mut [f32]) = decode_row_body);
+simd_fn!(fn decode_row(values: &[f32], idx: &[u32], of: Range<u32>, w_dec_FD: &[f32], out: &mut [f32]) = decode_row_body);
 
 /// `out[n] = bias + sum over the token's entries of value * w_dec[idx]`.
 pub fn decode(values: &[f32], idx: &[u32], rows: Rows, w_dec_FD: &[f32], bias_D: &[f32], out_ND: &mut [f32]) {
-    for_rows(out_ND, bias_D.len(), |n, row| {
+    for_rows(out_ND, bias_D.len(), |_, row| row.copy_from_slice(bias_D));
+    decode_onto(values, (idx, 0..u32::MAX), rows, w_dec_FD, bias_D.len(), out_ND);
+}
+
+/// `out[n] += sum over the token's entries of value * w_dec[idx]`, of entries whose latents are in `of`.
+pub fn decode_onto(
+    values: &[f32],
+    (idx, of): (&[u32], Range<u32>),
+    rows: Rows,
+    w_dec_FD: &[f32],
+    d: usize,
+    out_ND: &mut [f32],
+) {
+    for_rows(out_ND, d, |n, row| {
         let entries = rows.of(n..n + 1);
-        row.copy_from_slice(bias_D);
-        decode_row(&values[entries.clone()], &idx[entries], w_dec_FD, row);
+        decode_row(&values[entries.clone()], &idx[entries], of.clone(), w_dec_FD, row);
     });
 }
 
 #[inline(always)]
-fn rows_dot_body<const FMA: bool>(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mut [f32]) {
+fn rows_dot_body<const FMA: bool>(x: &[f32], idx: &[u32], of: Range<u32>, w_FD: &[f32], out: &mut [f32]) {
     let d = x.len();
     for (o, f) in out.iter_mut().zip(idx) {
-        *o = dot_body::<FMA>(x, &w_FD[*f as usize * d..][..d]);
+        if of.contains(f) {
+            *o = dot_body::<FMA>(x, &w_FD[*f as usize * d..][..d]);
+        }
     }
 }
-simd_fn!(fn rows_dot(x: &[f32], idx: &[u32], w_FD: &[f32], out: &mut [f32]) = rows_dot_body);
+simd_fn!(fn rows_dot(x: &[f32], idx: &[u32], of: Range<u32>, w_FD: &[f32], out: &mut [f32]) = rows_dot_body);
 
-/// `out[e] = x[n] . w[idx[e]]` for the entries e of each token n: the gradient of the codes, given that of the
-/// reconstruction.
-pub fn gather_dots(x_ND: &[f32], d: usize, idx: &[u32], rows: Rows, w_FD: &[f32], out: &mut [f32]) {
+/// `out[e] = x[n] . w[idx[e]]` for the entries e of each token n whose latents are in `of`: the gradient of the codes, given
+/// that of the reconstruction.
+pub fn gather_dots(x_ND: &[f32], d: usize, (idx, of): (&[u32], Range<u32>), rows: Rows, w_FD: &[f32], out: &mut [f32]) {
     let n = x_ND.len() / d;
     assert!(rows.of(0..n).len() == out.len() && idx.len() == out.len(), "entries of other tokens");
     let each = (super::PARALLEL_FROM * n / (d * out.len()).max(1)).clamp(1, n.max(1));
@@ -108,23 +139,19 @@ pub fn gather_dots(x_ND: &[f32], d: usize, idx: &[u32], rows: Rows, w_FD: &[f32]
             let entries = rows.of(n..n + 1);
             // SAFETY: the entries of this token, which no other task touches.
             let out = unsafe { out.range(entries.start, entries.len()) };
-            rows_dot(&x_ND[n * d..(n + 1) * d], &idx[entries], w_FD, out);
+            rows_dot(&x_ND[n * d..(n + 1) * d], &idx[entries], of.clone(), w_FD, out);
         }
     });
 }
 
 #[inline(always)]
-fn sum_rows_body<const FMA: bool>(entries: &[u32], k: usize, weights_NK: &[f32], x_ND: &[f32], out: &mut [f32]) {
+fn sum_rows_body<const FMA: bool>(entries: &[u32], tokens: &[u32], weights: &[f32], x_ND: &[f32], out: &mut [f32]) {
     let d = out.len();
-    for e in entries {
-        let n = *e as usize / k;
-        axpy_body::<FMA>(weights_NK[*e as usize], &x_ND[n * d..][..d], out);
+    for (e, n) in entries.iter().zip(tokens) {
+        axpy_body::<FMA>(weights[*e as usize], &x_ND[*n as usize * d..][..d], out);
     }
 }
-simd_fn!(
-    /// `out += sum over a latent's entries of weight * x[token]`: one row of a weight gradient.
-    pub fn sum_rows(entries: &[u32], k: usize, weights_NK: &[f32], x_ND: &[f32], out: &mut [f32]) = sum_rows_body
-);
+simd_fn!(fn sum_rows(entries: &[u32], tokens: &[u32], weights: &[f32], x_ND: &[f32], out: &mut [f32]) = sum_rows_body);
 
 #[cfg(test)]
 mod tests {
@@ -140,14 +167,15 @@ mod tests {
         let mut out = vec![0.0; n * d];
         decode(&values, &idx, Rows::Each(k), &w, &bias, &mut out);
         let mut dots = vec![0.0; n * k];
-        gather_dots(&out, d, &idx, Rows::Each(k), &w, &mut dots);
+        gather_dots(&out, d, (&idx, 0..f as u32), Rows::Each(k), &w, &mut dots);
         let starts: Vec<usize> = (0..=n).map(|n| n * k).collect();
         let mut again = (vec![0.0; n * d], vec![0.0; n * k]);
         decode(&values, &idx, Rows::Starts(&starts), &w, &bias, &mut again.0);
-        gather_dots(&out, d, &idx, Rows::Starts(&starts), &w, &mut again.1);
+        gather_dots(&out, d, (&idx, 0..9), Rows::Starts(&starts), &w, &mut again.1);
+        gather_dots(&out, d, (&idx, 9..f as u32), Rows::Starts(&starts), &w, &mut again.1);
         assert_eq!(again, (out.clone(), dots.clone()));
         let mut by = ByLatent::default();
-        by.build(f, &values, &idx);
+        by.build(f, &idx, &starts, |e| values[e] != 0.0);
         for row in 0..n {
             for c in 0..d {
                 let want: f32 =
@@ -161,7 +189,7 @@ mod tests {
         }
         for latent in 0..f {
             let mut got = vec![0.0; d];
-            sum_rows(by.of(latent), k, &values, &out, &mut got);
+            by.sum_rows(latent, &values, &out, &mut got);
             for c in 0..d {
                 let want: f32 =
                     (0..n * k).filter(|e| idx[*e] as usize == latent).map(|e| values[e] * out[e / k * d + c]).sum();

@@ -22,6 +22,28 @@ pub fn row_topk(x: &[f32], f: usize, k: usize, values_NK: &mut [f32], idx_NK: &m
     });
 }
 
+#[inline(always)]
+fn above_body<const FMA: bool>(row: &[f32], bounds: &[f32], out: &mut Vec<u32>) {
+    let (chunks, rest) = row.as_chunks::<{ 2 * LANES }>();
+    for (c, (chunk, bounds)) in chunks.iter().zip(bounds.as_chunks::<{ 2 * LANES }>().0).enumerate() {
+        let mut any = false;
+        for (v, b) in chunk.iter().zip(bounds) {
+            any |= *v > *b;
+        }
+        if any {
+            let columns = chunk.iter().zip(bounds).enumerate().filter(|(_, (v, b))| v > b);
+            out.extend(columns.map(|(l, _)| (c * 2 * LANES + l) as u32));
+        }
+    }
+    let from = row.len() - rest.len();
+    let columns = rest.iter().zip(&bounds[from..]).enumerate().filter(|(_, (v, b))| v > b);
+    out.extend(columns.map(|(l, _)| (from + l) as u32));
+}
+simd_fn!(
+    /// Appends the columns in which a row is above that column's bound, ascending.
+    pub fn above(row: &[f32], bounds: &[f32], out: &mut Vec<u32>) = above_body
+);
+
 /// Scratch of a selection, reused from row to row.
 #[derive(Default)]
 pub struct Selection {
@@ -133,6 +155,18 @@ fn pack(v: f32, i: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_above_their_bounds_are_found_in_order() {
+        for f in [0, 5, 32, 100] {
+            let row: Vec<f32> = (0..f).map(|i| (i as f32 * 1.7).sin()).collect();
+            let bounds: Vec<f32> = (0..f).map(|i| (i as f32 * 0.3).cos()).collect();
+            let mut found = vec![9];
+            above(&row, &bounds, &mut found);
+            let want = (0..f).filter(|i| row[*i] > bounds[*i]).map(|i| i as u32);
+            assert_eq!(found, std::iter::once(9).chain(want).collect::<Vec<u32>>());
+        }
+    }
 
     #[test]
     fn nan_leaves_nothing_unwritten() {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use exegete_base::settings::{TextSettings, TrainSettings};
 use exegete_base::{Site, SiteKind};
-use exegete_harvest::training::{CheckpointEvery, Subject};
+use exegete_harvest::training::{CheckpointEvery, Job, Subject};
 use exegete_harvest::{ActivationCache, Progress, cache, training, windows};
 use exegete_lab::language::Language;
 use exegete_lab::organism;
@@ -108,6 +108,7 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<Sae> {
     let text: Vec<String> = serde_json::from_value(settings["text"].clone())?;
     let site = settings["site"].as_str().unwrap_or_default().to_owned();
     let recorded = json!({"command": "lab truth", "of": settings, "seed": seed});
+    let jobs = [Job { name: None, settings: train_settings, seed }];
     let mut control = Run::create_or_resume(&dir, PROGRAM, recorded, &[])?;
     if control.stage(training::STAGE).is_none() {
         let text = crate::builtin::texts(&text)?;
@@ -120,9 +121,9 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<Sae> {
         let cached = ActivationCache::open(&control)?;
         let subject = Subject { model: "untrained organism".into(), site, windows: &rows, seed };
         let every = CheckpointEvery::Time(Duration::from_secs(20));
-        training::run(&mut control, &cached, &subject, &train_settings, every, printer)?;
+        training::run(&mut control, &cached, &subject, &jobs, every, printer)?;
     }
-    training::remove_checkpoint(&mut control)?;
+    training::remove_checkpoints(&mut control, &jobs)?;
     cache::remove(&mut control)?;
     Ok(training::dictionary(&control)?)
 }

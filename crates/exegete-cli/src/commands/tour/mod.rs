@@ -7,13 +7,13 @@ mod explain;
 mod plan;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use exegete_base::axes::Axis;
+use exegete_base::settings::TextSettings;
 use exegete_base::{Site, SiteKind};
 use exegete_harvest::cache::WindowRows;
-use exegete_harvest::training::{CheckpointEvery, Subject};
+use exegete_harvest::training::{Job, Subject};
 use exegete_harvest::{ActivationCache, cache, firings, training, windows};
 use exegete_lab::builtin;
 use exegete_methods::self_explain;
@@ -22,7 +22,7 @@ use exegete_store::{Corpus, Run, Source, open_corpus};
 use serde_json::{Value, json};
 
 use super::lab::truth;
-use super::serve;
+use super::{sae_train, serve};
 use crate::args::{Common, Tour};
 use crate::interrupt;
 use crate::open_model;
@@ -34,7 +34,9 @@ const MISSING: usize = 10;
 pub(crate) const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
 
 pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result<()> {
-    let settings = &with_text(settings)?;
+    let mut settings = settings.clone();
+    settings.text = text_of(&settings.model, &settings.text, &mut settings.text_settings)?;
+    let settings = &settings;
     let seed = common.seed;
     settings.train.check().and_then(|()| settings.keep.check()).map_err(anyhow::Error::msg)?;
     settings.truth.check()?;
@@ -51,9 +53,14 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     inputs.extend(corpus.sources.iter().cloned());
     let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded(settings, &model, site, common)?, &inputs)?;
 
+    let jobs = [Job { name: None, settings: settings.train.clone(), seed }];
     let is_new = run.manifest().parts.is_empty();
     interrupt::listen();
-    let windows = match token_windows(&mut run, &model, &corpus, settings, site, seed, printer) {
+    let begun = token_windows(&mut run, &model, &corpus, &settings.text_settings, printer).and_then(|windows| {
+        training::steps_per_epoch(&subject(&settings.model, site, &windows, seed), &settings.train)?;
+        Ok(windows)
+    });
+    let windows = match begun {
         Ok(windows) => windows,
         Err(error) => {
             // Text that cannot be used leaves no run behind. One that was stopped, or that held anything before this
@@ -67,17 +74,14 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     if run.stage(firings::STAGE).is_none() {
         cache::run(&mut run, &model, site, &windows, settings.text_settings.window, printer)?;
         let cached = ActivationCache::open(&run)?;
-        let subject = subject(settings, site, &windows, seed);
-        let every = match settings.checkpoint_steps {
-            0 => CheckpointEvery::Time(Duration::from_secs(20)),
-            steps => CheckpointEvery::Steps(steps),
-        };
-        training::run(&mut run, &cached, &subject, &settings.train, every, printer)?;
+        let subject = subject(&settings.model, site, &windows, seed);
+        let every = sae_train::every(settings.checkpoint_steps);
+        training::run(&mut run, &cached, &subject, &jobs, every, printer)?;
         let dictionary = training::dictionary(&run)?;
         firings::run(&mut run, &model, &dictionary, &cached, &windows, (&settings.keep, seed), printer)?;
     }
     // Removed here and not by their stages, so that a tour killed just before still tidies up when run again.
-    training::remove_checkpoint(&mut run)?;
+    training::remove_checkpoints(&mut run, &jobs)?;
     firings::remove_states(&mut run, &windows)?;
     if !settings.keep_cache {
         cache::remove(&mut run)?;
@@ -94,38 +98,31 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     finish(run, settings, printer)
 }
 
-/// The settings with the text that goes with the model where none is named. In the organism's own text, spellings of
-/// special tokens are these tokens.
-fn with_text(settings: &Tour) -> Result<Tour> {
-    let mut settings = settings.clone();
-    if settings.text.is_empty() {
-        if settings.model != builtin::NAME {
-            bail!("--text is needed for a model that is not built in: files, globs or directories");
-        }
-        settings.text = vec![builtin::NAME.to_owned()];
-    }
-    settings.text_settings.special_tokens |= settings.text.iter().all(|text| text == builtin::NAME);
-    Ok(settings)
+/// The text that was named, or that which goes with the model. In the organism's own text, spellings of special tokens are
+/// these tokens.
+pub(crate) fn text_of(model: &str, text: &[String], settings: &mut TextSettings) -> Result<Vec<String>> {
+    let text = match text {
+        [] if model == builtin::NAME => vec![builtin::NAME.to_owned()],
+        [] => bail!("--text is needed for a model that is not built in: files, globs or directories"),
+        named => named.to_vec(),
+    };
+    settings.special_tokens |= text.iter().all(|text| text == builtin::NAME);
+    Ok(text)
 }
 
-/// Cuts the text, and checks that there is enough of it to train on.
-fn token_windows(
+/// Cuts the text.
+pub(crate) fn token_windows(
     run: &mut Run,
     model: &Model,
     corpus: &Corpus,
-    settings: &Tour,
-    site: Site,
-    seed: u64,
+    settings: &TextSettings,
     printer: &Printer,
 ) -> Result<Vec<WindowRows>> {
-    let tokens = windows::run(run, model, corpus, &settings.text_settings, printer)?;
-    let windows = cache::window_rows(&tokens)?;
-    training::steps_per_epoch(&subject(settings, site, &windows, seed), &settings.train)?;
-    Ok(windows)
+    Ok(cache::window_rows(&windows::run(run, model, corpus, settings, printer)?)?)
 }
 
-fn subject<'a>(settings: &Tour, site: Site, windows: &'a [WindowRows], seed: u64) -> Subject<'a> {
-    Subject { model: model_name(Path::new(&settings.model)), site: site.to_string(), windows, seed }
+pub(crate) fn subject<'a>(model: &str, site: Site, windows: &'a [WindowRows], seed: u64) -> Subject<'a> {
+    Subject { model: model_name(Path::new(model)), site: site.to_string(), windows, seed }
 }
 
 /// The site asked for, or the residual stream after a third of the layers: late enough for concepts, early enough
@@ -144,17 +141,21 @@ fn site(settings: &Tour, model: &Model) -> Result<Site> {
 
 /// What the manifest records, and what must be the same for a run to be resumed.
 fn recorded(settings: &Tour, model: &Model, site: Site, common: &Common) -> Result<Value> {
-    // What is built in keeps its name: where its files lie is nobody's business.
-    let model = match crate::builtin::is_builtin(&settings.model) {
-        true => PathBuf::from(&settings.model),
-        false => std::fs::canonicalize(&model.path).unwrap_or_else(|_| model.path.clone()),
-    };
+    let model = recorded_model(&settings.model, model);
     let (seed, dtype) = (common.seed, format!("{:?}", common.dtype).to_lowercase());
     Ok(json!({
         "command": "tour", "model": model, "text": settings.text, "site": site.to_string(), "seed": seed, "dtype": dtype,
         "windows": serde_json::to_value(&settings.text_settings)?, "train": serde_json::to_value(&settings.train)?,
         "keep": serde_json::to_value(&settings.keep)?,
     }))
+}
+
+/// A model as the manifest records it. What is built in keeps its name: where its files lie is nobody's business.
+pub(crate) fn recorded_model(name: &str, model: &Model) -> PathBuf {
+    match crate::builtin::is_builtin(name) {
+        true => PathBuf::from(name),
+        false => std::fs::canonicalize(&model.path).unwrap_or_else(|_| model.path.clone()),
+    }
 }
 
 /// The files of a model, with checksums.

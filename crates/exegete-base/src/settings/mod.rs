@@ -1,6 +1,10 @@
 //! Settings: each struct is at once the command's flags, a TOML file, and what the manifest records.
 
+mod train;
+
 use clap::ValueEnum;
+pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
+
 use serde::{Deserialize, Serialize};
 
 /// Whether a text's tokens begin with the beginning-of-sequence token.
@@ -14,79 +18,6 @@ pub enum BosPolicy {
     Always,
     /// Never.
     Never,
-}
-
-/// How a dictionary is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
-pub struct TrainSettings {
-    /// Number of latents
-    #[arg(long, default_value_t = 4096)]
-    pub latents: usize,
-    /// Latents kept for each token (TopK)
-    #[arg(long, default_value_t = 32)]
-    pub k: usize,
-    /// Passes over the activation cache
-    #[arg(long, default_value_t = 6)]
-    pub epochs: usize,
-    /// Tokens in a training step
-    #[arg(long, default_value_t = 512)]
-    pub batch: usize,
-    /// Learning rate at its highest; 0 picks 2e-4 / sqrt(latents / 2^14)
-    #[arg(long, default_value_t = 0.0)]
-    pub lr: f64,
-    /// Share of the steps over which the learning rate rises from 0
-    #[arg(long, default_value_t = 0.05)]
-    pub warmup: f64,
-    /// Share of the steps, at the end, over which the learning rate falls to 0
-    #[arg(long, default_value_t = 0.2)]
-    pub decay: f64,
-    /// Weight of the auxiliary loss that revives dead latents (AuxK); 0 turns it off
-    #[arg(long, default_value_t = 1.0 / 32.0)]
-    pub aux_weight: f64,
-    /// Dead latents that explain a token's error; 0 picks half the input's width, at most 256
-    #[arg(long, default_value_t = 0)]
-    pub aux_k: usize,
-    /// Tokens without a firing after which a latent counts as dead
-    #[arg(long, default_value_t = 250_000)]
-    pub dead_after_tokens: u64,
-}
-
-impl TrainSettings {
-    /// The learning rate, with 0 resolved.
-    pub fn peak_lr(&self) -> f64 {
-        if self.lr > 0.0 { self.lr } else { 2e-4 / (self.latents as f64 / 16_384.0).sqrt() }
-    }
-
-    /// Latents of the auxiliary loss, with 0 resolved for inputs of width `d_in`.
-    pub fn resolved_aux_k(&self, d_in: usize) -> usize {
-        if self.aux_k > 0 { self.aux_k } else { (d_in / 2).clamp(1, 256) }
-    }
-
-    /// Factor of the learning rate at a step: linear warm-up, constant, linear decay to 0.
-    pub fn lr_factor(&self, step: u64, n_steps: u64) -> f64 {
-        let warm = (self.warmup * n_steps as f64).floor().max(1.0);
-        let decay = (self.decay * n_steps as f64).floor().max(1.0);
-        ((step + 1) as f64 / warm).min((n_steps - step) as f64 / decay).min(1.0)
-    }
-
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// A sentence naming the flag at fault.
-    pub fn check(&self) -> Result<(), String> {
-        let rules = [
-            (self.latents >= 1 && self.latents <= 1 << 24, "--latents must be between 1 and 16777216"),
-            (self.k >= 1 && self.k <= self.latents, "--k must be between 1 and --latents"),
-            (self.batch >= 1 && self.epochs >= 1, "--batch and --epochs must be at least 1"),
-            (self.lr >= 0.0 && self.lr.is_finite(), "--lr must be a number, 0 or more"),
-            (
-                (0.0..=1.0).contains(&self.warmup) && (0.0..=1.0).contains(&self.decay),
-                "--warmup and --decay are shares",
-            ),
-            (self.aux_weight >= 0.0 && self.aux_weight.is_finite(), "--aux-weight must be a number, 0 or more"),
-        ];
-        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, text)| Err((*text).into()))
-    }
 }
 
 /// Where text comes from and how it is cut.
@@ -221,10 +152,13 @@ mod tests {
     struct Flags {
         #[command(flatten)]
         settings: SelfExplainSettings,
+        #[command(flatten)]
+        train: TrainSettings,
     }
 
     #[test]
     fn defaults_are_those_of_the_command_line() {
-        assert_eq!(Flags::parse_from(["test"]).settings, SelfExplainSettings::default());
+        let flags = Flags::parse_from(["test"]);
+        assert_eq!((flags.settings, flags.train), (SelfExplainSettings::default(), TrainSettings::default()));
     }
 }

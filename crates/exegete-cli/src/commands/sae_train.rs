@@ -1,0 +1,116 @@
+//! `exegete sae train`: one dictionary, or a grid of them, on a model's activations at a site.
+//!
+//! The model is run once, into a cache on disk; all dictionaries are fed from it. What an earlier call left undone is
+//! gone on with, bit for bit.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use exegete_base::{Site, SiteKind};
+use exegete_harvest::training::{CheckpointEvery, Job};
+use exegete_harvest::{ActivationCache, cache, grid, training, windows};
+use exegete_model::Model;
+use exegete_store::{Run, open_corpus};
+use serde_json::{Value, json};
+
+use super::tour;
+use crate::args::{Common, SaeTrain};
+use crate::interrupt;
+use crate::open_model;
+use crate::printer::Printer;
+
+pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Result<()> {
+    let mut text_settings = settings.text_settings.clone();
+    let text = tour::text_of(&settings.model, &settings.text, &mut text_settings)?;
+    let jobs = jobs(settings, common.seed)?;
+    let model = open_model::open_plain(&settings.model, common, printer)?;
+    windows::bos_and_room(&model, &text_settings)?;
+    let site = match &settings.site {
+        Some(name) => name.parse::<Site>()?.check(model.spec.n_layers)?,
+        None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 3),
+    };
+    let corpus = open_corpus(&crate::builtin::texts(&text)?, &windows::text_options(&text_settings))?;
+    let mut inputs = tour::model_files(&model.path)?;
+    inputs.extend(corpus.sources.iter().cloned());
+    let mut run =
+        Run::create_or_resume(&settings.out, tour::PROGRAM, recorded(settings, &text, &model, site, common)?, &inputs)?;
+    let is_new = run.manifest().parts.is_empty();
+    interrupt::listen();
+    let begun = tour::token_windows(&mut run, &model, &corpus, &text_settings, printer).and_then(|windows| {
+        training::steps_per_epoch(&tour::subject(&settings.model, site, &windows, common.seed), &jobs[0].settings)?;
+        Ok(windows)
+    });
+    let windows = match begun {
+        Ok(windows) => windows,
+        Err(error) => {
+            if is_new && !interrupt::asked() {
+                let _ = run.discard();
+            }
+            return Err(error);
+        }
+    };
+    if jobs.iter().any(|job| run.stage(&job.stage()).is_none()) {
+        cache::run(&mut run, &model, site, &windows, text_settings.window, printer)?;
+        let cached = ActivationCache::open(&run)?;
+        let subject = tour::subject(&settings.model, site, &windows, common.seed);
+        training::run(&mut run, &cached, &subject, &jobs, every(settings.checkpoint_steps), printer)?;
+    }
+    training::remove_checkpoints(&mut run, &jobs)?;
+    if !settings.keep_cache {
+        cache::remove(&mut run)?;
+    }
+    tell(&run, &jobs, printer)
+}
+
+/// How often checkpoints are written: every so many steps, or by the clock.
+pub(crate) fn every(steps: u64) -> CheckpointEvery {
+    match steps {
+        0 => CheckpointEvery::Time(Duration::from_secs(20)),
+        steps => CheckpointEvery::Steps(steps),
+    }
+}
+
+/// The dictionaries that are asked for.
+fn jobs(settings: &SaeTrain, seed: u64) -> Result<Vec<Job>> {
+    let Some(path) = &settings.grid else {
+        settings.train.check().map_err(anyhow::Error::msg)?;
+        return Ok(vec![Job { name: None, settings: settings.train.clone(), seed }]);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the grid {}", path.display()))?;
+    grid::jobs(&text, &settings.train, seed).with_context(|| path.display().to_string())
+}
+
+/// What must be the same for a run to be gone on with. A grid's dictionaries are stages of their own.
+fn recorded(settings: &SaeTrain, text: &[String], model: &Model, site: Site, common: &Common) -> Result<Value> {
+    let settings_of_jobs: Vec<Value> = jobs(settings, common.seed)?
+        .iter()
+        .map(|job| json!({"name": job.name, "seed": job.seed, "train": job.settings}))
+        .collect();
+    Ok(json!({
+        "command": "sae train", "model": tour::recorded_model(&settings.model, model), "text": text,
+        "site": site.to_string(), "seed": common.seed, "dtype": format!("{:?}", common.dtype).to_lowercase(),
+        "windows": serde_json::to_value(&settings.text_settings)?, "dictionaries": settings_of_jobs,
+    }))
+}
+
+/// The table of what came out.
+fn tell(run: &Run, jobs: &[Job], printer: &Printer) -> Result<()> {
+    let wide = jobs.iter().filter_map(|job| job.name.as_ref()).map(String::len).max().unwrap_or(10).max(10);
+    printer.line(format!("{:<wide$}  kind         latents  L0       FVU [95 %]                dead", "dictionary"));
+    let mut rows = Vec::new();
+    for job in jobs {
+        let found = run.stage(&job.stage()).cloned().unwrap_or_default();
+        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+        let fvu = &found["fvu"];
+        let span = format!("{:.4} [{:.4}, {:.4}]", number(&fvu["value"]), number(&fvu["low"]), number(&fvu["high"]));
+        let (kind, dir) = (found["kind"].as_str().unwrap_or_default(), job.dir());
+        let name = job.name.as_ref().unwrap_or(&dir);
+        let (latents, l0, dead) = (number(&found["n_latents"]), number(&found["l0"]), number(&found["dead"]));
+        printer.line(format!("{name:<wide$}  {kind:<11}  {latents:<7}  {l0:<7.1}  {span:<24}  {dead}"));
+        rows.push(json!({"name": name, "path": run.path(&dir), "result": found}));
+    }
+    let dir = run.dir().display();
+    printer.json(&json!({"dictionaries": rows, "run": dir.to_string()}));
+    printer.line(format!("sae train: done dictionaries={} run={dir}", jobs.len()));
+    Ok(())
+}

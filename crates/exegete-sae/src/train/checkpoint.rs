@@ -1,0 +1,98 @@
+//! A training state as bytes: a magic word, a version, sizes, then every array in order, little-endian.
+
+use super::{Param, TrainState};
+use crate::{Result, SaeError};
+
+const MAGIC: &[u8; 8] = b"EXGTRAIN";
+const VERSION: u64 = 2;
+/// Numbers behind the magic word.
+const NUMBERS: usize = 9;
+
+impl TrainState {
+    /// Arrays in their order.
+    fn params(&self) -> impl Iterator<Item = &Param> {
+        [&self.w_enc, &self.b_enc, &self.w_dec, &self.b_dec].into_iter().chain(&self.extras)
+    }
+
+    /// The state as bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        let sizes = [VERSION, self.d as u64, self.d_out as u64, self.n_latents() as u64, self.extras.len() as u64];
+        let floats = [self.scale, self.reached].map(f32::to_bits);
+        let both = u64::from(floats[0]) << 32 | u64::from(floats[1]);
+        let numbers = sizes.into_iter().chain([self.step, both, self.steering.to_bits(), self.l0.to_bits()]);
+        numbers.for_each(|n| out.extend(n.to_le_bytes()));
+        for array in self.params().flat_map(|p| [&p.w, &p.m, &p.v]) {
+            array.iter().for_each(|x| out.extend(x.to_le_bytes()));
+        }
+        self.since_fired_F.iter().for_each(|n| out.extend(n.to_le_bytes()));
+        out
+    }
+
+    /// The state that [`TrainState::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Bytes of another kind, version or length.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let wrong = |what: &str| SaeError::Shape(format!("not a training state of this version: {what}"));
+        let (head, body) = bytes.split_at_checked(8 + 8 * NUMBERS).ok_or_else(|| wrong("cut off"))?;
+        let number = |i: usize| u64::from_le_bytes(std::array::from_fn(|b| head[8 + i * 8 + b]));
+        if head[..8] != MAGIC[..] || number(0) != VERSION {
+            return Err(wrong("magic word or version differ"));
+        }
+        let size =
+            |i: usize, least: u64| usize::try_from(number(i)).ok().filter(|n| (least..1 << 32).contains(&(*n as u64)));
+        let (Some(d), Some(o), Some(f), Some(extras)) = (size(1, 1), size(2, 1), size(3, 1), size(4, 0)) else {
+            return Err(wrong("sizes out of range"));
+        };
+        let (wide, narrow) = ((d as u128 + o as u128) * f as u128, (1 + extras as u128) * f as u128 + o as u128);
+        if body.len() as u128 != 4 * 3 * (wide + narrow) + 8 * f as u128 {
+            return Err(wrong("its length does not fit its sizes"));
+        }
+        let (params, since) = body.split_at(body.len() - 8 * f);
+        let mut values = params.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        let mut array = |n: usize| -> Vec<f32> { values.by_ref().take(n).collect() };
+        let mut param = |n: usize| Param { w: array(n), m: array(n), v: array(n) };
+        Ok(Self {
+            d,
+            d_out: o,
+            scale: f32::from_bits((number(6) >> 32) as u32),
+            w_enc: param(f * d),
+            b_enc: param(f),
+            w_dec: param(f * o),
+            b_dec: param(o),
+            extras: (0..extras).map(|_| param(f)).collect(),
+            since_fired_F: since.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+            step: number(5),
+            steering: f64::from_bits(number(7)),
+            l0: f64::from_bits(number(8)),
+            reached: f32::from_bits(number(6) as u32),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use exegete_base::settings::{Activation, TrainSettings};
+
+    use super::*;
+
+    #[test]
+    fn states_round_trip_and_damage_is_an_error() {
+        let settings = TrainSettings { latents: 7, activation: Activation::Gated, ..TrainSettings::default() };
+        let mut state = TrainState::init(&settings, 5, 0.3, &[1.0, 2.0, 3.0, 4.0, 5.0], 9);
+        (state.reached, state.steering, state.l0) = (0.25, 1.5, 31.25);
+        state.step = 123;
+        state.since_fired_F[3] = u64::MAX;
+        let bytes = state.to_bytes();
+        assert_eq!(TrainState::from_bytes(&bytes).unwrap(), state);
+        for cut in [0, 7, 79, 80, bytes.len() - 1] {
+            assert!(TrainState::from_bytes(&bytes[..cut]).is_err());
+        }
+        for at in 0..48 {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0xff;
+            assert!(TrainState::from_bytes(&bad).is_err(), "byte {at}");
+        }
+    }
+}

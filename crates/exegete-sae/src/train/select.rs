@@ -1,0 +1,403 @@
+//! Activations while training: the entries of a batch's sparse codes, from its pre-activations, and the way back.
+//!
+//! An entry is a latent at a token whose activation is not 0, or at whose pre-activation a gradient may be: in the band
+//! around a JumpReLU's threshold. Blocks of tokens are looked through by all threads, each into a list of its own.
+
+use exegete_base::settings::{Activation, KthForm, TrainSettings};
+use exegete_tensor::cpu::topk::{Selection, above};
+use rayon::prelude::*;
+
+use super::TrainState;
+use crate::kinds::{KthLargest, Search};
+
+/// Entries of tokens behind each other.
+#[derive(Default)]
+pub(super) struct Entries {
+    /// Those of token n are `starts[n]..starts[n + 1]`.
+    pub(super) starts: Vec<usize>,
+    /// Latents.
+    pub(super) idx: Vec<u32>,
+    /// Pre-activations.
+    pub(super) pre: Vec<f32>,
+    /// Activations.
+    pub(super) values: Vec<f32>,
+    /// For the rules that measure from it, which entry of each token is the k-th largest.
+    pub(super) kth: Vec<usize>,
+}
+
+impl Entries {
+    pub(super) fn clear(&mut self) {
+        self.starts.clear();
+        self.starts.push(0);
+        self.idx.clear();
+        self.pre.clear();
+        self.values.clear();
+        self.kth.clear();
+    }
+
+    /// Ends a token.
+    fn end(&mut self) {
+        self.starts.push(self.idx.len());
+    }
+
+    fn push(&mut self, latent: u32, pre: f32, value: f32) {
+        self.idx.push(latent);
+        self.pre.push(pre);
+        self.values.push(value);
+    }
+
+    /// Appends another's tokens.
+    fn append(&mut self, other: &Self) {
+        let at = self.idx.len();
+        self.starts.extend(other.starts[1..].iter().map(|s| s + at));
+        self.kth.extend(other.kth.iter().map(|e| e + at));
+        self.idx.extend_from_slice(&other.idx);
+        self.pre.extend_from_slice(&other.pre);
+        self.values.extend_from_slice(&other.values);
+    }
+
+    /// Brings each token's entries into the order of their latents.
+    fn sort(&mut self) {
+        let mut held = Vec::new();
+        for range in self.starts.windows(2).map(|r| r[0]..r[1]) {
+            held.clear();
+            held.extend(range.clone().map(|e| (self.idx[e], self.pre[e], self.values[e])));
+            held.sort_unstable_by_key(|(latent, ..)| *latent);
+            for (e, (latent, pre, value)) in range.zip(&held) {
+                (self.idx[e], self.pre[e], self.values[e]) = (*latent, *pre, *value);
+            }
+        }
+    }
+
+    /// Keeps those entries that are wanted.
+    fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        let mut kept = 0;
+        for n in 0..self.starts.len() - 1 {
+            let range = self.starts[n]..self.starts[n + 1];
+            self.starts[n] = kept;
+            for e in range {
+                if keep(e) {
+                    self.idx[kept] = self.idx[e];
+                    self.pre[kept] = self.pre[e];
+                    self.values[kept] = self.values[e];
+                    kept += 1;
+                }
+            }
+        }
+        if let Some(last) = self.starts.last_mut() {
+            *last = kept;
+        }
+        self.idx.truncate(kept);
+        self.pre.truncate(kept);
+        self.values.truncate(kept);
+    }
+}
+
+/// How a block of tokens is looked through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Rule {
+    /// The k largest of each.
+    Ranked(usize),
+    /// All that are above the latent's bound.
+    Above,
+    /// Measured from the k-th largest.
+    Kth(KthLargest),
+    /// Nothing of a token but its dead latents.
+    Nothing,
+}
+
+/// Scratch of a thread's share of a block.
+#[derive(Default)]
+struct Share {
+    main: Entries,
+    aux: Entries,
+    selection: Selection,
+    search: Search,
+    values: Vec<f32>,
+    idx: Vec<u32>,
+    bounds: Vec<f32>,
+}
+
+/// Makes entries of pre-activations.
+#[derive(Default)]
+pub(super) struct Selector {
+    bounds_F: Vec<f32>,
+    shares: Vec<Share>,
+}
+
+impl Selector {
+    /// The rule of a step, and the bounds that go with it. `limit` is the number of entries of a token that BatchTopK looks
+    /// at, where no bound is known.
+    pub(super) fn begin(&mut self, settings: &TrainSettings, state: &TrainState, limit: Option<usize>) -> Rule {
+        let f = state.n_latents();
+        let mut all_above = |bound: f32| {
+            self.bounds_F.clear();
+            self.bounds_F.resize(f, bound);
+            Rule::Above
+        };
+        match settings.activation {
+            Activation::TopK => Rule::Ranked(settings.k),
+            Activation::KthLargest => match settings.kth_form {
+                KthForm::A => Rule::Ranked(settings.k),
+                form => Rule::Kth(kth_rule(settings, form)),
+            },
+            Activation::BatchTopK => match limit {
+                Some(limit) => Rule::Ranked(limit),
+                // A little lower than what was reached in the last batch.
+                None => all_above(0.8 * state.reached),
+            },
+            Activation::Relu | Activation::Gated => all_above(0.0),
+            Activation::JumpRelu => {
+                let half = settings.bandwidth as f32 / 2.0;
+                self.bounds_F.clear();
+                self.bounds_F.extend(state.extras[0].w.iter().map(|t| (t - half).max(0.0)));
+                Rule::Above
+            }
+        }
+    }
+
+    /// Appends the entries of a block of tokens to `main`, and those of the `k_aux` dead latents that are highest to `aux`.
+    /// Values are `relu(h)`, or what the rule makes of it.
+    pub(super) fn block(
+        &mut self,
+        rule: Rule,
+        (pre_NF, f): (&[f32], usize),
+        (dead, k_aux): (&[u32], usize),
+        (main, aux): (&mut Entries, &mut Entries),
+    ) {
+        let each = (pre_NF.len() / f).div_ceil(8 * rayon::current_num_threads()).max(1);
+        let n_shares = pre_NF.len().div_ceil(each * f);
+        if self.shares.len() < n_shares {
+            self.shares.resize_with(n_shares, Share::default);
+        }
+        let bounds_F = &self.bounds_F;
+        pre_NF.par_chunks(each * f).zip(&mut self.shares).for_each(|(rows, share)| {
+            share.main.clear();
+            share.aux.clear();
+            for row in rows.chunks_exact(f) {
+                share.row(rule, row, bounds_F);
+                if k_aux > 0 {
+                    share.dead_row(row, dead, k_aux);
+                }
+            }
+        });
+        for share in &self.shares[..n_shares] {
+            main.append(&share.main);
+            aux.append(&share.aux);
+        }
+    }
+}
+
+fn kth_rule(settings: &TrainSettings, form: KthForm) -> KthLargest {
+    KthLargest { is_gate: form == KthForm::C, k: settings.k, eps: settings.kth_eps as f32 }
+}
+
+impl Share {
+    fn row(&mut self, rule: Rule, row: &[f32], bounds_F: &[f32]) {
+        match rule {
+            Rule::Nothing => {}
+            Rule::Ranked(k) => {
+                self.rank(row, k);
+                for (latent, pre) in self.idx.iter().zip(&self.values) {
+                    self.main.push(*latent, *pre, pre.max(0.0));
+                }
+            }
+            Rule::Above => {
+                self.idx.clear();
+                above(row, bounds_F, &mut self.idx);
+                for latent in &self.idx {
+                    let pre = row[*latent as usize];
+                    self.main.push(*latent, pre, pre);
+                }
+            }
+            Rule::Kth(rule) => {
+                let (kth, kth_latent) = rule.kth(row, &mut self.search);
+                self.bounds.clear();
+                let lowest = if rule.is_gate { (kth - rule.eps).max(0.0) } else { kth - rule.eps };
+                self.bounds.resize(row.len(), lowest);
+                self.idx.clear();
+                above(row, &self.bounds, &mut self.idx);
+                let mut at = usize::MAX;
+                for latent in &self.idx {
+                    if *latent == kth_latent {
+                        at = self.main.idx.len();
+                    }
+                    let pre = row[*latent as usize];
+                    self.main.push(*latent, pre, rule.value(pre, kth));
+                }
+                // None where the k-th largest is not above 0, and a gate measures from 0.
+                self.main.kth.push(at);
+            }
+        }
+        self.main.end();
+    }
+
+    /// The dead latents that are highest.
+    fn dead_row(&mut self, row: &[f32], dead: &[u32], k_aux: usize) {
+        self.bounds.clear();
+        self.bounds.extend(dead.iter().map(|latent| row[*latent as usize]));
+        let held = std::mem::take(&mut self.bounds);
+        self.rank(&held, k_aux);
+        self.bounds = held;
+        for (i, pre) in self.idx.iter().zip(&self.values) {
+            self.aux.push(dead[*i as usize], *pre, pre.max(0.0));
+        }
+        self.aux.end();
+    }
+
+    /// The k largest of a row, into `idx` and `values`.
+    fn rank(&mut self, row: &[f32], k: usize) {
+        self.values.resize(k, 0.0);
+        self.idx.resize(k, 0);
+        self.selection.run(row, &mut self.values, &mut self.idx);
+    }
+}
+
+/// Brings the entries of a batch down to the `most` that are largest; false if it cannot be known that they are among
+/// them. Of equal ones the first stay. What is kept does not depend on how it was looked for.
+pub(super) fn keep_largest(entries: &mut Entries, most: usize, limit: Option<usize>, state: &mut TrainState) -> bool {
+    // The lowest that was looked at of each token; one above the bound may have others behind it.
+    let lowest: Vec<f32> =
+        entries.starts.windows(2).filter_map(|r| entries.values[r[0]..r[1]].last().copied()).collect();
+    if limit.is_some() {
+        entries.sort();
+    }
+    let order = |e: usize| (u64::from(entries.values[e].to_bits()) << 32) | u64::from(!(e as u32));
+    let mut packed: Vec<u64> = (0..entries.values.len()).filter(|e| entries.values[*e] > 0.0).map(order).collect();
+    let least = match packed.len() > most {
+        true => *packed.select_nth_unstable_by(most - 1, |a, b| b.cmp(a)).1,
+        false => 0,
+    };
+    let reached = f32::from_bits((least >> 32) as u32);
+    let is_sure = match limit {
+        Some(limit) => limit >= state.n_latents() || lowest.iter().all(|v| *v <= 0.0 || *v < reached),
+        None => packed.len() >= most || state.reached == 0.0,
+    };
+    if !is_sure {
+        return false;
+    }
+    let keep: Vec<bool> = (0..entries.values.len()).map(|e| entries.values[e] > 0.0 && order(e) >= least).collect();
+    entries.retain(|e| keep[e]);
+    state.reached = reached;
+    true
+}
+
+/// A rule of single latents: active above a threshold, which is 0 for ReLU. Straight-through gradients of a threshold are
+/// those of Rajamanoharan et al. 2024 (arXiv 2407.14435), equation 11, with a rectangle as kernel: `-(threshold / width)`
+/// times the activation's gradient, and `-1 / width` times an activity's, where the pre-activation is within half the
+/// width. The pre-activation passes its gradient on where it is active.
+pub(super) struct Threshold<'a> {
+    theta_F: Option<&'a [f32]>,
+    width: f32,
+    per_active: f32,
+}
+
+impl<'a> Threshold<'a> {
+    /// That of some settings. `per_active` is the loss's gradient at an activity itself (L0).
+    pub(super) fn new(settings: &TrainSettings, state: &'a TrainState, per_active: f32) -> Self {
+        let theta_F = (settings.activation == Activation::JumpRelu).then(|| &state.extras[0].w[..]);
+        Self { theta_F, width: settings.bandwidth as f32, per_active }
+    }
+
+    fn theta(&self, latent: usize) -> f32 {
+        self.theta_F.map_or(0.0, |theta| theta[latent].max(0.0))
+    }
+
+    /// The activation.
+    pub(super) fn value(&self, latent: usize, h: f32) -> f32 {
+        if h > self.theta(latent) { h } else { 0.0 }
+    }
+
+    /// The gradient at the pre-activation, given that at the activation, and that at the threshold.
+    pub(super) fn back(&self, latent: usize, h: f32, d: f32) -> (f32, f32) {
+        let theta = self.theta(latent);
+        let is_felt = self.theta_F.is_some() && h > 0.0 && ((h - theta) / self.width).abs() < 0.5;
+        let extra = if is_felt { -(theta * d + self.per_active) / self.width } else { 0.0 };
+        (if h > theta { d } else { 0.0 }, extra)
+    }
+}
+
+/// What the activations of entries have become for the loss: turns relu(h) into the activation where the rule is one of
+/// single latents.
+pub(super) fn activate(settings: &TrainSettings, state: &TrainState, entries: &mut Entries) {
+    match settings.activation {
+        Activation::JumpRelu => {
+            let rule = Threshold::new(settings, state, 0.0);
+            for (value, latent) in entries.values.iter_mut().zip(&entries.idx) {
+                *value = rule.value(*latent as usize, *value);
+            }
+        }
+        Activation::Gated => {
+            let [r_mag, b_mag] = [&state.extras[0].w, &state.extras[1].w];
+            for ((value, pre), latent) in entries.values.iter_mut().zip(&entries.pre).zip(&entries.idx) {
+                let f = *latent as usize;
+                *value = (r_mag[f].exp() * (pre - state.b_enc.w[f]) + b_mag[f]).max(0.0);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Turns gradients at activations into gradients at pre-activations, in place, and gives those of the latents' extras.
+/// `per_active` is the loss's gradient at an activity itself (L0).
+pub(super) fn backward(
+    settings: &TrainSettings,
+    state: &TrainState,
+    entries: &Entries,
+    per_active: f32,
+    d: &mut [f32],
+) -> Vec<Vec<f32>> {
+    let mut extras: Vec<Vec<f32>> = state.extras.iter().map(|p| vec![0f32; p.w.len()]).collect();
+    match settings.activation {
+        Activation::TopK | Activation::BatchTopK | Activation::Relu => {
+            d.iter_mut().zip(&entries.values).filter(|(_, value)| **value <= 0.0).for_each(|(d, _)| *d = 0.0);
+        }
+        Activation::JumpRelu => {
+            let rule = Threshold::new(settings, state, per_active);
+            for ((d, pre), latent) in d.iter_mut().zip(&entries.pre).zip(&entries.idx) {
+                let (through, extra) = rule.back(*latent as usize, *pre, *d);
+                (*d, extras[0][*latent as usize]) = (through, extras[0][*latent as usize] + extra);
+            }
+        }
+        Activation::Gated => {
+            for (e, (d, latent)) in d.iter_mut().zip(&entries.idx).enumerate() {
+                let f = *latent as usize;
+                if entries.values[e] <= 0.0 {
+                    *d = 0.0;
+                    continue;
+                }
+                let scale = state.extras[0].w[f].exp();
+                extras[0][f] += *d * scale * (entries.pre[e] - state.b_enc.w[f]);
+                extras[1][f] += *d;
+                *d *= scale;
+            }
+        }
+        Activation::KthLargest => match settings.kth_form {
+            KthForm::A => {
+                d.iter_mut().zip(&entries.values).filter(|(_, value)| **value <= 0.0).for_each(|(d, _)| *d = 0.0);
+            }
+            form => kth_backward(&kth_rule(settings, form), entries, d),
+        },
+    }
+    extras
+}
+
+fn kth_backward(rule: &KthLargest, entries: &Entries, d: &mut [f32]) {
+    for (range, kth) in entries.starts.windows(2).zip(&entries.kth) {
+        let at_kth = entries.pre.get(*kth).copied().unwrap_or(0.0);
+        let mut through_kth = 0f32;
+        for e in range[0]..range[1] {
+            match (rule.is_gate, entries.pre[e]) {
+                (false, _) => through_kth -= d[e],
+                (true, h) if h < at_kth => {
+                    through_kth -= d[e] * h / rule.eps;
+                    d[e] *= (h - at_kth) / rule.eps + 1.0 + h / rule.eps;
+                }
+                (true, _) => {}
+            }
+        }
+        if let Some(d) = d.get_mut(*kth) {
+            *d += through_kth;
+        }
+    }
+}

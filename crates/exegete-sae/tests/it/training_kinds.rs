@@ -1,0 +1,273 @@
+//! Training of every kind: gradients by finite differences, straight-through gradients by their formulas, exactness.
+
+use exegete_base::settings::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
+use exegete_sae::train::{Param, TrainState, Trainer};
+
+const D: usize = 6;
+const F: usize = 24;
+const N: usize = 16;
+
+fn settings(activation: Activation) -> TrainSettings {
+    TrainSettings {
+        latents: F,
+        activation,
+        k: 4,
+        kth_eps: 0.3,
+        sparsity: 0.05,
+        sparsity_warmup: 0.0,
+        threshold: 0.3,
+        bandwidth: 0.05,
+        decoder_rows: DecoderRows::Free,
+        reconstruction: Reconstruction::Mse,
+        aux_weight: 0.0,
+        warmup: 0.0,
+        lr: 1e-3,
+        ..TrainSettings::default()
+    }
+}
+
+fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next() + next()).collect()
+}
+
+fn start(settings: &TrainSettings) -> TrainState {
+    let mut state = TrainState::from_parts(settings, D, 0.7, noise(1, F * D), noise(2, F * D), noise(3, D));
+    state.b_enc.w = noise(4, F);
+    for (i, extra) in state.extras.iter_mut().enumerate() {
+        extra.w.iter_mut().zip(noise(5 + i as u64, F)).for_each(|(w, n)| *w += 0.1 * n);
+    }
+    state
+}
+
+fn params(state: &mut TrainState) -> Vec<&mut Param> {
+    let mut all = vec![&mut state.w_enc, &mut state.b_enc, &mut state.w_dec, &mut state.b_dec];
+    all.extend(&mut state.extras);
+    all
+}
+
+fn loss(settings: &TrainSettings, state: &TrainState, x: &[f32], y: Option<&[f32]>) -> f64 {
+    Trainer::new(settings.clone(), 10).unwrap().step(&mut state.clone(), x, y).unwrap().loss
+}
+
+/// Gradients of the loss, one list for each parameter: Adam's first moment after one step is a tenth of them.
+fn gradients(settings: &TrainSettings, state: &TrainState, x: &[f32], y: Option<&[f32]>) -> Vec<Vec<f32>> {
+    let mut after = state.clone();
+    Trainer::new(settings.clone(), 10).unwrap().step(&mut after, x, y).unwrap();
+    params(&mut after).into_iter().map(|p| p.m.iter().map(|m| m / 0.1).collect()).collect()
+}
+
+/// Compares gradients with differences of the loss, along the gradient and one other direction of each parameter.
+fn agree(name: &str, settings: &TrainSettings, skip: &[usize], y: Option<&[f32]>) {
+    let (state, x) = (start(settings), noise(9, N * D));
+    let grads = gradients(settings, &state, &x, y);
+    for (i, grad) in grads.iter().enumerate().filter(|(i, _)| !skip.contains(i)) {
+        let norm = grad.iter().map(|g| g * g).sum::<f32>().sqrt();
+        assert!(norm > 1e-5, "{name}: parameter {i} has no gradient");
+        let along: Vec<f32> = grad.iter().map(|g| g / norm).collect();
+        for direction in [along, noise(20 + i as u64, grad.len())] {
+            let step = 2e-4;
+            let moved = |by: f32| {
+                let mut moved = state.clone();
+                params(&mut moved)[i].w.iter_mut().zip(&direction).for_each(|(w, d)| *w += by * d);
+                loss(settings, &moved, &x, y)
+            };
+            let numeric = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
+            let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
+            let off = (numeric - exact).abs();
+            assert!(
+                off < 0.01 * exact.abs() + 0.01 * f64::from(norm),
+                "{name}, parameter {i}: {numeric} is not {exact}"
+            );
+        }
+    }
+}
+
+#[test]
+fn gradients_of_every_activation_are_those_of_the_loss() {
+    agree("topk", &settings(Activation::TopK), &[], None);
+    agree("batchtopk", &settings(Activation::BatchTopK), &[], None);
+    agree("relu", &settings(Activation::Relu), &[], None);
+    for kth_form in [KthForm::A, KthForm::B, KthForm::C] {
+        agree(&format!("{kth_form:?}"), &TrainSettings { kth_form, ..settings(Activation::KthLargest) }, &[], None);
+    }
+    // Thresholds have straight-through gradients, which are no differences.
+    agree("jumprelu", &TrainSettings { bandwidth: 1e-6, ..settings(Activation::JumpRelu) }, &[4], None);
+    // The gate's own error holds the decoder and its bias fixed.
+    agree("gated", &settings(Activation::Gated), &[2, 3], None);
+}
+
+#[test]
+fn gradients_of_every_penalty_and_error_are_those_of_the_loss() {
+    let relu = settings(Activation::Relu);
+    use Penalty::{Freshman, FreshmanRatio, HoyerSquare, L1, PAnneal, Recip, Sqrt, Tanh};
+    for penalty in [L1, Sqrt, Tanh, Recip, HoyerSquare, Freshman, FreshmanRatio] {
+        agree(&format!("{penalty:?}"), &TrainSettings { penalty, sparsity: 0.5, ..relu.clone() }, &[], None);
+    }
+    agree("p-anneal", &TrainSettings { penalty: PAnneal, penalty_p: 0.2, sparsity: 0.5, ..relu.clone() }, &[], None);
+    agree("fvu", &TrainSettings { reconstruction: Reconstruction::Fvu, ..relu.clone() }, &[], None);
+    let nested = TrainSettings { prefixes: vec![5, 11], ..settings(Activation::BatchTopK) };
+    agree("matryoshka", &nested, &[], None);
+    agree("matryoshka by rank", &TrainSettings { prefixes: vec![5, 11], ..settings(Activation::TopK) }, &[], None);
+    agree("transcoder", &relu, &[], Some(&noise(10, N * D)));
+}
+
+#[test]
+fn dense_steps_do_what_sparse_ones_do() {
+    let x = noise(9, N * D);
+    for (activation, penalty, decoder_rows) in [
+        (Activation::Relu, Penalty::L1, DecoderRows::Free),
+        (Activation::Relu, Penalty::Freshman, DecoderRows::Unit),
+        (Activation::JumpRelu, Penalty::L0, DecoderRows::Free),
+        (Activation::JumpRelu, Penalty::Tanh, DecoderRows::Unit),
+    ] {
+        let settings = TrainSettings {
+            penalty,
+            decoder_rows,
+            bandwidth: 0.4,
+            aux_weight: 0.1,
+            aux_k: 3,
+            dead_after_tokens: 5,
+            ..settings(activation)
+        };
+        let after = |l0: f64| {
+            let mut state = TrainState { step: 1, l0, ..start(&settings) };
+            // Some latents count as dead, so that what revives them is compared too.
+            state.since_fired_F.iter_mut().step_by(5).for_each(|since| *since = 100);
+            let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state, &x, None).unwrap();
+            (stats, state)
+        };
+        let ((dense, mut a), (sparse, mut b)) = (after(F as f64), after(0.01));
+        let name = format!("{activation:?} {penalty:?}");
+        assert!((dense.loss / sparse.loss - 1.0).abs() < 1e-5 && dense.n_dead == 5, "{name}: {dense:?} {sparse:?}");
+        assert!(dense.l0 == sparse.l0 && a.since_fired_F == b.since_fired_F && dense.aux > 0.0, "{name}");
+        for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
+            exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
+        }
+    }
+}
+
+/// Equation 11 of Rajamanoharan et al. 2024, computed the long way.
+#[test]
+fn thresholds_have_their_straight_through_gradients() {
+    let settings = TrainSettings { bandwidth: 0.4, ..settings(Activation::JumpRelu) };
+    let (state, x) = (start(&settings), noise(9, N * D));
+    let got = gradients(&settings, &state, &x, None).pop().unwrap();
+    let xs: Vec<f32> = x.iter().map(|x| x * state.scale).collect();
+    let theta = &state.extras[0].w;
+    let row = |w: &Param, f: usize| w.w[f * D..(f + 1) * D].to_vec();
+    let (mut want, mut n_felt) = (vec![0f32; F], 0);
+    for x in xs.chunks(D) {
+        let centred: Vec<f32> = x.iter().zip(&state.b_dec.w).map(|(x, b)| x - b).collect();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let h: Vec<f32> = (0..F).map(|f| dot(&row(&state.w_enc, f), &centred) + state.b_enc.w[f]).collect();
+        let mut left: Vec<f32> = x.iter().zip(&state.b_dec.w).map(|(x, b)| x - b).collect();
+        for f in (0..F).filter(|f| h[*f] > theta[*f]) {
+            left.iter_mut().zip(row(&state.w_dec, f)).for_each(|(l, w)| *l -= h[f] * w);
+        }
+        for f in 0..F {
+            if ((h[f] - theta[f]) / 0.4).abs() < 0.5 {
+                n_felt += usize::from(h[f] <= theta[f]);
+                let df = -2.0 / N as f32 * dot(&left, &row(&state.w_dec, f));
+                want[f] -= theta[f] / 0.4 * df + 0.05 / N as f32 / 0.4;
+            }
+        }
+    }
+    assert!(n_felt > 5, "{n_felt} inactive latents within the band");
+    exegete_testkit::assert_rel_l2("threshold", &got, &want, 1e-4);
+}
+
+#[test]
+fn a_trained_state_is_the_dictionary_that_is_saved() {
+    for (activation, kth_form) in [
+        (Activation::TopK, KthForm::A),
+        (Activation::Relu, KthForm::A),
+        (Activation::JumpRelu, KthForm::A),
+        (Activation::Gated, KthForm::A),
+        (Activation::KthLargest, KthForm::B),
+        (Activation::KthLargest, KthForm::C),
+        (Activation::BatchTopK, KthForm::A),
+    ] {
+        // Nothing but the error is in the loss, which the saved dictionary must have too.
+        let settings =
+            TrainSettings { kth_form, sparsity: 0.0, reconstruction: Reconstruction::Fvu, ..settings(activation) };
+        let (state, x) = (start(&settings), noise(9, N * D));
+        let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state.clone(), &x, None).unwrap();
+        let measured = exegete_sae::metrics::reconstruction(&state.dictionary(&settings), [&x[..]]).unwrap();
+        assert!(
+            (measured.fvu().value - stats.fvu).abs() < 1e-4,
+            "{activation:?}: {} {}",
+            measured.fvu().value,
+            stats.fvu
+        );
+        assert!((measured.l0() - stats.l0).abs() < 1e-9, "{activation:?}: {} {}", measured.l0(), stats.l0);
+    }
+}
+
+#[test]
+fn the_largest_of_a_batch_are_found_wherever_the_search_begins() {
+    let settings = settings(Activation::BatchTopK);
+    let x = noise(9, N * D);
+    let after = |reached: f32| {
+        let mut state = TrainState { reached, ..start(&settings) };
+        let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state, &x, None).unwrap();
+        assert_eq!(stats.l0, 4.0);
+        state
+    };
+    let known = after(0.0);
+    assert!(known.reached > 0.0);
+    // From too low, from where it is, and from too high.
+    for reached in [1e-3, known.reached, 100.0] {
+        assert!(after(reached) == known, "a search from {reached}");
+    }
+}
+
+#[test]
+fn what_steers_the_penalty_brings_the_number_of_active_latents_to_its_target() {
+    let x: Vec<Vec<f32>> = (0..8).map(|i| noise(100 + i, 64 * D)).collect();
+    for activation in [Activation::Relu, Activation::JumpRelu, Activation::Gated] {
+        let settings = TrainSettings {
+            target_l0: 5.0,
+            bandwidth: 0.5,
+            decoder_rows: DecoderRows::Unit,
+            reconstruction: Reconstruction::Fvu,
+            lr: 3e-3,
+            ..settings(activation)
+        };
+        let mut state = TrainState::init(&settings, D, 1.0, &[0.0; D], 7);
+        let mut trainer = Trainer::new(settings, 1500).unwrap();
+        let mut late = 0.0;
+        for step in 0..1500 {
+            let stats = trainer.step(&mut state, &x[step % 8], None).unwrap();
+            late += if step >= 1200 { stats.l0 / 300.0 } else { 0.0 };
+        }
+        assert!((late / 5.0 - 1.0f64).abs() < 0.05, "{activation:?}: {late} active latents");
+        assert!(state.since_fired_F.iter().any(|since| *since == 0));
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_name_the_flag() {
+    let refused = |settings: TrainSettings| Trainer::new(settings, 10).err().unwrap().to_string();
+    let relu = settings(Activation::Relu);
+    for (settings, flag) in [
+        (TrainSettings { target_l0: 5.0, ..settings(Activation::TopK) }, "--penalty"),
+        (TrainSettings { target_l0: 5.0, penalty: Penalty::L1, ..settings(Activation::TopK) }, "--k"),
+        (TrainSettings { penalty: Penalty::L0, ..relu.clone() }, "--activation jumprelu"),
+        (TrainSettings { penalty: Penalty::Freshman, penalty_p: 1.0, ..relu.clone() }, "--penalty-p"),
+        (TrainSettings { penalty: Penalty::PAnneal, ..relu.clone() }, "--penalty-p"),
+        (TrainSettings { prefixes: vec![9, 3], ..relu.clone() }, "--prefixes"),
+        (TrainSettings { prefixes: vec![F], ..relu.clone() }, "--prefixes"),
+        (TrainSettings { bandwidth: f64::NAN, ..relu.clone() }, "--bandwidth"),
+        (TrainSettings { beta1: 1.0, ..relu }, "--beta1"),
+    ] {
+        let error = refused(settings);
+        assert!(error.contains(flag), "{error} does not name {flag}");
+    }
+}
