@@ -110,7 +110,8 @@ fn words_in_fixed_parts_of_sentences_are_labelled_too() {
 /// A training that has read so many documents, the second half of them in the late mix.
 fn training(documents: u64) -> Training {
     let settings = OrganismSettings { late_from: documents / 2, ..OrganismSettings::default() };
-    Training { seed: 0, at: Progressed { documents, ..Progressed::default() }, settings }
+    let at = Progressed { documents, ..Progressed::default() };
+    Training { seed: 0, at, settings, version: None, instructions: None }
 }
 
 #[test]
