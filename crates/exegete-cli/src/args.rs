@@ -155,6 +155,9 @@ pub(crate) struct LabTruth {
     /// Missing concepts that are listed
     #[arg(long, default_value_t = 10)]
     pub(crate) missing: usize,
+    /// Fail unless the dictionary recovers more than each control: the interval of the difference lies above 0
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(ClapArgs)]
@@ -173,6 +176,12 @@ pub(crate) struct LabAbilities {
     /// Also look through all training documents for prompts that they must not hold, and facts that they must
     #[arg(long)]
     pub(crate) search: bool,
+    /// Fail if a test does not come out as asked for, and name those that do not
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// A test of which --strict does not ask it, since it is known not to; repeatable
+    #[arg(long, value_name = "TEST", requires = "strict")]
+    pub(crate) but: Vec<String>,
 }
 
 /// A study of the lab: its settings, and where its tables and figures go.

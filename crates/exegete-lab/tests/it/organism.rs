@@ -6,8 +6,9 @@ use std::path::Path;
 use exegete_harvest::Progress;
 use exegete_harvest::Silent;
 use exegete_lab::LabError;
-use exegete_lab::language::Language;
+use exegete_lab::language::{Language, Split};
 use exegete_lab::organism::abilities::losses;
+use exegete_lab::organism::vocabulary;
 use exegete_lab::organism::{OrganismSettings, Trainer, Training, train, untrained};
 use exegete_model::{Model, Residence};
 use exegete_tensor::optim::{AdamW, Parameter};
@@ -69,6 +70,26 @@ fn it_learns_and_a_training_that_was_stopped_ends_with_the_same_bytes() {
     let loss = |model: &Model| losses(model, &language, 100, 1, &Silent).unwrap()[0].model.value;
     let (known, unknown) = (loss(&model), loss(&blind));
     assert!(known < 0.75 * unknown && (unknown - 400f64.ln()).abs() < 0.5, "{known} {unknown}");
+}
+
+#[test]
+fn documents_longer_than_the_context_are_left_out_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), &tiny()).unwrap();
+    let config = dir.path().join("model/config.json");
+    let narrow = std::fs::read_to_string(&config).unwrap().replace("_embeddings\": 512", "_embeddings\": 60");
+    std::fs::write(&config, narrow).unwrap();
+    let model = Model::open(&dir.path().join("model")).unwrap();
+    let (language, n, seed) = (Language::new(), 80, 1);
+    let found = losses(&model, &language, n, seed, &Silent).unwrap();
+    let tokens = |i: u64| {
+        let text = language.document(!seed, i, Split::Train).text;
+        vocabulary::document(model.tokenizer().unwrap(), &text).unwrap().len() - 1
+    };
+    let (fit, longer): (Vec<usize>, Vec<usize>) = (0..n).map(tokens).partition(|tokens| *tokens <= 60);
+    assert!(fit.len() > 5 && longer.len() > 5, "{} {}", fit.len(), longer.len());
+    assert_eq!((found[0].left_out, found[0].tokens), (longer.len() as u64, fit.iter().sum::<usize>() as u64));
+    assert!(found[1..].iter().map(|l| l.left_out).sum::<u64>() <= found[0].left_out);
 }
 
 #[test]
