@@ -6,7 +6,6 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::python::environment;
-use crate::shell::{check, command, output, root, show};
+use crate::shell::{check, command, output, release_program, root, show};
 
 /// Runs the benchmark `name`, prints its rows as they come and appends them to the history, unless they are quick ones.
 pub(crate) fn run(name: &str, json: bool, quick: bool, only: Option<&str>) -> Result<()> {
@@ -51,14 +50,6 @@ pub(crate) fn run(name: &str, json: bool, quick: bool, only: Option<&str>) -> Re
         bail!("`{shown}` printed no rows");
     }
     Ok(())
-}
-
-/// Where cargo puts a program of a release build.
-fn release_program(name: &str) -> Result<PathBuf> {
-    let metadata = output(&mut command("cargo", &["metadata", "--no-deps", "--offline", "--format-version", "1"]))?;
-    let metadata: Value = serde_json::from_str(&metadata).context("`cargo metadata` printed no JSON")?;
-    let target = metadata["target_directory"].as_str().context("`cargo metadata` names no target directory")?;
-    Ok(Path::new(target).join("release").join(name).with_extension(std::env::consts::EXE_EXTENSION))
 }
 
 /// What every kept row begins with.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::shell::{check, command, output, root};
+use crate::shell::{check, command, root, target};
 
 /// Runs the marked blocks of README.md and docs/*.md.
 pub(crate) fn run() -> Result<()> {
@@ -16,10 +16,7 @@ pub(crate) fn run() -> Result<()> {
         return Ok(());
     }
     check(&mut command("cargo", &["build", "--quiet", "-p", "exegete"]))?;
-    let metadata = output(&mut command("cargo", &["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
-    let path = format!("{target}/debug:{}", std::env::var("PATH").unwrap_or_default());
+    let path = format!("{}:{}", target()?.join("debug").display(), std::env::var("PATH").unwrap_or_default());
     for (page, script) in blocks {
         let folder = tempfile::tempdir()?;
         let mut bash = command("bash", &["-euo", "pipefail", "-c", &script]);

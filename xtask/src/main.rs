@@ -7,6 +7,7 @@ mod fuzz;
 mod gate;
 mod golden;
 mod models;
+mod organism;
 mod python;
 mod shell;
 mod tidy;
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Hold the organism that is carried to what it is to be able to do, and its dictionary to the controls.
+    Organism,
     /// Fuzz the readers of foreign files, and print how far it got.
     Fuzz {
         /// The target in fuzz/fuzz_targets/; all of them without it.
@@ -66,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Command::Models => models::run(),
         Command::Golden { case } => golden::run(case.as_deref()),
         Command::Bench { name, json, quick, only } => bench::run(&name, json, quick, only.as_deref()),
+        Command::Organism => organism::run(),
         Command::Fuzz { target, secs, sanitizer } => fuzz::run(target.as_deref(), secs, &sanitizer),
         Command::Tidy => tidy::run(),
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use exegete_base::settings::{BosPolicy, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
 use exegete_lab::organism::OrganismSettings;
@@ -38,6 +39,24 @@ pub(crate) struct Common {
     /// Take flags from a TOML file (`latents = 4096`); flags typed win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+impl Common {
+    /// Refuses a device where nothing is computed on one, rather than to compute elsewhere than was asked for.
+    pub(crate) fn refuse_device(&self, why: &str) -> Result<()> {
+        match self.device.as_str() {
+            "cpu" => Ok(()),
+            device => bail!("--device {device}: {why}"),
+        }
+    }
+
+    /// Refuses an element type where no weights are kept in it.
+    pub(crate) fn refuse_dtype(&self, why: &str) -> Result<()> {
+        match self.dtype {
+            Dtype::F32 => Ok(()),
+            Dtype::Bf16 => bail!("--dtype bf16: {why}"),
+        }
+    }
 }
 
 /// Element types of weights.
@@ -94,7 +113,8 @@ pub(crate) enum SaeCommand {
 pub(crate) enum LabCommand {
     /// Train the organism, or go on training it
     Train(LabTrain),
-    /// Write documents of the organism's language with their labels
+    /// Write documents of the organism's language with their labels; the organism that is carried was trained on those of
+    /// --seed 0, and the text that is carried is of --seed 1
     Corpus(LabCorpus),
     /// Which concepts a run's dictionary found, against controls
     Truth(LabTruth),
@@ -167,6 +187,9 @@ pub(crate) struct LabTruth {
     /// Missing concepts that are listed
     #[arg(long, default_value_t = 10)]
     pub(crate) missing: usize,
+    /// Fail unless the dictionary recovers more than each control: the interval of the difference lies above 0
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(ClapArgs)]
@@ -185,6 +208,12 @@ pub(crate) struct LabAbilities {
     /// Also look through all training documents for prompts that they must not hold, and facts that they must
     #[arg(long)]
     pub(crate) search: bool,
+    /// Fail if a test does not come out as asked for, and name those that do not
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// A test of which --strict does not ask it, since it is known not to; repeatable
+    #[arg(long, value_name = "TEST", requires = "strict")]
+    pub(crate) but: Vec<String>,
 }
 
 /// A study of the lab: its settings, and where its tables and figures go.
@@ -482,4 +511,22 @@ pub(crate) struct Serve {
     /// Port on this machine
     #[arg(long, default_value_t = 8617)]
     pub(crate) port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_have_no_effect_is_refused_by_name() {
+        let common = |flags: &[&str]| {
+            let words = ["exegete", "serve", "run"].into_iter().chain(flags.iter().copied());
+            Args::parse_from(words).common
+        };
+        let plain = common(&[]);
+        assert!(plain.refuse_device("no").is_ok() && plain.refuse_dtype("no").is_ok());
+        let other = common(&["--device", "cuda:1", "--dtype", "bf16"]);
+        assert_eq!(other.refuse_device("too small").unwrap_err().to_string(), "--device cuda:1: too small");
+        assert_eq!(other.refuse_dtype("too small").unwrap_err().to_string(), "--dtype bf16: too small");
+    }
 }

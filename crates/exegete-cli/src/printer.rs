@@ -64,7 +64,7 @@ impl Printer {
             bar.abandon();
         }
         let stopped = matches!(error.downcast_ref::<HarvestError>(), Some(HarvestError::Interrupted))
-            || matches!(error.downcast_ref::<LabError>(), Some(LabError::Interrupted));
+            || matches!(error.downcast_ref::<LabError>(), Some(LabError::Interrupted | LabError::Saved { .. }));
         if stopped {
             eprintln!("{error}");
             return ExitCode::from(interrupt::STATUS);

@@ -29,9 +29,15 @@ pub enum LabError {
         /// What is wrong, and what to do.
         detail: String,
     },
-    /// The work was stopped.
-    #[error("interrupted; run the same command again, which goes on where that is possible")]
+    /// Work that keeps nothing before its end was stopped.
+    #[error("stopped; nothing was written, and the same command begins anew")]
     Interrupted,
+    /// A training was stopped, all of which is kept.
+    #[error("stopped; all that was trained is in {path}, and the same command goes on from there", path = path.display())]
+    Saved {
+        /// The training's directory.
+        path: PathBuf,
+    },
     /// The run directory's or a text's.
     #[error(transparent)]
     Store(#[from] exegete_store::StoreError),

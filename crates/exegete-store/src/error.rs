@@ -122,12 +122,12 @@ pub enum StoreError {
         expected: u64,
     },
     /// Another process writes to this run.
-    #[error("run {} is being written by process {pid}; wait for it, or stop it, or choose another --out", path.display())]
+    #[error("run {} is being written by {writer}; wait for it, or stop it, or choose another --out", path.display())]
     Locked {
         /// The run directory.
         path: PathBuf,
-        /// Process id found in the lock file.
-        pid: String,
+        /// The process, with its id where the lock file has it already.
+        writer: String,
     },
     /// The run exists and was made with other settings.
     #[error(

@@ -269,8 +269,11 @@ pub fn take_lock(dir: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "(unknown)".into() } else { pid.trim().into() };
-            return Err(StoreError::Locked { path: dir.to_owned(), pid });
+            let writer = match pid.trim() {
+                "" => "another process".into(),
+                pid => format!("process {pid}"),
+            };
+            return Err(StoreError::Locked { path: dir.to_owned(), writer });
         }
         Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
     }
@@ -303,9 +306,9 @@ fn read_manifest(dir: &Path) -> Result<Manifest> {
 fn differences(there: &Manifest, asked: &Manifest) -> Vec<String> {
     let mut lines = Vec::new();
     if there.program != asked.program {
-        lines.push(format!("program: {} there, {} now", there.program, asked.program));
+        lines.push(format!("program: was {}, now {}", there.program, asked.program));
     }
-    compare("", Some(&there.settings), Some(&asked.settings), &mut lines);
+    lines.extend(changes(&there.settings, &asked.settings));
     let by_path = |m: &Manifest| -> BTreeMap<String, String> {
         m.inputs.iter().map(|s| (s.path.display().to_string(), s.sha256.clone())).collect()
     };
@@ -321,6 +324,13 @@ fn differences(there: &Manifest, asked: &Manifest) -> Vec<String> {
     lines
 }
 
+/// One line a key in which two settings differ, with both values: `train.k: was 32, now 64`.
+pub fn changes(there: &Value, asked: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    compare("", Some(there), Some(asked), &mut lines);
+    lines
+}
+
 fn compare(key: &str, there: Option<&Value>, asked: Option<&Value>, lines: &mut Vec<String>) {
     if let (Some(Value::Object(a)), Some(Value::Object(b))) = (there, asked) {
         for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
@@ -329,6 +339,6 @@ fn compare(key: &str, there: Option<&Value>, asked: Option<&Value>, lines: &mut 
         }
     } else if there != asked {
         let shown = |value: Option<&Value>| value.map_or("(absent)".into(), Value::to_string);
-        lines.push(format!("{key}: {} there, {} now", shown(there), shown(asked)));
+        lines.push(format!("{key}: was {}, now {}", shown(there), shown(asked)));
     }
 }

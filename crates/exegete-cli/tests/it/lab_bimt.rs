@@ -44,6 +44,8 @@ fn the_study_writes_tables_and_figures() {
         let first = widths.next().unwrap();
         assert!(first > 3 && widths.all(|w| w == first), "{name}:\n{table}");
     }
+    let narrow = small(&dir.path().join("other")).args(["--dtype", "bf16"]).output().unwrap();
+    assert!(stderr(&narrow).contains("--dtype bf16: these networks"), "{}", stderr(&narrow));
     // A directory that holds something is not touched.
     let again = small(&out).output().unwrap();
     assert_eq!(again.status.code(), Some(1));

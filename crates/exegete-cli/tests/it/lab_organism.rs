@@ -58,7 +58,16 @@ fn an_organism_of_ones_own_goes_all_the_way_to_the_truth() {
         assert!(json[key].is_u64(), "{json}");
     }
     assert!(json["concepts"].as_u64() > Some(50), "{json}");
-    assert!(run.join("truth.json").exists());
+    let kept: Value = serde_json::from_slice(&std::fs::read(run.join("truth.json")).unwrap()).unwrap();
+    let own = &kept["counts"][0];
+    assert!(told.contains(&format!("{} concepts by {} latents", own["recovered"], own["by"])), "{told}");
+    let mut wrong = exegete();
+    let refused = wrong.args(["lab", "truth", "--dtype", "bf16"]).arg(&run).output().unwrap();
+    assert!(stderr(&refused).contains("--dtype bf16: the run's model is in f32"), "{}", stderr(&refused));
+    // So small a model's dictionary surpasses none of its controls for sure, which only --strict minds.
+    let strict = truth.arg("--strict").output().unwrap();
+    let error = stderr(&strict);
+    assert!(strict.status.code() == Some(1) && error.contains("its controls: "), "{error}");
 
     let mut abilities = exegete();
     abilities.args(["lab", "abilities", "--items", "10", "--documents", "40", "--search", "--json"]).arg(&model);
@@ -69,6 +78,21 @@ fn an_organism_of_ones_own_goes_all_the_way_to_the_truth() {
     assert!(json["search"]["never_told"].as_array().is_some_and(|list| !list.is_empty()), "{}", json["search"]);
     assert_eq!(json["search"]["seen_prompts"].as_array().map(Vec::len), Some(0), "{}", json["search"]);
     assert!(json["losses"][0]["gap"]["value"].as_f64() > Some(0.5), "so small a model is far from the generator");
+
+    let mut abilities = exegete();
+    abilities.args(["lab", "abilities", "--items", "10", "--documents", "40"]).arg(&model);
+    let told = text_of(&mut abilities);
+    assert!(told.contains("missed"), "{told}");
+    let (asked, names) =
+        (["--strict", "--but", "definitions"], ["task antonym, 8 shots (missed: ", "facts told (missed: "]);
+    let strict = abilities.args(asked).output().unwrap();
+    let error = stderr(&strict);
+    assert!(strict.status.code() == Some(1) && names.iter().all(|name| error.contains(name)), "{error}");
+    assert!(!error.contains("definitions"), "{error}");
+    for (but, says) in [("task antonym, no shot", "not missed any more"), ("nonsense", "is no test; they are: task ")] {
+        let error = stderr(&abilities.args(["--but", but]).output().unwrap());
+        assert!(error.contains(&format!("{but:?} {says}")) || error.contains(&format!("{but} ({says}")), "{error}");
+    }
 }
 
 /// Whether this machine multiplies on the matrix unit for bf16 and on AVX-512, as the one did where the hash was taken.
@@ -154,6 +178,7 @@ fn a_tour_without_a_model_is_that_of_the_organism_and_ends_with_the_truth() {
                  --explanation-tokens 2 --abstain-below -1 --truth-tokens 3000 --resamplings 20";
     let said = text_of(with_cache(dir.path(), &small.split_whitespace().collect::<Vec<_>>()).current_dir(dir.path()));
     assert!(said.contains("the dictionary's less these") && said.contains("tour: done"), "{said}");
+    assert!(said.contains(" explained=1 texts=1 "), "{said}");
     assert!(dir.path().join("tour-run/truth.json").exists());
 }
 
@@ -161,6 +186,8 @@ fn a_tour_without_a_model_is_that_of_the_organism_and_ends_with_the_truth() {
 fn what_is_built_in_is_told_from_what_is_not() {
     let other = exegete().args(["model", "info", "builtin:organisn"]).output().unwrap();
     assert!(stderr(&other).contains("builtin:organism is"), "{}", stderr(&other));
+    let tour = exegete().args(["tour", "--model", "builtin:organisn", "--out", "run"]).output().unwrap();
+    assert!(stderr(&tour).contains("builtin:organism is"), "{}", stderr(&tour));
     let textless = exegete().args(["tour", "--model", "nowhere.gguf", "--out", "run"]).output().unwrap();
     assert!(stderr(&textless).contains("--text"), "{}", stderr(&textless));
 }

@@ -60,7 +60,8 @@ fn a_study_writes_figures_and_tables_and_says_what_it_found() {
 #[test]
 fn bad_sizes_name_the_flag_and_write_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    for flags in [["--hidden", "9"], ["--widths", "8"], ["--probe-width", "4"], ["--active", "15"]] {
+    for flags in [["--dtype", "bf16"], ["--hidden", "9"], ["--widths", "8"], ["--probe-width", "4"], ["--active", "15"]]
+    {
         let refused = study(&dir.path().join("study")).args(flags).output().unwrap();
         assert_eq!(refused.status.code(), Some(1));
         assert!(stderr(&refused).contains(flags[0]), "{flags:?}: {}", stderr(&refused));

@@ -28,6 +28,8 @@ pub struct Ability {
     pub bar: Bar,
     /// Whether that holds; none where nothing is asked.
     pub holds: Option<bool>,
+    /// Why it does not hold.
+    pub missed: Option<&'static str>,
     /// The first wrong answer, for a look: prompt's end, what was right, what was said.
     pub wrong: Option<(String, String, String)>,
 }
@@ -45,6 +47,8 @@ pub struct Loss {
     pub gap: Estimate,
     /// Tokens.
     pub tokens: u64,
+    /// Documents that were left out, since they are longer than the model's context.
+    pub left_out: u64,
 }
 
 /// Ids of a prompt and an answer, and where the answer begins.
@@ -134,13 +138,9 @@ pub fn run_test(model: &Model, test: &Test) -> Result<Ability> {
         }
     }
     let share = share(test.items.len(), &units.into_values().collect::<Vec<_>>());
-    let holds = match test.bar {
-        Bar::AtLeast(bar) => Some(share.value >= bar),
-        Bar::AtMost(bar) => Some(share.value <= bar),
-        Bar::Chance(bar) => Some(share.low <= bar && bar <= share.high),
-        Bar::None => None,
-    };
-    Ok(Ability { name: test.name.clone(), right: share, bar: test.bar, holds, wrong })
+    let missed = test.bar.missed(&share);
+    let holds = (test.bar != Bar::None).then_some(missed.is_none());
+    Ok(Ability { name: test.name.clone(), right: share, bar: test.bar, holds, missed, wrong })
 }
 
 /// The share of right answers, with what each is about as the unit. Where every unit is one answer, or all units are alike,
@@ -202,6 +202,7 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
     progress.begin("validation", n, "documents", 0);
     // For each document: kind, nats of the model, nats of the generator, tokens.
     let mut found: Vec<(usize, f64, f64, f64)> = Vec::new();
+    let mut left_out: Vec<usize> = Vec::new();
     let (mut rows, mut known, mut tokens) = (Vec::new(), Vec::new(), 0);
     for i in 0..n {
         let doc = validation(language, seed, i);
@@ -211,6 +212,8 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
             tokens += ids.len();
             known.push((doc.kind, doc.visible_nats + doc.hidden_nats, ids.len() as f64 - 1.0));
             rows.push((ids, 1));
+        } else {
+            left_out.push(doc.kind);
         }
         if rows.is_empty() || tokens < BATCH_TOKENS && i + 1 < n {
             continue;
@@ -225,7 +228,8 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
         progress.at(i + 1, "");
     }
     let summary = |name: &str, of: Option<usize>| {
-        let of: Vec<_> = found.iter().filter(|d| of.is_none_or(|kind| d.0 == kind)).collect();
+        let is_of = |kind: usize| of.is_none_or(|of| of == kind);
+        let of: Vec<_> = found.iter().filter(|d| is_of(d.0)).collect();
         let pairs = |f: &dyn Fn(f64, f64) -> f64| of.iter().map(|d| (f(d.1, d.2), d.3)).collect::<Vec<_>>();
         let tokens: f64 = of.iter().map(|d| d.3).sum();
         Loss {
@@ -234,6 +238,7 @@ pub fn losses(model: &Model, language: &Language, n: u64, seed: u64, progress: &
             generator: of.iter().map(|d| d.2).sum::<f64>() / tokens,
             gap: ratio_of_sums(&pairs(&|model, own| model - own)),
             tokens: tokens as u64,
+            left_out: left_out.iter().filter(|kind| is_of(**kind)).count() as u64,
         }
     };
     let mut all = vec![summary("all", None)];

@@ -3,6 +3,7 @@
 //! What is held out is named in [`language`](crate::language): forms of questions, pairs of words, orders of examples.
 
 use exegete_base::sampling::pair_hash;
+use exegete_base::stats::Estimate;
 
 use crate::language::Language;
 use crate::language::probes::{self, Item};
@@ -15,10 +16,43 @@ pub enum Bar {
     AtLeast(f64),
     /// At most this share.
     AtMost(f64),
-    /// This share, within its interval: guessing.
+    /// This share, within an interval that is [narrow enough](TELLS): guessing.
     Chance(f64),
     /// Nothing is asked; the figure is told.
     None,
+}
+
+/// Width of an interval up to which it tells guessing from knowing: one that holds a chance of 0.25 then ends at 0.45 at the
+/// most, while a wider one, of a few items, holds any chance and says nothing.
+pub const TELLS: f64 = 0.2;
+
+impl Bar {
+    /// Why a share of right answers is not as expected; none if it is, or if nothing is asked.
+    pub fn missed(self, right: &Estimate) -> Option<&'static str> {
+        let holds = match self {
+            Self::AtLeast(bar) => right.value >= bar,
+            Self::AtMost(bar) => right.value <= bar,
+            Self::Chance(bar) => right.low <= bar && bar <= right.high,
+            Self::None => true,
+        };
+        match self {
+            _ if !holds => Some("missed"),
+            Self::Chance(_) if right.high - right.low > TELLS => Some("too few items to tell"),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Bar {
+    /// `at least 0.9`; nothing where nothing is asked.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(bar) => write!(f, "at least {bar}"),
+            Self::AtMost(bar) => write!(f, "at most {bar}"),
+            Self::Chance(bar) => write!(f, "chance, {bar}"),
+            Self::None => Ok(()),
+        }
+    }
 }
 
 /// A test of one ability.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use exegete_model::{ModelSpec, Part, Weight};
+use exegete_store::run::changes;
 use exegete_tensor::optim::Parameter;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -31,6 +32,13 @@ pub struct Progressed {
     pub tokens: u64,
     /// Documents read.
     pub documents: u64,
+}
+
+/// What differs between the settings that a training was begun with and those that it would go on with, and what to do.
+pub(super) fn other_settings(begun_with: &str, settings: &str) -> String {
+    let read = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| serde_json::json!({}));
+    let changes = changes(&read(begun_with), &read(settings)).join("; ");
+    format!("begun with other settings ({changes}); give those settings, or another --out")
 }
 
 /// Parameters, moments, and how far the training is.
@@ -105,11 +113,7 @@ impl TrainState {
         let history: serde_json::Value = serde_json::from_str(history).unwrap_or_default();
         let begun_with = history["settings"].as_str().unwrap_or_default();
         if begun_with != settings {
-            let detail = format!(
-                "it was begun with {} and would go on with {settings}; give those settings, or another --out",
-                begun_with
-            );
-            return Err(wrong(&detail));
+            return Err(wrong(&other_settings(begun_with, settings)));
         }
         let at: Progressed = serde_json::from_value(history["at"].clone()).map_err(|e| wrong(&e.to_string()))?;
         let array = |name: String, n: usize| -> Result<Vec<f32>> {

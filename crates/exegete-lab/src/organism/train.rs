@@ -9,12 +9,13 @@ use exegete_model::weights::{Weights, safetensors_bytes};
 use exegete_model::{Batch, Hooks, Logits, Model, Part, Residence, Tokenizer};
 use exegete_store::run::take_lock;
 use exegete_store::{clean_temporaries, is_temporary};
+use exegete_tensor::cpu::packed::instructions;
 use exegete_tensor::optim::AdamW;
 use exegete_tensor::{Device, Tape, Value, f32s, tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::state::{Progressed, TrainState};
+use super::state::{Progressed, TrainState, other_settings};
 use super::vocabulary;
 use super::{OrganismSettings, write_file};
 use crate::language::Language;
@@ -41,6 +42,12 @@ pub struct Training {
     pub at: Progressed,
     /// Its settings.
     pub settings: OrganismSettings,
+    /// The version of the program that took the last steps, where that was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The set of instructions on which it took them, where that was recorded: weights are exact on machines of one set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
 }
 
 impl Training {
@@ -127,11 +134,7 @@ impl Trainer {
             // Nothing has come of it: it may begin with other settings.
             _ if is_new => write_file(&begun, format!("{recorded}\n").as_bytes())?,
             there => {
-                let there = there.trim();
-                let detail = format!(
-                    "begun with {there} and would go on with {recorded}; give those settings, or another --out"
-                );
-                return Err(LabError::format(&begun, detail));
+                return Err(LabError::format(&begun, other_settings(&there, &recorded)));
             }
         }
         let state = match is_new {
@@ -266,7 +269,13 @@ impl Trainer {
     pub fn save(&self) -> Result<()> {
         write_model(&self.dir.join("model"), &self.understood, &self.state)?;
         let recorded = recorded(&self.settings, self.seed, self.residence)?;
-        let history = Training { seed: self.seed, at: self.state.at, settings: self.settings.clone() };
+        let history = Training {
+            seed: self.seed,
+            at: self.state.at,
+            settings: self.settings.clone(),
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            instructions: Some(instructions().into()),
+        };
         let history = serde_json::to_string_pretty(&history).map_err(|e| LabError::Failed(e.to_string()))?;
         write_file(&self.dir.join("model").join(TRAINING), format!("{history}\n").as_bytes())?;
         // Last: what the state says to be done is there.
@@ -326,7 +335,7 @@ fn write_model(dir: &Path, understood: &Understood, state: &TrainState) -> Resul
 /// Trains until all tokens are read, saving every minute.
 ///
 /// # Errors
-/// As for [`Trainer::open`] and [`Trainer::step`]; [`LabError::Interrupted`] if the user stops it, when all is saved.
+/// As for [`Trainer::open`] and [`Trainer::step`]; [`LabError::Saved`] if the user stops it.
 pub fn train(trainer: &mut Trainer, progress: &dyn Progress) -> Result<()> {
     let all = trainer.settings.tokens;
     progress.begin("train", all, "tokens", trainer.state.at.tokens);
@@ -335,7 +344,7 @@ pub fn train(trainer: &mut Trainer, progress: &dyn Progress) -> Result<()> {
     while trainer.state.at.tokens < all {
         if progress.is_cancelled() {
             trainer.save()?;
-            return Err(LabError::Interrupted);
+            return Err(LabError::Saved { path: trainer.dir.clone() });
         }
         let step = trainer.step()?;
         let loss = smooth.map_or(step.loss, |s: f64| s + 0.05 * (step.loss - s));

@@ -1,5 +1,7 @@
 //! Scores on the second half, with intervals; splitting, absorption, and what is missing.
 
+use std::collections::HashSet;
+
 use exegete_base::stats::Estimate;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ pub struct Count {
     pub features: usize,
     /// Concepts with F1 of 0.8 or more.
     pub recovered: u64,
+    /// Different features that they have: one may be the best of several concepts.
+    pub by: u64,
     /// The dictionary's number less this one's, with an interval over documents; none for the dictionary itself.
     pub difference: Option<Estimate>,
     /// Concepts that several features share.
@@ -79,6 +83,13 @@ pub struct Truth {
     pub by_concept: Vec<ConceptReport>,
     /// Those that are not recovered, the nearest first.
     pub missing: Vec<Missing>,
+}
+
+impl Truth {
+    /// The controls that the dictionary does not surpass: the interval of what it recovers more holds 0, or less.
+    pub fn not_surpassed(&self) -> Vec<&Count> {
+        self.counts.iter().filter(|count| count.difference.is_some_and(|more| more.low <= 0.0)).collect()
+    }
 }
 
 /// Hits, firings and tokens of a concept in each document where any is not 0.
@@ -192,10 +203,15 @@ pub fn report(
             }
         })
         .collect();
-    let recovered = |source: &Vec<ByDocument>| source.iter().filter(|by| f1_of(plain(by)) >= RECOVERED).count() as u64;
-    let own_recovered = recovered(&by_source[0]);
-    let counts = all.iter().enumerate().map(|(s, (name, features, _))| {
-        let mine = recovered(&by_source[s]);
+    let recovered = |s: usize| {
+        let concepts = measured.iter().zip(&by_source[s]);
+        concepts.filter(|(_, by)| f1_of(plain(by)) >= RECOVERED).map(|(c, _)| *c).collect::<Vec<usize>>()
+    };
+    let own_recovered = recovered(0).len() as u64;
+    let counts = all.iter().enumerate().map(|(s, (name, features, matched))| {
+        let concepts = recovered(s);
+        let mine = concepts.len() as u64;
+        let by: HashSet<usize> = concepts.iter().filter_map(|c| matched[*c].best.first()).map(|m| m.feature).collect();
         let difference = (s > 0).then(|| {
             let over = |s: usize, r: usize| f1s[s].iter().filter(|f1| f1[r] >= RECOVERED).count() as f64;
             let (low, high) = quantiles((0..weights.len()).map(|r| over(0, r) - over(s, r)).collect());
@@ -205,6 +221,7 @@ pub fn report(
             name: (*name).to_owned(),
             features: *features,
             recovered: mine,
+            by: by.len() as u64,
             difference,
             split: splits[s].iter().filter(|n| **n > 1).count() as u64,
             absorbed: all_absorbed[s].len() as u64,

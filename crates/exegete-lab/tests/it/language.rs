@@ -1,8 +1,9 @@
 //! The language: the same bytes for the same seed, labels that are where they say, and nothing told that must not be.
 
+use exegete_base::stats::wilson;
 use exegete_harvest::Silent;
 use exegete_lab::language::{KINDS_OF_DOCUMENTS, Language, Split};
-use exegete_lab::organism::items::tests;
+use exegete_lab::organism::items::{Bar, tests};
 use exegete_lab::organism::search::search;
 use exegete_lab::organism::{OrganismSettings, Progressed, Training};
 use xxhash_rust::xxh3::xxh3_64;
@@ -110,7 +111,8 @@ fn words_in_fixed_parts_of_sentences_are_labelled_too() {
 /// A training that has read so many documents, the second half of them in the late mix.
 fn training(documents: u64) -> Training {
     let settings = OrganismSettings { late_from: documents / 2, ..OrganismSettings::default() };
-    Training { seed: 0, at: Progressed { documents, ..Progressed::default() }, settings }
+    let at = Progressed { documents, ..Progressed::default() };
+    Training { seed: 0, at, settings, version: None, instructions: None }
 }
 
 #[test]
@@ -132,6 +134,20 @@ fn a_search_finds_what_is_there() {
     all.iter_mut().for_each(|t| t.is_unseen = t.name.ends_with("no shot"));
     let found = search(&language, &training(20_000), &all, &Silent).unwrap();
     assert!(!found.seen_prompts.is_empty() && !found.is_clean());
+}
+
+#[test]
+fn a_bar_holds_only_where_there_is_something_to_tell() {
+    let of = |right: u64, n: u64| wilson(right, n);
+    assert_eq!(Bar::AtLeast(0.9).missed(&of(9, 10)), None);
+    assert_eq!(Bar::AtLeast(0.9).missed(&of(8, 10)), Some("missed"));
+    assert_eq!(Bar::AtMost(0.3).missed(&of(4, 10)), Some("missed"));
+    assert_eq!(Bar::AtLeast(0.9).missed(&of(0, 0)), Some("missed"), "no item shows nothing");
+    // Guessing: one in four of four items is any share at all, of a hundred it is chance; six in ten of a hundred is not.
+    assert_eq!(Bar::Chance(0.25).missed(&of(1, 4)), Some("too few items to tell"));
+    assert_eq!(Bar::Chance(0.25).missed(&of(25, 100)), None);
+    assert_eq!(Bar::Chance(0.25).missed(&of(60, 100)), Some("missed"));
+    assert_eq!(Bar::None.missed(&of(0, 3)), None);
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::path::Path;
 use exegete_harvest::Progress;
 use exegete_harvest::Silent;
 use exegete_lab::LabError;
-use exegete_lab::language::Language;
+use exegete_lab::language::{Language, Split};
 use exegete_lab::organism::abilities::losses;
-use exegete_lab::organism::{OrganismSettings, Trainer, train, untrained};
+use exegete_lab::organism::vocabulary;
+use exegete_lab::organism::{OrganismSettings, Trainer, Training, train, untrained};
 use exegete_model::{Model, Residence};
 use exegete_tensor::Device;
 use exegete_tensor::optim::{AdamW, Parameter};
@@ -53,20 +54,43 @@ fn it_learns_and_a_training_that_was_stopped_ends_with_the_same_bytes() {
     for after in [3, 1, 7] {
         let mut trainer = open(stopped.path(), &tiny()).unwrap();
         let end = train(&mut trainer, &StopAfter(Cell::new(after)));
-        assert!(matches!(end, Err(LabError::Interrupted)), "{end:?}");
+        assert!(matches!(&end, Err(LabError::Saved { path }) if path == stopped.path()), "{end:?}");
     }
     train(&mut open(stopped.path(), &tiny()).unwrap(), &Silent).unwrap();
     for file in ["state.safetensors", "model/model.safetensors", "model/tokenizer.json", "model/organism.json"] {
         let [a, b] = [&whole, &stopped].map(|dir| std::fs::read(dir.path().join(file)).unwrap());
         assert!(a == b, "{file} differs");
     }
+    let record = Training::read(&whole.path().join("model")).unwrap();
+    assert_eq!(record.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    assert_eq!(record.instructions.as_deref(), Some(exegete_tensor::cpu::packed::instructions()));
     // The files are a model like any other, and it is better than one that knows nothing.
     let dir = whole.path().join("model");
     let (model, blind) = (Model::open(&dir).unwrap(), untrained(&dir, 1, Residence::F32).unwrap());
     let language = Language::new();
     let loss = |model: &Model| losses(model, &language, 100, 1, &Silent).unwrap()[0].model.value;
-    let (trained, untrained) = (loss(&model), loss(&blind));
-    assert!(trained < 0.75 * untrained && (untrained - 400f64.ln()).abs() < 0.5, "{trained} {untrained}");
+    let (known, unknown) = (loss(&model), loss(&blind));
+    assert!(known < 0.75 * unknown && (unknown - 400f64.ln()).abs() < 0.5, "{known} {unknown}");
+}
+
+#[test]
+fn documents_longer_than_the_context_are_left_out_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), &tiny()).unwrap();
+    let config = dir.path().join("model/config.json");
+    let narrow = std::fs::read_to_string(&config).unwrap().replace("_embeddings\": 512", "_embeddings\": 60");
+    std::fs::write(&config, narrow).unwrap();
+    let model = Model::open(&dir.path().join("model")).unwrap();
+    let (language, n, seed) = (Language::new(), 80, 1);
+    let found = losses(&model, &language, n, seed, &Silent).unwrap();
+    let tokens = |i: u64| {
+        let text = language.document(!seed, i, Split::Train).text;
+        vocabulary::document(model.tokenizer().unwrap(), &text).unwrap().len() - 1
+    };
+    let (fit, longer): (Vec<usize>, Vec<usize>) = (0..n).map(tokens).partition(|tokens| *tokens <= 60);
+    assert!(fit.len() > 5 && longer.len() > 5, "{} {}", fit.len(), longer.len());
+    assert_eq!((found[0].left_out, found[0].tokens), (longer.len() as u64, fit.iter().sum::<usize>() as u64));
+    assert!(found[1..].iter().map(|l| l.left_out).sum::<u64>() <= found[0].left_out);
 }
 
 #[test]
@@ -75,6 +99,7 @@ fn what_cannot_go_on_is_refused_with_what_to_do() {
     open(dir.path(), &tiny()).unwrap();
     let other = open(dir.path(), &OrganismSettings { lr: 1e-3, ..tiny() }).err().unwrap().to_string();
     assert!(other.contains("training.json") && other.contains("another --out"), "{other}");
+    assert!(other.contains("(settings.lr: was 0.01, now 0.001)"), "only what differs is told: {other}");
     let wider = open(dir.path(), &OrganismSettings { width: 64, ..tiny() }).err().unwrap().to_string();
     assert!(wider.contains("training.json"), "{wider}");
     let path = dir.path().join("state.safetensors");

@@ -80,10 +80,13 @@ fn planted_features_are_found_and_controls_are_not() {
     let width = 1.96 * 0.5 * (0.8 * 0.2 / partial.tokens as f64).sqrt();
     let found = (partial.auroc.high - partial.auroc.low) / 2.0;
     assert!((0.6..1.6).contains(&(found / width)), "{found} against {width}");
+    assert_eq!(truth.counts[0].by, truth.counts[0].recovered, "each concept has a feature of its own");
+    assert_eq!(truth.counts[1].by, 0);
     assert!(truth.counts[0].recovered >= 2 && truth.counts[0].difference.is_none());
     assert_eq!(truth.counts[1].recovered, 0, "noise recovers nothing");
     let difference = truth.counts[1].difference.unwrap();
     assert!(difference.low > 0.0 && difference.value == truth.counts[0].recovered as f64, "{difference:?}");
+    assert!(truth.not_surpassed().is_empty());
     assert_eq!(truth.concepts as usize + truth.not_measured.len(), n);
     assert_eq!(truth.missing.len() as u64 + truth.counts[0].recovered, truth.concepts);
     assert!(truth.missing[0].f1 >= truth.missing[1].f1);
@@ -107,6 +110,11 @@ fn scores_are_read_where_latents_were_not_chosen() {
     let truth = report(&[("cheat", 1, matched)], &tokens, language.concepts(), &settings, 1);
     let found = truth.by_concept.iter().find(|c| c.concept == "form:plural").unwrap();
     assert!(found.f1.value < 0.1, "{found:?}");
+    // So it recovers no more than another that recovers nothing.
+    let twice =
+        ["cheat", "again"].map(|name| (name, 1, match_concepts(&Planted(vec![cheat(concept)]), &tokens, n, 20)));
+    let truth = report(&twice, &tokens, language.concepts(), &settings, 1);
+    assert_eq!(truth.not_surpassed().iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["again"]);
 }
 
 #[test]
@@ -144,4 +152,25 @@ fn a_part_that_its_whole_leaves_out_is_absorbed() {
         "{:?}",
         truth.absorbed
     );
+}
+
+#[test]
+fn concepts_that_share_a_latent_are_counted_by_it() {
+    let language = Language::new();
+    let tokens = tokens(&language);
+    let concepts = language.concepts();
+    let n = concepts.all().len();
+    let with = |c: usize, half: Half| tokens.half(half).filter(|t| tokens.of(*t).contains(&(c as u32))).count() as f64;
+    // A concept whose tokens are nearly all that the one above it has: precision alone is lost, and little of it.
+    let is_most =
+        |c: usize, parent: usize, half: Half| with(c, half) >= 10.0 && with(c, half) > 0.8 * with(parent, half);
+    let pair = |c: usize| Some((c, concepts.all()[c].parent? as usize));
+    let both = |(c, parent): &(usize, usize)| is_most(*c, *parent, Half::Choose) && is_most(*c, *parent, Half::Score);
+    let (_, parent) = (0..n).filter_map(pair).find(both).unwrap();
+    let fires: Vec<(u32, f32)> =
+        (0..tokens.n_tokens()).filter(|t| tokens.of(*t).contains(&(parent as u32))).map(|t| (t as u32, 1.0)).collect();
+    let matched = match_concepts(&Planted(vec![fires]), &tokens, n, 10);
+    let settings = TruthSettings { least_tokens: 10, resamplings: 20, ..TruthSettings::default() };
+    let truth = report(&[("own", 1, matched)], &tokens, concepts, &settings, 1);
+    assert!(truth.counts[0].recovered >= 2 && truth.counts[0].by == 1, "{:?}", truth.counts[0]);
 }

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use exegete_base::stats::Estimate;
 use exegete_lab::language::Language;
-use exegete_lab::organism::abilities::{abilities, losses};
-use exegete_lab::organism::items::{Bar, tests};
+use exegete_lab::organism::abilities::{Ability, abilities, losses};
+use exegete_lab::organism::items::tests;
 use exegete_lab::organism::search::{Found, search};
 use exegete_lab::organism::{Training, check_speaks};
 use exegete_model::Model;
@@ -16,9 +16,13 @@ use crate::open_model;
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -> Result<()> {
+    let language = Language::new();
+    let names: Vec<String> = tests(&language, 0, 0).into_iter().map(|test| test.name).collect();
+    if let Some(other) = settings.but.iter().find(|name| !names.contains(name)) {
+        bail!("--but {other:?} is no test; they are: {}", names.join("; "));
+    }
     let model = open_model::open_plain(&settings.model, common, printer)?;
     check_speaks(&model)?;
-    let language = Language::new();
     interrupt::listen();
     let losses = losses(&model, &language, settings.documents, common.seed, printer)?;
     let abilities = abilities(&model, &language, settings.items as usize, common.seed, printer)?;
@@ -27,18 +31,16 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
         let (model, gap) = (interval(&loss.model, 3), interval(&loss.gap, 3));
         printer.line(format!("{:<24}  {model:<25}  {:<9.3}  {gap:<25}  {}", loss.kind, loss.generator, loss.tokens));
     }
+    match losses[0].left_out {
+        0 => {}
+        1 => printer.line("1 document longer than the context was left out"),
+        n => printer.line(format!("{n} documents longer than the context were left out")),
+    }
     printer.line("");
     printer.line("ability                             right [95 %]             n     asked for");
-    for ability in &abilities {
-        let asked = match ability.bar {
-            Bar::AtLeast(bar) => format!("at least {bar}"),
-            Bar::AtMost(bar) => format!("at most {bar}"),
-            Bar::Chance(bar) => format!("chance, {bar}"),
-            Bar::None => String::new(),
-        };
-        let missed = if ability.holds == Some(false) { "  missed" } else { "" };
-        let right = interval(&ability.right, 3);
-        printer.line(format!("{:<34}  {right:<23}  {:<5} {asked}{missed}", ability.name, ability.right.n));
+    for Ability { name, right, bar, missed, .. } in &abilities {
+        let missed = missed.map(|why| format!("  {why}")).unwrap_or_default();
+        printer.line(format!("{name:<34}  {:<23}  {:<5} {bar}{missed}", interval(right, 3), right.n));
     }
     if settings.wrong {
         printer.line("");
@@ -51,10 +53,31 @@ pub(crate) fn run(settings: &LabAbilities, common: &Common, printer: &Printer) -
         false => None,
     };
     printer.json(&json!({"losses": losses, "abilities": abilities, "search": found, "seed": common.seed}));
-    match found {
-        Some(found) if !found.is_clean() => bail!("the training documents are not what the tests take them for"),
-        _ => Ok(()),
+    let mut faults = Vec::new();
+    if found.is_some_and(|found| !found.is_clean()) {
+        faults.push("the training documents are not what the tests take them for".to_owned());
     }
+    if settings.strict {
+        faults.extend(not_as_asked(&abilities, &settings.but));
+    }
+    match faults.is_empty() {
+        true => Ok(()),
+        false => bail!(faults.join("; ")),
+    }
+}
+
+/// The bars that are missed but for those that may be, and the latter that are not missed: a list of exceptions is to stay
+/// true.
+fn not_as_asked(abilities: &[Ability], but: &[String]) -> Option<String> {
+    let is_excepted = |a: &Ability| but.contains(&a.name);
+    let fault = |a: &Ability| match a.missed {
+        Some(why) if !is_excepted(a) => Some(format!("{} ({why}: {}, {})", a.name, interval(&a.right, 3), a.bar)),
+        None if is_excepted(a) => Some(format!("{} (not missed any more; leave out its --but)", a.name)),
+        _ => None,
+    };
+    let faults: Vec<String> = abilities.iter().filter_map(fault).collect();
+    let told = || format!("not as asked for: {}", faults.join("; "));
+    (!faults.is_empty()).then(told)
 }
 
 /// Looks for the tests in the documents that the model was trained on.
@@ -76,7 +99,23 @@ fn search_training(model: &Model, language: &Language, items: usize, seed: u64, 
     Ok(found)
 }
 
-/// `0.123 [0.100, 0.150]`
+/// `0.123 [0.100, 0.150]`, or `0.123 [not known]` of so few units that there is no interval.
 pub(crate) fn interval(e: &Estimate, digits: usize) -> String {
-    format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high)
+    match e.low.is_finite() && e.high.is_finite() {
+        true => format!("{:.digits$} [{:.digits$}, {:.digits$}]", e.value, e.low, e.high),
+        false => format!("{:.digits$} [not known]", e.value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use exegete_base::stats::ratio_of_sums;
+
+    use super::interval;
+
+    #[test]
+    fn an_interval_of_one_unit_is_not_known() {
+        assert_eq!(interval(&ratio_of_sums(&[(1.0, 2.0)]), 3), "0.500 [not known]");
+        assert_eq!(interval(&ratio_of_sums(&[(1.0, 2.0), (2.0, 4.0)]), 1), "0.5 [0.5, 0.5]");
+    }
 }

@@ -3,9 +3,7 @@
 mod figures;
 mod tables;
 
-use anyhow::{Result, bail};
-use exegete_harvest::HarvestError;
-use exegete_lab::LabError;
+use anyhow::Result;
 use exegete_lab::bimt::{self, Report, Settings};
 
 use crate::args::{Common, Lab};
@@ -14,14 +12,13 @@ use crate::interrupt;
 use crate::printer::Printer;
 
 pub(crate) fn run(lab: &Lab<Settings>, common: &Common, printer: &Printer) -> Result<()> {
-    if common.device != "cpu" {
-        bail!("--device {}: these networks are too small for anything but the cpu", common.device);
-    }
+    common.refuse_device("these networks are too small for anything but the cpu")?;
+    common.refuse_dtype("these networks are trained in f32")?;
     lab.settings.check(common.seed)?;
     interrupt::listen();
     let mut found = None;
     out_dir::write(&lab.out, |dir| {
-        let report = bimt::run(&lab.settings, common.seed, printer).map_err(told)?;
+        let report = bimt::run(&lab.settings, common.seed, printer)?;
         let mut files = tables::write(dir, &report)?;
         files.extend(figures::write(dir, &report)?);
         found = Some((report, files));
@@ -29,13 +26,6 @@ pub(crate) fn run(lab: &Lab<Settings>, common: &Common, printer: &Printer) -> Re
     })?;
     let Some((report, files)) = found else { return Ok(()) };
     tell(&report, &files, lab, printer)
-}
-
-fn told(error: LabError) -> anyhow::Error {
-    match error {
-        LabError::Interrupted => HarvestError::Interrupted.into(),
-        other => other.into(),
-    }
 }
 
 fn tell(report: &Report, files: &[String], lab: &Lab<Settings>, printer: &Printer) -> Result<()> {

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use exegete_harvest::HarvestError;
-use exegete_lab::LabError;
 use exegete_lab::superposition::{Report, Settings, run as study};
 
 use super::{superposition_figures as figures, superposition_tables as tables};
@@ -15,16 +13,12 @@ use crate::interrupt;
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &Lab<Settings>, common: &Common, printer: &Printer) -> Result<()> {
+    common.refuse_device("these models are too small for anything but the cpu")?;
+    common.refuse_dtype("these models are trained in f32")?;
     settings.settings.check()?;
     out_dir::check(&settings.out)?;
     interrupt::listen();
-    let report = match study(&settings.settings, common.seed, printer) {
-        // A study is not resumed: nothing was written yet.
-        Err(LabError::Interrupted) => {
-            return Err(anyhow::Error::new(HarvestError::Interrupted).context("stopped; nothing was written"));
-        }
-        other => other?,
-    };
+    let report = study(&settings.settings, common.seed, printer)?;
     out_dir::write(&settings.out, |into| write(into, &report))?;
     for line in tables::text(&report) {
         printer.line(line);

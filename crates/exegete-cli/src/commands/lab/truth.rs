@@ -42,7 +42,10 @@ pub(crate) fn run(settings: &LabTruth, common: &Common, printer: &Printer) -> Re
     // The dictionary is of activations as the run computed them.
     let as_run = match run.manifest().settings["dtype"].as_str() {
         Some("bf16") => Common { dtype: Dtype::Bf16, ..common.clone() },
-        _ => Common { dtype: Dtype::F32, ..common.clone() },
+        _ => {
+            common.refuse_dtype("the run's model is in f32, and its dictionary is of such activations")?;
+            common.clone()
+        }
     };
     let model = open_model::open_plain(&recorded.context("the run names no model")?, &as_run, printer)?;
     let truth = compare(&mut run, &model, &settings.truth, common.seed, printer)?;
@@ -52,6 +55,11 @@ pub(crate) fn run(settings: &LabTruth, common: &Common, printer: &Printer) -> Re
         "concepts": truth.concepts, "recovered": dictionary.recovered, "control_untrained": untrained.recovered,
         "control_random": random.recovered, "control_neurons": neurons.recovered,
     }));
+    let above = |c: &Count| Some(format!("{} (by {})", c.name, interval(&c.difference?, 0)));
+    let too_good: Vec<String> = truth.not_surpassed().into_iter().filter_map(above).collect();
+    if settings.strict && !too_good.is_empty() {
+        bail!("the dictionary does not surely recover more than its controls: {}", too_good.join(", "));
+    }
     Ok(())
 }
 
@@ -186,12 +194,39 @@ pub(crate) fn tell(truth: &Truth, n_missing: usize, printer: &Printer) {
     );
     for count in &truth.counts {
         let difference = count.difference.as_ref().map(|d| interval(d, 0)).unwrap_or_default();
-        let Count { name, features, recovered, split, absorbed, .. } = count;
-        printer.line(format!("{name:<10}  {features:<8}  {recovered:<29}  {difference:<34}  {split:<5}  {absorbed}"));
+        let Count { name, features, recovered, by, split, absorbed, .. } = count;
+        let found = format!("{recovered} concepts by {by} latents");
+        printer.line(format!("{name:<10}  {features:<8}  {found:<29}  {difference:<34}  {split:<5}  {absorbed}"));
     }
+    other_sizes(&truth.counts).iter().for_each(|note| printer.line(note));
     printer.line("");
     printer.line(format!("{} of {} concepts are missing; the nearest:", truth.missing.len(), truth.concepts));
     for m in truth.missing.iter().take(n_missing) {
         printer.line(format!("  {:<24} F1 {:.2}: {}", m.concept, m.f1, m.why));
+    }
+}
+
+/// Which controls have another number of features than the dictionary: fewer have fewer chances.
+fn other_sizes(counts: &[Count]) -> Vec<String> {
+    let Some((own, controls)) = counts.split_first() else { return vec![] };
+    let others = controls.iter().filter(|count| count.features != own.features);
+    let note = |count: &Count| {
+        format!("{}: {} features, all that there are; the dictionary has {}", count.name, count.features, own.features)
+    };
+    others.map(note).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_of_another_size_are_told_of() {
+        let count = |name: &str, features| {
+            let name = name.to_owned();
+            Count { name, features, recovered: 0, by: 0, difference: None, split: 0, absorbed: 0 }
+        };
+        let told = other_sizes(&[count("dictionary", 4096), count("random", 4096), count("neurons", 3072)]);
+        assert_eq!(told, ["neurons: 3072 features, all that there are; the dictionary has 4096"]);
     }
 }

@@ -1,5 +1,7 @@
 //! The tour's last stage: latents spread over firing rates explain themselves, and random directions as a control.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use exegete_base::LatentId;
 use exegete_base::stats::wilson;
@@ -35,6 +37,8 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
     let mut notes = Notes::open(&run.path(NOTES))?;
     let same_settings = serde_json::to_value(&settings.self_explain)?;
     let (mut explained, mut abstained) = (0usize, 0usize);
+    // Many latents that are given one text are not explained by it.
+    let mut texts = BTreeSet::new();
     printer.begin(STAGE, settings.explain as u64 + N_CONTROLS, "latents", 0);
     for latent in spread(&rows).into_iter().take(settings.explain * MOST_TRIES) {
         if explained == settings.explain {
@@ -43,18 +47,21 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
         printer.check()?;
         let there =
             notes.explanations_of(latent)?.into_iter().find(|e| e.method == NAME && e.settings == same_settings);
-        let has_text = match there {
-            Some(earlier) => !earlier.abstained,
+        let text = match there {
+            Some(earlier) => (!earlier.abstained).then_some(earlier.text),
             None => {
                 let new = explainer.explain(dictionary.decoder_row(latent.0 as usize))?;
                 keep(&mut notes, latent, &new, &settings.self_explain)?;
-                !new.abstained
+                let best = new.answers.into_iter().next().map(|answer| answer.text);
+                (!new.abstained).then(|| best.unwrap_or_default())
             }
         };
-        if has_text {
-            explained += 1;
-        } else {
-            abstained += 1;
+        match text {
+            Some(text) => {
+                explained += 1;
+                texts.insert(text);
+            }
+            None => abstained += 1,
         }
         printer.at(explained as u64, &format!("{abstained} abstained"));
     }
@@ -66,13 +73,17 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
     }
     let silent = control.iter().filter(|c| c.abstained).count() as u64;
     let summary = json!({
-        "method": NAME, "explained": explained, "abstained": abstained, "asked": asked, "seed": seed,
+        "method": NAME, "explained": explained, "texts": texts.len(), "abstained": abstained, "asked": asked, "seed": seed,
         "abstention_rate": wilson(abstained as u64, (explained + abstained) as u64),
         "control": {"what": exegete_methods::method(NAME).map(|m| m.control), "abstention_rate": wilson(silent, N_CONTROLS),
                     "texts": control.iter().map(|c| c.answers.first().map(|a| &a.text)).collect::<Vec<_>>()},
     });
     run.finish_stage(STAGE, summary)?;
-    printer.end(&format!("{explained} of {} latents with texts, {abstained} abstained; {silent} of {N_CONTROLS} random directions abstained", settings.explain));
+    printer.end(&format!(
+        "{explained} of {} latents with texts, of which {} are different, {abstained} abstained; {silent} of {N_CONTROLS} random directions abstained",
+        settings.explain,
+        texts.len()
+    ));
     Ok(())
 }
 

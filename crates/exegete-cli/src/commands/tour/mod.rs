@@ -102,7 +102,12 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
 /// these tokens.
 pub(crate) fn text_of(model: &str, text: &[String], settings: &mut TextSettings) -> Result<Vec<String>> {
     let text = match text {
-        [] if model == builtin::NAME => vec![builtin::NAME.to_owned()],
+        [] if crate::builtin::is_builtin(model) => {
+            let own = vec![model.to_owned()];
+            // A name that is not built in is told of as such, and not as a text that is missing.
+            crate::builtin::texts(&own)?;
+            own
+        }
         [] => bail!("--text is needed for a model that is not built in: files, globs or directories"),
         named => named.to_vec(),
     };
@@ -191,14 +196,16 @@ fn model_name(path: &Path) -> String {
 fn finish(run: Run, settings: &Tour, printer: &Printer) -> Result<()> {
     let number = |stage: &str, key: &str| run.stage(stage).map_or(Value::Null, |summary| summary[key].clone());
     let (tokens, alive) = (number(windows::STAGE, "tokens"), number(firings::STAGE, "alive"));
-    let (latents, explained) = (number(firings::STAGE, "n_latents"), number(explain::STAGE, "explained"));
+    let latents = number(firings::STAGE, "n_latents");
+    let (explained, texts) = (number(explain::STAGE, "explained"), number(explain::STAGE, "texts"));
     let fvu = number(training::STAGE, "fvu")["value"].as_f64().unwrap_or(f64::NAN);
     let dir = run.dir().display();
     printer.json(&json!({
-        "tokens": tokens, "latents": latents, "alive": alive, "explained": explained, "fvu": fvu,
+        "tokens": tokens, "latents": latents, "alive": alive, "explained": explained, "texts": texts, "fvu": fvu,
         "run": dir.to_string(), "stages": run.manifest().stages,
     }));
-    let done = format!("tokens={tokens} latents={latents} alive={alive} explained={explained} fvu={fvu:.4} run={dir}");
+    let explained = format!("explained={explained} texts={texts}");
+    let done = format!("tokens={tokens} latents={latents} alive={alive} {explained} fvu={fvu:.4} run={dir}");
     printer.line(format!("tour: done {done}"));
     if settings.no_serve {
         return Ok(());

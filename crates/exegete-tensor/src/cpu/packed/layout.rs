@@ -159,8 +159,8 @@ pub(super) const SPLIT_FROM: f32 = 8.881_784e-16; // 2^-50
 /// See [`SPLIT_FROM`].
 pub(super) const SPLIT_TO: f32 = 1.125_899_9e15; // 2^50
 
-/// Whether values of which the largest has these bits, without its sign, [can be split](can_split). Sizes are in the order of their bits, with infinities and NaNs
-/// above all; so whole numbers are compared, which is done in vectors.
+/// Whether values of which the largest has these bits, without its sign, [can be split](can_split). Sizes are in the order
+/// of their bits, with infinities and NaNs above all; so whole numbers are compared, which is done in vectors.
 #[inline(always)]
 pub(super) fn splits_up_to(max: u32) -> bool {
     max == 0 || (SPLIT_FROM.to_bits()..=SPLIT_TO.to_bits()).contains(&max)

@@ -192,6 +192,19 @@ impl Path {
         Self::Floats(isa())
     }
 
+    /// Its name.
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "amx",
+            #[cfg(target_arch = "x86_64")]
+            Self::Pairs => "avx512-bf16",
+            Self::Floats(Isa::Avx512) => "avx512",
+            Self::Floats(Isa::Avx2) => "avx2",
+            Self::Floats(Isa::Baseline) => std::env::consts::ARCH,
+        }
+    }
+
     /// The kernel for `f32` panels.
     fn floats(self) -> Kernel {
         tile::kernel(match self {
@@ -202,15 +215,31 @@ impl Path {
     }
 }
 
-/// A product of `f32` panels, on the matrix unit where that is faster and all values of the weights `can_split`.
-fn product_of_floats(path: Path, job: &Job, can_split: bool) {
+/// The instructions on which this machine computes products, by name: machines with the same ones have the same bits.
+pub fn instructions() -> &'static str {
+    Path::best().name()
+}
+
+/// Whether the columns of a product can be multiplied by parts of bf16.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    /// All of them can: they are the rows of the weights, which were looked at when they came.
+    Split,
+    /// It must be seen: they are turned, and only the rows were looked at.
+    Unknown,
+    /// One of them cannot, or the product is to be computed in one way whatever the number of rows.
+    Whole,
+}
+
+/// A product of `f32` panels, on the matrix unit where that is faster and the columns can be split.
+fn product_of_floats(path: Path, job: &Job, columns: Columns) {
     #[cfg(target_arch = "x86_64")]
     if path == Path::Amx
         && job.m >= parts::FROM_ROWS
-        && can_split
+        && columns != Columns::Whole
         && job.k > 0
         && job.cols > 0
-        && let Some(left) = parts::product(job)
+        && let Some(left) = parts::product(job, columns == Columns::Split)
     {
         // Neighbours together: alone, each row would wait for all of the weights.
         for rows in left.chunk_by(|a, b| a + 1 == *b) {
@@ -367,7 +396,10 @@ impl Matrix {
             (Some(Keep::Bf16), Path::Amx) => amx::product(&job),
             #[cfg(target_arch = "x86_64")]
             (Some(Keep::Bf16), Path::Pairs) => drive::product(&job, avx512::BF16),
-            _ => product_of_floats(path, &job, self.can_split() && gated.is_none_or(|g| g.w.can_split())),
+            _ => {
+                let can_split = self.can_split() && gated.is_none_or(|g| g.w.can_split());
+                product_of_floats(path, &job, if can_split { Columns::Split } else { Columns::Whole });
+            }
         }
     }
 
@@ -433,7 +465,7 @@ impl Matrix {
                 out,
                 resume: from > 0,
             };
-            product_of_floats(path, &job, self.can_split());
+            product_of_floats(path, &job, if self.can_split() { Columns::Unknown } else { Columns::Whole });
         }
     }
 

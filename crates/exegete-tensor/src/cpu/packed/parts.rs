@@ -48,15 +48,15 @@ const TASKS_EACH: usize = 4;
 
 /// Computes a product of `f32` panels but for the rows that cannot be split, whose numbers it returns in order: their sums are
 /// left as they were if the job resumes, and else anything. Nothing at all is done, and none is returned, if there are
-/// columns that cannot be split. Nothing is empty.
-pub(super) fn product(job: &Job) -> Option<Vec<usize>> {
+/// columns that cannot be split; it is looked for them unless `all_split` says that there are none. Nothing is empty.
+pub(super) fn product(job: &Job, all_split: bool) -> Option<Vec<usize>> {
     let panels = job.operands().map(|operand| {
         let Weights::There { units, stride } = operand.weights else { unreachable!("only panels in memory are split") };
         Panels { units, next_k: PANEL, next: stride, cols: usize::MAX }
     });
     let panels = panels.collect::<Vec<_>>();
     let at_once = PANEL_UNITS / (panels.len() * job.k.div_ceil(DEPTH) * STEP_UNITS);
-    multiply(job, Rows::There, &panels, at_once)
+    multiply(job, Rows::There, (&panels, all_split), at_once)
 }
 
 /// Rows whose products [`gradient`] can sum at a time, for `k` columns: the parts of these are kept.
@@ -76,7 +76,7 @@ pub(super) fn gradient(
     let w = Operand { weights: Weights::There { units: &[], stride: 0 }, bias: None };
     let job = Job { m: n, cols: k, k: m, x: dy, x_stride: n, w, gate: None, out, resume };
     let panels = Panels { units: as_units(x), next_k: k, next: PANEL, cols: k };
-    multiply(&job, Rows::Turned, &[panels], usize::MAX)
+    multiply(&job, Rows::Turned, (&[panels], false), usize::MAX)
 }
 
 /// How the rows of a product lie in memory.
@@ -104,7 +104,7 @@ struct Panels<'a> {
 ///
 /// The panels are split once. Rows are split by the task that multiplies them, so that their parts, six bytes a value, are
 /// read from the second-level cache; through memory they would come more slowly than the unit takes them.
-fn multiply(job: &Job, rows: Rows, operands: &[Panels], at_once: usize) -> Option<Vec<usize>> {
+fn multiply(job: &Job, rows: Rows, (operands, all_split): (&[Panels], bool), at_once: usize) -> Option<Vec<usize>> {
     let (groups, steps) = (job.m.div_ceil(ROWS), job.k.div_ceil(DEPTH));
     let panel_units = steps * STEP_UNITS;
     let panels = job.cols.div_ceil(PANEL);
@@ -112,8 +112,8 @@ fn multiply(job: &Job, rows: Rows, operands: &[Panels], at_once: usize) -> Optio
     let tasks = groups.min((TASKS_EACH * rayon::current_num_threads()).max(groups.div_ceil(BLOCK)));
     let (left, all_fit) = (Mutex::new(Vec::new()), AtomicBool::new(true));
     let mut scratch = Scratch::columns();
-    // Where not all panels are held at a time, all are looked at before anything is written.
-    let looks = if at_once < panels { 0..panels } else { 0..0 };
+    // Where not all panels are held at a time, all that are not known are looked at before anything is written.
+    let looks = if at_once < panels && !all_split { 0..panels } else { 0..0 };
     let passes =
         looks.step_by(at_once).map(|first| (first, true)).chain((0..panels).step_by(at_once).map(|f| (f, false)));
     for (first, only_looks) in passes {

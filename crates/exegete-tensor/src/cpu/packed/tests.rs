@@ -361,19 +361,45 @@ fn gradients_of_columns_that_cannot_be_split_are_computed_all_the_same_and_chang
 
 #[test]
 fn a_column_that_cannot_be_split_is_computed_all_the_same_backwards() {
-    let (m, n, k) = (128, 45, 37);
-    let mut w = values(n * k, 2);
-    // Every row can be split, but one column is all tiny.
-    (0..n).for_each(|row| w[row * k + 5] *= 1e-20);
-    let (matrix, dy) = (matrix(Some(Keep::F32), n, k, &w), values(m * n, 1));
-    assert!(matrix.can_split());
+    // Few columns, and more than a product holds at a time, where only the last ones show that it cannot be.
+    for (m, n, k, tiny) in [(128, 45, 37, 5), (96, 1600, 400, 399)] {
+        let mut w = values(n * k, 2);
+        // Every row can be split, but one column is all tiny.
+        (0..n).for_each(|row| w[row * k + tiny] *= 1e-20);
+        let (matrix, dy) = (matrix(Some(Keep::F32), n, k, &w), values(m * n, 1));
+        assert!(matrix.can_split());
+        check_backwards(&matrix, (m, n, k), &dy, &w);
+    }
+}
+
+fn check_backwards(matrix: &Matrix, (m, n, k): (usize, usize, usize), dy: &[f32], w: &[f32]) {
     for path in paths() {
         let mut dx = vec![f32::NAN; m * k];
-        matrix.backward_with(path, m, &dy, &mut dx);
+        matrix.backward_with(path, m, dy, &mut dx);
         for (o, got) in dx.iter().enumerate() {
             let terms = (0..n).map(|i| f64::from(dy[o / k * n + i]) * f64::from(w[i * k + o % k]));
             let (want, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
             assert!((f64::from(*got) - want).abs() <= 1e-5 * size, "{path:?} {o}: {got} for {want}");
+        }
+    }
+}
+
+#[test]
+fn a_product_of_more_columns_than_are_held_at_a_time_has_the_bits_of_its_pieces() {
+    let (m, n, k, piece) = (96, 400, 2000, 80);
+    let (x, w) = (values(m * k, 1), values(n * k, 2));
+    for path in paths() {
+        let product = |w: &[f32]| {
+            let n = w.len() / k;
+            let mut out = vec![f32::NAN; m * n];
+            matrix(Some(Keep::F32), n, k, w).forward_with(path, None, m, &x, None, &mut out);
+            out
+        };
+        let whole = product(&w);
+        for (i, w) in w.chunks_exact(piece * k).enumerate() {
+            for (r, row) in product(w).chunks_exact(piece).enumerate() {
+                assert!(row == &whole[r * n + i * piece..][..piece], "{path:?}: piece {i}, row {r}");
+            }
         }
     }
 }
