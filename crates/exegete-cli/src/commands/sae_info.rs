@@ -96,6 +96,9 @@ fn tell(saved: &Saved, printer: &Printer) {
 /// Measures the dictionary at the site that is named, or that its files name.
 fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Proof> {
     let processing = Processing { centre_writing: saved.wants_centred_writing(), ..Processing::default() };
+    if processing.centre_writing {
+        printer.note("proof: with the model's writing weights centred, as the dictionary was trained");
+    }
     let model = open_model::open_processed(name, processing, common, printer)?;
     let said = settings.site.as_deref().or(saved.site());
     let said = said.context("the dictionary's files do not say which site it reads; give --site")?;

@@ -206,6 +206,11 @@ fn a_named_dictionary_is_measured_and_edits() {
     for part in ["stated    L0 32, variance explained 0.57", "(stated 0.57)", "verdict   consistent"] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+    // The organism is of the wrong make for a dictionary of a centred model.
+    world.publish("jbloom/GPT2-Small-SAEs-Reformatted", "blocks.2.hook_resid_pre", &organism);
+    let centred = "gpt2-small-res-jb/blocks.2.hook_resid_pre";
+    let parts = ["proof: with the model's writing weights centred", "not before RMSNorm"];
+    world.refused(&[&["sae", "info", centred], &proof[..]].concat(), false, &parts);
     let clamp = format!("blocks.2.hook_resid_post:{name}@7:3");
     let add = format!("blocks.2.hook_resid_post:{name}@7:0.5");
     let generate = ["model", "generate", "builtin:organism", "--prompt", "the", "--max-new-tokens", "2"];
