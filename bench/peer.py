@@ -203,40 +203,110 @@ class Gradient:
         return self.grad
 
 
-class DenseStep:
-    """A training step of a TopK dictionary, its decoder and its gradients dense."""
+# Tokens of a step, latents kept, and the threshold, of `bench/src/worker/train.rs`.
+BATCH, K, SPARSE = 4096, 32, 2.66
 
-    def __init__(self, folder, d, latents, k, variant):
-        def read(name):
-            return torch.from_numpy(np.fromfile(Path(folder) / name, dtype=np.float32)).reshape(-1, d)
 
-        self.x, w_dec, self.k, self.losses = read("x.f32"), read("w_dec.f32"), k, []
-        start = {"W_enc": w_dec.clone(), "b_enc": torch.zeros(latents), "W_dec": w_dec, "b_dec": torch.zeros(d)}
-        self.p = {name: value.requires_grad_(True) for name, value in start.items()}
-        kinds = {"fused": {"fused": True}, "foreach": {"foreach": True}}
-        self.adam = torch.optim.Adam(self.p.values(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, **kinds[variant])
+def activations_and_decoder(folder, d):
+    read = lambda name: torch.from_numpy(np.fromfile(Path(folder) / name, dtype=np.float32)).reshape(-1, d)
+    return read("x.f32"), read("w_dec.f32")
+
+
+class LensStep:
+    """A training step of SAELens: its loss, clipping and Adam, as its trainer takes them."""
+
+    def __init__(self, folder, kind, d, latents):
+        from sae_lens import saes
+
+        kinds = {
+            "topk": (saes.TopKTrainingSAE, saes.TopKTrainingSAEConfig, {"k": K, "rescale_acts_by_decoder_norm": False}),
+            "batchtopk": (
+                saes.BatchTopKTrainingSAE,
+                saes.BatchTopKTrainingSAEConfig,
+                {"k": K, "rescale_acts_by_decoder_norm": False},
+            ),
+            "relu": (saes.StandardTrainingSAE, saes.StandardTrainingSAEConfig, {"l1_coefficient": 0.1}),
+            "relu-dense": (saes.StandardTrainingSAE, saes.StandardTrainingSAEConfig, {"l1_coefficient": 0.1}),
+            "jumprelu": (
+                saes.JumpReLUTrainingSAE,
+                saes.JumpReLUTrainingSAEConfig,
+                {"jumprelu_init_threshold": SPARSE, "jumprelu_bandwidth": 0.5, "l0_coefficient": 0.1},
+            ),
+        }
+        build, config, more = kinds[kind]
+        self.x, w_dec = activations_and_decoder(folder, d)
+        self.sae, self.kind, self.first = build(config(d_in=d, d_sae=latents, **more)), kind, None
+        with torch.no_grad():
+            self.sae.W_dec.copy_(w_dec)
+            self.sae.W_enc.copy_(w_dec.T)
+            self.sae.b_dec.zero_()
+            self.sae.b_enc.fill_(-SPARSE if kind == "relu" else 0.0)
+        self.adam = torch.optim.Adam(self.sae.parameters(), lr=1e-4, betas=(0.9, 0.999))
+        # What its trainer gives each step: nothing is dead yet.
+        self.dead = torch.zeros(latents, dtype=torch.bool)
 
     def run(self):
-        p, x, start = self.p, self.x, time.perf_counter()
-        pre = torch.addmm(p["b_enc"], x - p["b_dec"], p["W_enc"].T)
-        values, indices = pre.topk(self.k, dim=-1, sorted=False)
-        codes = torch.zeros_like(pre).scatter(-1, indices, values.relu())
-        x_hat = torch.addmm(p["b_dec"], codes, p["W_dec"])
-        loss = (x - x_hat).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+        from sae_lens.saes.sae import TrainStepInput
+
+        start = time.perf_counter()
+        weights = {key: 0.1 for key in self.sae.get_coefficients()}
+        given = TrainStepInput(
+            sae_in=self.x, dead_neuron_mask=self.dead, coefficients=weights, n_training_steps=1, is_logging_step=False
+        )
+        out = self.sae.training_forward_pass(step_input=given)
         self.adam.zero_grad()
-        loss.backward()
-        W, g = p["W_dec"], p["W_dec"].grad
-        with torch.no_grad():
-            g.addcmul_((g * W).sum(-1, keepdim=True), W, value=-1)
+        out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
         self.adam.step()
-        with torch.no_grad():
-            W.div_(W.norm(dim=-1, keepdim=True))
         secs = time.perf_counter() - start
-        self.losses.append(loss.item())
+        if self.first is None:
+            acts = out.feature_acts
+            acts = acts.to_dense() if acts.is_sparse else acts
+            self.first = [out.loss.item(), (acts > 0).sum().item() / BATCH]
         return secs
 
     def result(self):
-        return torch.tensor(self.losses)
+        return torch.tensor(self.first)
+
+
+class LearningStep:
+    """A training step of dictionary_learning."""
+
+    def __init__(self, folder, kind, d, latents):
+        sys.modules.setdefault("nnsight", types.ModuleType("nnsight")).LanguageModel = object
+        from dictionary_learning.trainers import batch_top_k, jumprelu, standard, top_k
+
+        both = {"steps": 1 << 20, "activation_dim": d, "dict_size": latents, "layer": 0, "lm_name": "none"}
+        both |= {"device": "cpu", "lr": 1e-4, "warmup_steps": 0}
+        if kind in ("topk", "batchtopk"):
+            module, name = (top_k, "TopKTrainer") if kind == "topk" else (batch_top_k, "BatchTopKTrainer")
+            self.trainer = getattr(module, name)(k=K, auxk_alpha=0.0, **both)
+        elif kind == "jumprelu":
+            self.trainer = jumprelu.JumpReluTrainer(bandwidth=0.5, sparsity_penalty=0.1, **both)
+        else:
+            self.trainer = standard.StandardTrainerAprilUpdate(l1_penalty=0.1, sparsity_warmup_steps=0, **both)
+        self.x, w_dec = activations_and_decoder(folder, d)
+        ae, bias = self.trainer.ae, -SPARSE if kind == "relu" else 0.0
+        with torch.no_grad():
+            if kind == "jumprelu":
+                ae.W_enc.copy_(w_dec.T)
+                ae.W_dec.copy_(w_dec)
+                ae.threshold.fill_(SPARSE)
+            else:
+                ae.encoder.weight.copy_(w_dec)
+                ae.decoder.weight.copy_(w_dec.T)
+                ae.encoder.bias.fill_(bias)
+        self.step, self.first = 1, None
+
+    def run(self):
+        start = time.perf_counter()
+        loss = self.trainer.update(self.step, self.x)
+        secs = time.perf_counter() - start
+        self.step += 1
+        return secs
+
+    def result(self):
+        return None
 
 
 class OrganismStep:
@@ -294,8 +364,6 @@ def case_of(name, variant, folder, model):
             return Gradient(model, 8, 64)
         case "first_token_cold":
             return FirstToken(model)
-        case "train_topk_768x16384":
-            return DenseStep(folder, 768, 16384, 32, variant)
         case "train_organism_32x128_f32":
             return OrganismStep(folder, 32, 128, variant)
     raise SystemExit(f"unknown case {name}")

@@ -62,7 +62,11 @@ impl Bars {
     }
 
     const fn peak(self) -> Self {
-        Self { peak: Some(BAR_PEAK), ..self }
+        self.peak_of(BAR_PEAK)
+    }
+
+    const fn peak_of(self, peak: f64) -> Self {
+        Self { peak: Some(peak), ..self }
     }
 }
 
@@ -95,11 +99,21 @@ const RUNTIME: &[Row] = &[
     Row::new("load_stacks", Peer::Own("load_per_layer"), 11, Bars::NONE),
 ];
 
-/// `train`: a step of dictionary training against PyTorch.
-const TRAIN: &[Row] = &[Row::new("train_topk_768x16384", Peer::Python(&["fused", "foreach"]), 11, Bars::ratio(1.0))];
+/// `sae`: a step of dictionary training, and encoding, against the fastest of SAELens and dictionary_learning.
+const SAE: &[Row] = &[
+    Row::new("train_topk_768x16384", SAE_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
+    Row::new("train_batchtopk_768x16384", SAE_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
+    Row::new("train_topk_576x18432", SAE_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
+    Row::new("train_relu_768x16384", SAE_PEERS, 7, Bars::ratio(1.5).peak_of(0.5)),
+    Row::new("train_relu-dense_768x16384", SAE_PEERS, 7, Bars::NONE.peak_of(0.5)),
+    Row::new("train_jumprelu_768x16384", SAE_PEERS, 7, Bars::ratio(1.5).peak_of(0.5)),
+    Row::new("encode_topk_768x16384", SAE_PEERS, 11, Bars::ratio(1.5)),
+    Row::new("encode_jumprelu_768x16384", SAE_PEERS, 11, Bars::NONE),
+];
+const SAE_PEERS: Peer = Peer::Python(&["saelens", "dictionary_learning"]);
 
 /// `lab`: a step of training the organism against the same model in PyTorch.
 const LAB: &[Row] = &[Row::new("train_organism_32x128_f32", Peer::Python(&["fused", "foreach"]), 11, Bars::ratio(1.2))];
 
 /// The benchmarks by name.
-pub(crate) const BENCHES: &[(&str, &[Row])] = &[("runtime", RUNTIME), ("train", TRAIN), ("lab", LAB)];
+pub(crate) const BENCHES: &[(&str, &[Row])] = &[("runtime", RUNTIME), ("sae", SAE), ("lab", LAB)];

@@ -2,13 +2,10 @@
 //!
 //! Peer: `bench/peer.py`, in evaluation and inference mode, on the same GGUF file dequantised.
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use exegete_base::sampling::pair_hash;
-use exegete_sae::train::TrainState;
 use serde_json::{Map, Value, json};
 
 use crate::compare::compare;
@@ -16,7 +13,7 @@ use crate::machine::{self, Machine};
 use crate::resident;
 use crate::rows::{BENCHES, Peer, Row};
 use crate::side::Side;
-use crate::worker::{TOPK_BATCH, TOPK_D, TOPK_LATENTS, write_organism};
+use crate::worker::{write_activations, write_organism};
 use crate::{Options, print, progress};
 
 /// What `exegete_tensor::alloc::keep_freed_memory` sets, said to the C library from outside.
@@ -73,10 +70,10 @@ impl Bench {
             let value = json!({"row": row.name, "peer": "n/a", "why": "this CPU has no avx512_bf16"});
             return value.as_object().cloned().context("a row is an object");
         }
-        if row.name.starts_with("train_topk") {
-            write_training(self.folder.path())?;
-        } else if row.name.starts_with("train_organism") {
+        if row.name.starts_with("train_organism") {
             write_organism(self.folder.path())?;
+        } else if row.name.starts_with("train_") || row.name.starts_with("encode_") {
+            write_activations(row.name, self.folder.path())?;
         }
         let start = || Side::start("ours", &mut self.worker(row.name)?);
         if matches!(row.peer, Peer::FileSize) {
@@ -125,24 +122,4 @@ fn model() -> Result<PathBuf> {
     let path = PathBuf::from(home).join(".cache/exegete/models/SmolLM2-135M-Instruct.Q4_1.gguf");
     ensure!(path.is_file(), "{} is not there: run cargo xtask models", path.display());
     Ok(path)
-}
-
-/// What both sides train on: standard normal activations, and the decoder to start from.
-fn write_training(folder: &Path) -> Result<()> {
-    let x: Vec<f32> = (0..TOPK_BATCH * TOPK_D).map(|i| gaussian(i as u64)).collect();
-    let start = TrainState::init(TOPK_D, TOPK_LATENTS, 1.0, &vec![0.0; TOPK_D], 1);
-    for (name, values) in [("x.f32", &x), ("w_dec.f32", &start.w_dec.w)] {
-        let mut file = BufWriter::new(std::fs::File::create(folder.join(name))?);
-        values.iter().try_for_each(|v| file.write_all(&v.to_le_bytes()))?;
-        file.flush()?;
-    }
-    Ok(())
-}
-
-/// A standard normal number by hash (Box-Muller).
-fn gaussian(i: u64) -> f32 {
-    let hash = pair_hash(2, i, 0);
-    let unit = |bits: u64| (bits as f64 + 0.5) / 4_294_967_296.0;
-    let (a, b) = (unit(hash >> 32), unit(hash & 0xffff_ffff));
-    ((-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
 }

@@ -19,10 +19,9 @@ use cold::FirstToken;
 use layers::{Lens, Stacks};
 use organism::OrganismStep;
 use runtime::{Decode, Gradient, Prefill};
-use train::SparseStep;
 
 pub(crate) use organism::write_organism;
-pub(crate) use train::{TOPK_BATCH, TOPK_D, TOPK_LATENTS};
+pub(crate) use train::write_activations;
 
 /// What is timed.
 trait Case {
@@ -85,7 +84,8 @@ fn case_of(case: &str, folder: &Path, model: &Path) -> Result<Box<dyn Case>> {
         "load_stacks" => Box::new(Stacks::new(&open()?, true)?),
         "load_per_layer" => Box::new(Stacks::new(&open()?, false)?),
         "train_organism_32x128_f32" => Box::new(OrganismStep::open(folder)?),
-        "train_topk_768x16384" => Box::new(SparseStep::open(folder)?),
+        _ if case.starts_with("train_") => Box::new(train::Step::open(case, folder)?),
+        _ if case.starts_with("encode_") => Box::new(train::Encode::open(case, folder)?),
         other => bail!("unknown case {other}"),
     })
 }

@@ -24,7 +24,7 @@ fn place(folder: &Path) -> PathBuf {
 
 /// Writes what both sides begin with: the model before its training.
 pub(crate) fn write_organism(folder: &Path) -> Result<()> {
-    let trainer = Trainer::open(&place(folder), &settings(), 0, Residence::F32)?;
+    let trainer = Trainer::open(&place(folder), &settings(), 0, Residence::F32, None)?;
     Ok(std::fs::write(place(folder).join("model/model.safetensors"), trainer.weights(Residence::F32)?)?)
 }
 
@@ -37,7 +37,7 @@ pub(super) struct OrganismStep {
 
 impl OrganismStep {
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        let trainer = Trainer::open(&place(folder), &settings(), 0, Residence::F32)?;
+        let trainer = Trainer::open(&place(folder), &settings(), 0, Residence::F32, None)?;
         let vocab = trainer.model().spec.vocab_size as u64;
         let ids = (0..(ROWS * (LENGTH + 1)) as u64).map(|i| ((i * 2_654_435_761 % (1 << 32)) % vocab) as u32);
         let rows = ids.collect::<Vec<_>>().chunks(LENGTH + 1).map(<[u32]>::to_vec).collect();

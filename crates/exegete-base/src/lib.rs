@@ -6,6 +6,7 @@
 pub mod axes;
 pub mod ids;
 pub mod levels;
+pub mod names;
 pub mod sampling;
 pub mod settings;
 pub mod sites;

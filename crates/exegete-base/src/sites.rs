@@ -10,6 +10,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::axes::Axis::{self, *};
+use crate::names::nearest;
 
 /// Where in the block a site lies; the order is the order of computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -420,10 +421,8 @@ impl FromStr for Site {
             return Ok(site);
         }
         let layer = name.split('.').find_map(|part| part.parse::<usize>().ok()).unwrap_or(0);
-        let mut candidates: Vec<String> = TABLE.iter().map(|row| row.name.replace("{}", &layer.to_string())).collect();
-        candidates.sort_by(|a, b| strsim::jaro_winkler(name, b).total_cmp(&strsim::jaro_winkler(name, a)));
-        candidates.truncate(3);
-        Err(SiteError::Unknown { name: name.into(), nearest: candidates })
+        let candidates = TABLE.iter().map(|row| row.name.replace("{}", &layer.to_string()));
+        Err(SiteError::Unknown { name: name.into(), nearest: nearest(name, candidates, 3) })
     }
 }
 

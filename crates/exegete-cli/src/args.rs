@@ -105,8 +105,10 @@ pub(crate) enum SaeCommand {
     Info(Box<SaeInfo>),
     /// Train a dictionary, or a grid of them, on a model's activations at a site
     Train(Box<SaeTrain>),
-    /// Write a dictionary in the layout of SAELens, and check that what was written computes the same
+    /// Write a dictionary in another layout, and check that what was written computes the same
     Convert(SaeConvert),
+    /// Published dictionaries that are known by name, or those of one release
+    List(SaeList),
 }
 
 #[derive(Subcommand)]
@@ -433,7 +435,8 @@ pub(crate) struct Parity {
 /// Which dictionary, and what its files do not say.
 #[derive(ClapArgs)]
 pub(crate) struct SaeArgs {
-    /// The dictionary's directory or file, or builtin:organism
+    /// The dictionary: its directory or file, a published one as RELEASE/ID (see exegete sae list), a directory or file on
+    /// the Hugging Face hub as ORG/NAME[@REVISION]:PATH, or builtin:organism
     pub(crate) sae: String,
     /// The layout, where its files do not tell it: see docs/dictionaries.md
     #[arg(long)]
@@ -444,9 +447,18 @@ pub(crate) struct SaeArgs {
 }
 
 #[derive(ClapArgs)]
+pub(crate) struct SaeList {
+    /// A release, to list its dictionaries, or a part of the names of releases or models
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(ClapArgs)]
 pub(crate) struct SaeConvert {
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
+    /// The layout to write: saelens, sparsify (TopK) or gemma-scope (JumpReLU)
+    #[arg(long, value_name = "LAYOUT", default_value = "saelens")]
+    pub(crate) to: String,
     /// A new or empty directory
     #[arg(long)]
     pub(crate) out: PathBuf,

@@ -18,14 +18,6 @@ pub(crate) fn resolve(name: &str, part: Part) -> Result<PathBuf> {
     }
 }
 
-/// A dictionary's directory.
-pub(crate) fn dictionary(name: &str) -> Result<PathBuf> {
-    match is_builtin(name) {
-        true => resolve(name, Part::Sae),
-        false => Ok(PathBuf::from(name)),
-    }
-}
-
 /// Texts, with those that are built in as directories.
 pub(crate) fn texts(names: &[String]) -> Result<Vec<String>> {
     let text = |name: &String| match is_builtin(name) {

@@ -5,6 +5,7 @@ mod builtin;
 mod commands;
 mod config_file;
 mod interrupt;
+mod open_dictionary;
 mod open_model;
 mod printer;
 mod resources;
@@ -42,6 +43,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, common, &printer),
         Command::Sae(SaeCommand::Train(settings)) => commands::sae_train::run(settings, common, &printer),
+        Command::Sae(SaeCommand::List(settings)) => commands::sae_list::run(settings, &printer),
         Command::Sae(SaeCommand::Convert(settings)) => commands::sae_convert::run(settings, &printer),
         Command::Lab(LabCommand::Train(settings)) => commands::lab::train::run(settings, common, &printer),
         Command::Lab(LabCommand::Abilities(settings)) => commands::lab::abilities::run(settings, common, &printer),

@@ -1,18 +1,16 @@
 //! From what was typed to a model.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use exegete_harvest::Progress;
-use exegete_hub::{DownloadEvent, Hub, Reference, looks_like_reference};
+use exegete_hub::{Hub, Reference, looks_like_reference};
 use exegete_lab::builtin::Part;
 use exegete_model::{LoadOptions, Model, Processing, Residence};
 use exegete_tensor::device_named;
 
 use crate::args::{Common, Dtype, ModelArgs};
 use crate::builtin;
-use crate::printer::Printer;
+use crate::printer::{Printer, tell_download};
 
 /// The local path of a model: the path itself, or where the hub's cache keeps `org/name`, downloaded if need be.
 pub(crate) fn path_of(model: &str, printer: &Printer) -> Result<PathBuf> {
@@ -23,25 +21,7 @@ pub(crate) fn path_of(model: &str, printer: &Printer) -> Result<PathBuf> {
         return Ok(PathBuf::from(model));
     }
     let reference: Reference = model.parse()?;
-    let file_now = RefCell::new(String::new());
-    let path = Hub::from_env()?.resolve(&reference, &|event| match event {
-        DownloadEvent::Progress { file, done, total } => {
-            if *file_now.borrow() != file {
-                printer.begin("download", total, &format!("bytes of {file}"), done);
-                *file_now.borrow_mut() = file.to_owned();
-            }
-            printer.at(done, "");
-            if done == total {
-                printer.end(file);
-            }
-        }
-        DownloadEvent::Waiting { reason, .. } => printer.note(&format!("download: waiting, {reason}")),
-        DownloadEvent::UsingCache { reason } => {
-            printer.note(&format!("download: {reason}; what the cache holds is used"));
-        }
-        _ => {}
-    })?;
-    Ok(path)
+    Ok(Hub::from_env()?.resolve(&reference, &tell_download(printer))?)
 }
 
 /// How weights are kept where nothing but `--dtype` says so.
@@ -79,7 +59,11 @@ pub(crate) fn open_to_look(args: &ModelArgs, common: &Common, printer: &Printer)
 
 /// Opens a model with plain settings.
 pub(crate) fn open_plain(model: &str, common: &Common, printer: &Printer) -> Result<Model> {
-    let device = device_named(&common.device)?;
-    let options = LoadOptions { residence: residence(common), device, ..LoadOptions::default() };
+    open_processed(model, Processing::default(), common, printer)
+}
+
+/// Opens a model with its weights processed, and otherwise with plain settings.
+pub(crate) fn open_processed(model: &str, processing: Processing, common: &Common, printer: &Printer) -> Result<Model> {
+    let options = LoadOptions { residence: residence(common), processing, device: device_named(&common.device)? };
     Ok(Model::open_with(&path_of(model, printer)?, &options)?)
 }

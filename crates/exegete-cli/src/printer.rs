@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use exegete_harvest::{HarvestError, Progress};
+use exegete_hub::DownloadEvent;
 use exegete_lab::LabError;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -77,6 +78,28 @@ impl Printer {
     pub(crate) fn usage_error(&self, error: &anyhow::Error) -> ExitCode {
         eprintln!("error: {}", told(error));
         ExitCode::from(2)
+    }
+}
+
+/// Shows what a download tells.
+pub(crate) fn tell_download(printer: &Printer) -> impl Fn(DownloadEvent<'_>) + '_ {
+    let file_now = RefCell::new(String::new());
+    move |event| match event {
+        DownloadEvent::Progress { file, done, total } => {
+            if *file_now.borrow() != file {
+                printer.begin("download", total, &format!("bytes of {file}"), done);
+                *file_now.borrow_mut() = file.to_owned();
+            }
+            printer.at(done, "");
+            if done == total {
+                printer.end(file);
+            }
+        }
+        DownloadEvent::Waiting { reason, .. } => printer.note(&format!("download: waiting, {reason}")),
+        DownloadEvent::UsingCache { reason } => {
+            printer.note(&format!("download: {reason}; what the cache holds is used"));
+        }
+        _ => {}
     }
 }
 

@@ -3,6 +3,7 @@
 //! `models--org--name/blobs/CHECKSUM` holds contents, `refs/REVISION` the commit of a branch or tag, and
 //! `snapshots/COMMIT/FILE` links to a blob. `.locks/models--org--name/CHECKSUM.lock` is locked while a blob is written.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,23 @@ impl RepoCache {
     /// A file of a snapshot, if it is there with its content.
     pub(crate) fn cached(&self, commit: &str, file: &str) -> Option<PathBuf> {
         Some(self.snapshot(commit).join(file)).filter(|path| path.is_file())
+    }
+
+    /// The files of a snapshot that are there with their content.
+    pub(crate) fn files(&self, commit: &str) -> BTreeSet<String> {
+        let root = self.snapshot(commit);
+        let (mut found, mut left) = (BTreeSet::new(), vec![root.clone()]);
+        while let Some(folder) = left.pop() {
+            for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                match path.strip_prefix(&root).ok().and_then(Path::to_str) {
+                    // A link to a folder is none of ours.
+                    Some(_) if path.is_dir() && !path.is_symlink() => left.push(path),
+                    Some(name) if path.is_file() => drop(found.insert(name.replace('\\', "/"))),
+                    _ => {}
+                }
+            }
+        }
+        found
     }
 
     pub(crate) fn blob(&self, name: &str) -> PathBuf {

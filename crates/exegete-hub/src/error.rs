@@ -145,7 +145,7 @@ pub enum HubError {
         /// What should have.
         promised: String,
     },
-    /// The repository holds no model that can be read.
+    /// The repository does not hold what is looked for in it.
     #[error("{repo}@{revision} {detail}")]
     NoModel {
         /// The repository.

@@ -1,5 +1,6 @@
 //! From a reference to a path.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -12,6 +13,9 @@ use crate::names::{check_path, check_repo, check_revision, is_commit};
 use crate::reference::Reference;
 use crate::select::{self, BadDescription, Description};
 use crate::settings::HubSettings;
+
+/// Of all files of a repository those that are wanted, or what is lacking.
+pub type Choose<'a> = &'a dyn Fn(&BTreeSet<String>) -> Result<Vec<String>, String>;
 
 /// The hub and its local cache.
 pub struct Hub {
@@ -82,6 +86,46 @@ impl Hub {
         // Last, so that a revision in the cache is never an unfinished one where a finished one was.
         cache.remember(&reference.revision, commit)?;
         Ok(snapshot)
+    }
+
+    /// Some files of a repository that belong together: the directory in which they lie under their paths in the
+    /// repository. `choose` names them, of all that there are, or says what is lacking.
+    ///
+    /// What the cache has is not downloaded again. Without a network, or if the hub cannot be reached, the choice is among
+    /// the files that the cache holds. The reference's own `file` only says in messages what was looked for.
+    ///
+    /// # Errors
+    /// Every [`HubError`]; [`HubError::NoModel`] with the words of `choose`.
+    pub fn files(
+        &self,
+        reference: &Reference,
+        choose: Choose<'_>,
+        progress: &dyn Fn(DownloadEvent<'_>),
+    ) -> Result<PathBuf> {
+        let cache = self.cache(reference)?;
+        let subject = Subject { repo: &reference.repo, revision: &reference.revision, file: None };
+        let cached = cache.commit_of(&reference.revision).filter(|commit| choose(&cache.files(commit)).is_ok());
+        let cached = cached.map(|commit| cache.snapshot(&commit));
+        if self.client.settings().offline.is_some() {
+            let missing = reference.file.as_deref().unwrap_or("what is looked for");
+            return cached.ok_or_else(|| self.offline(subject, missing.to_owned()));
+        }
+        let described = match self.client.describe(subject, cached.is_some(), progress) {
+            Ok(json) => self.description(subject, &json)?,
+            Err(error) if error.means_out_of_reach() => return use_cache(cached, error, progress),
+            Err(error) => return Err(error),
+        };
+        let Description { commit, files } = &described;
+        let chosen = choose(files).map_err(|detail| HubError::NoModel {
+            repo: reference.repo.clone(),
+            revision: reference.revision.clone(),
+            detail,
+        })?;
+        for file in &chosen {
+            self.ensure(&cache, subject, commit, file, progress)?;
+        }
+        cache.remember(&reference.revision, commit)?;
+        Ok(cache.snapshot(commit))
     }
 
     /// One file of a repository, such as a `.gguf`. The reference's own `file` has no say here.

@@ -1,4 +1,4 @@
-//! Models from the Hugging Face hub: a reference in, a local path out.
+//! Models and dictionaries from the Hugging Face hub: a reference in, a local path out.
 //!
 //! This is the only crate that talks to the hub; everything else opens local paths. The cache has the layout of the
 //! Python library (`models--org--name/{blobs,refs,snapshots}`, locks in `.locks`), so either program uses what the
@@ -14,7 +14,7 @@
 //!   cache, locks, and the choice of files.
 //!
 //! What is downloaded is never trusted: names are checked before they become paths, a blob gets its name only when its
-//! length and checksum are right, and pickled weights are not downloaded at all.
+//! length and checksum are right, and of a model pickled weights are not downloaded at all.
 #![deny(missing_docs)]
 
 mod address;
@@ -33,6 +33,6 @@ mod settings;
 
 pub use error::{HubError, Result};
 pub use event::DownloadEvent;
-pub use hub::Hub;
+pub use hub::{Choose, Hub};
 pub use reference::{Reference, looks_like_reference};
 pub use settings::{HubSettings, Token};

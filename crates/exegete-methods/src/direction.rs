@@ -8,26 +8,25 @@ use std::path::Path;
 use exegete_base::Site;
 use exegete_base::axes::Axis;
 use exegete_model::{Batch, Hooks, Logits, Model};
-use exegete_sae::Dictionary;
-use exegete_sae::formats;
+use exegete_sae::{Dictionary, Sae};
 use exegete_tensor::{Tape, f32s};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::{MethodError, Result};
 
-/// Resolves a direction's name to a vector for `site`.
+/// Resolves a direction's name to a vector for `site`; `open` opens the dictionary of a name.
 ///
 /// # Errors
 /// A name of no known form, a missing file, tensor or latent, a vector of another width than the site's.
-pub fn resolve(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
+pub fn resolve(name: &str, model: &Model, site: Site, open: &dyn Fn(&str) -> Result<Sae>) -> Result<Vec<f32>> {
     if site.kind.row().axes.contains(&Axis::Keys) {
         let detail = format!("{site} has a value for each key, so no direction of a fixed width fits it");
         return Err(MethodError::Request(detail));
     }
     let vector = if name.starts_with("tokens(") {
         from_tokens(name, model, site)?
-    } else if let Some((dir, latent)) = name.rsplit_once('@') {
-        from_dictionary(name, Path::new(dir), latent)?
+    } else if let Some((sae, latent)) = name.rsplit_once('@') {
+        from_dictionary(name, &open(sae)?, latent)?
     } else {
         let (file, tensor) = name.split_once('#').map_or((name, None), |(file, tensor)| (file, Some(tensor)));
         if !file.ends_with(".safetensors") {
@@ -73,8 +72,7 @@ fn from_tokens(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
     }
 }
 
-fn from_dictionary(name: &str, dir: &Path, latent: &str) -> Result<Vec<f32>> {
-    let sae = formats::load(dir, &formats::Choices::default())?.dictionary;
+fn from_dictionary(name: &str, sae: &Sae, latent: &str) -> Result<Vec<f32>> {
     let latent: usize =
         latent.parse().map_err(|_| MethodError::Request(format!("{name:?}: {latent:?} is no latent's number")))?;
     if latent >= sae.n_latents() {

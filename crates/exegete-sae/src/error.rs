@@ -24,6 +24,9 @@ pub enum SaeError {
         /// What is wrong, and what to do.
         detail: String,
     },
+    /// A name that stands in no table, with the nearest that do.
+    #[error("{0}")]
+    Unknown(String),
     /// Arrays or settings that do not fit together.
     #[error("{0}")]
     Shape(String),

@@ -1,7 +1,7 @@
 //! Sparse dictionaries over activations.
 //!
 //! A [`Dictionary`] turns activations into sparse [`Codes`] and back; [`kinds`] holds one file a kind, [`formats`]
-//! one file a foreign layout. [`train`] is one training step, fed by whoever has activations; [`metrics`] work on
+//! one file a foreign layout, [`releases`] the names of published ones. [`train`] is one training step, fed by whoever has activations; [`metrics`] work on
 //! arrays. This crate knows no model and no run directory.
 #![deny(missing_docs)]
 
@@ -12,6 +12,7 @@ mod error;
 pub mod formats;
 pub mod kinds;
 pub mod metrics;
+pub mod releases;
 mod sae;
 pub mod train;
 

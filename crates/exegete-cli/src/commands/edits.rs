@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use exegete_base::{Site, SiteKind};
-use exegete_methods::direction;
+use exegete_methods::{MethodError, direction};
 use exegete_model::edits::{Add, AddAtNorm, CutEdges, ProjectOut, Replace, Scale, ScaleHeads, SetComponent, Vectors};
 use exegete_model::{Edit, Hooks, Model, Positions, Steps, site_named};
 use exegete_sae::Clamp;
-use exegete_sae::formats;
+use exegete_sae::formats::Choices;
 use exegete_tensor::SiteFn;
 
 use super::numbers;
 use crate::args::EditArgs;
-use crate::builtin;
+use crate::open_dictionary;
 use crate::printer::Printer;
 
 /// Hooks with the edits asked for, in the order of their flags' list in the help.
-pub(crate) fn hooks(args: &EditArgs, model: &Model) -> Result<Hooks> {
+pub(crate) fn hooks(args: &EditArgs, model: &Model, printer: &Printer) -> Result<Hooks> {
     let (positions, steps) = (positions(args, model)?, steps(&args.steps)?);
     let mut hooks = Hooks::none();
-    for (site, f) in functions(args, model)? {
+    for (site, f) in functions(args, model, printer)? {
         hooks = hooks.edit(Edit { site, rows: None, positions: positions.clone(), steps: steps.clone(), f });
     }
     Ok(hooks)
@@ -33,26 +33,26 @@ pub(crate) fn tell_untouched(hooks: &Hooks, printer: &Printer) {
     }
 }
 
-fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn>)>> {
+fn functions(args: &EditArgs, model: &Model, printer: &Printer) -> Result<Vec<(Site, Arc<dyn SiteFn>)>> {
     let mut all: Vec<(Site, Arc<dyn SiteFn>)> = Vec::new();
     for text in &args.add {
-        let (site, vector, scale) = scaled(text, model)?;
+        let (site, vector, scale) = scaled(text, model, printer)?;
         all.push((site, Arc::new(Add { vectors: Vectors::One(vector), scale })));
     }
     for text in &args.add_at_norm {
-        let (site, vector, scale) = scaled(text, model)?;
+        let (site, vector, scale) = scaled(text, model, printer)?;
         all.push((site, Arc::new(AddAtNorm { vectors: Vectors::One(vector), scale })));
     }
     for text in &args.replace {
-        let (site, vector, scale) = scaled(text, model)?;
+        let (site, vector, scale) = scaled(text, model, printer)?;
         all.push((site, Arc::new(Replace(Vectors::One(vector.iter().map(|x| x * scale).collect())))));
     }
     for text in &args.project_out {
         let (site, name) = site_and_rest(text, model)?;
-        all.push((site, Arc::new(ProjectOut::new(&direction(name, model, site)?))));
+        all.push((site, Arc::new(ProjectOut::new(&direction(name, model, site, printer)?))));
     }
     for text in &args.set_component {
-        let (site, vector, value) = scaled(text, model)?;
+        let (site, vector, value) = scaled(text, model, printer)?;
         all.push((site, Arc::new(SetComponent::new(&vector, value))));
     }
     for text in &args.scale {
@@ -79,7 +79,7 @@ fn functions(args: &EditArgs, model: &Model) -> Result<Vec<(Site, Arc<dyn SiteFn
         let (name, value) = rest.rsplit_once(':').with_context(form)?;
         let (sae, latent) = name.rsplit_once('@').with_context(form)?;
         let latent: usize = latent.parse().with_context(form)?;
-        let dictionary = Arc::new(formats::load(&builtin::dictionary(sae)?, &formats::Choices::default())?.dictionary);
+        let dictionary = Arc::new(open_dictionary::load(sae, &Choices::default(), printer)?.dictionary);
         let width = model.spec.site_width(site, 0);
         all.push((site, Arc::new(Clamp::new(dictionary, vec![(latent, number(value, text)?)], width)?)));
     }
@@ -140,21 +140,21 @@ fn layer_site(model: &Model, layer: &str, text: &str, kind: SiteKind) -> Result<
 }
 
 /// `SITE:DIRECTION:SCALE`; a direction may hold colons of its own.
-fn scaled(text: &str, model: &Model) -> Result<(Site, Vec<f32>, f32)> {
+fn scaled(text: &str, model: &Model, printer: &Printer) -> Result<(Site, Vec<f32>, f32)> {
     let (site, rest) = site_and_rest(text, model)?;
     let Some((name, scale)) = rest.rsplit_once(':') else {
         bail!("{text:?} has no scale; the form is SITE:DIRECTION:SCALE");
     };
-    Ok((site, direction(name, model, site)?, number(scale, text)?))
+    Ok((site, direction(name, model, site, printer)?, number(scale, text)?))
 }
 
-/// A direction, also of the dictionary that is built in.
-fn direction(name: &str, model: &Model, site: Site) -> Result<Vec<f32>> {
-    let name = match name.rsplit_once('@') {
-        Some((sae, latent)) if builtin::is_builtin(sae) => format!("{}@{latent}", builtin::dictionary(sae)?.display()),
-        _ => name.to_owned(),
+/// A direction. Dictionaries are opened here, where every way to name one is known.
+fn direction(name: &str, model: &Model, site: Site, printer: &Printer) -> Result<Vec<f32>> {
+    let open = |sae: &str| match open_dictionary::load(sae, &Choices::default(), printer) {
+        Ok(saved) => Ok(saved.dictionary),
+        Err(error) => Err(MethodError::Request(format!("{error:#}"))),
     };
-    Ok(direction::resolve(&name, model, site)?)
+    Ok(direction::resolve(name, model, site, &open)?)
 }
 
 fn site_and_rest<'a>(text: &'a str, model: &Model) -> Result<(Site, &'a str)> {

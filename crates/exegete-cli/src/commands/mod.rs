@@ -12,6 +12,7 @@ pub(crate) mod out_dir;
 pub(crate) mod prompt;
 pub(crate) mod sae_convert;
 pub(crate) mod sae_info;
+pub(crate) mod sae_list;
 pub(crate) mod sae_train;
 pub(crate) mod serve;
 pub(crate) mod show;

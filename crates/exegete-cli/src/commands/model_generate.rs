@@ -22,7 +22,7 @@ pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Re
     if settings.temperature == 0.0 && sampled {
         bail!("--top-k, --top-p, --min-p and --samples draw tokens, which needs a --temperature above 0");
     }
-    let mut hooks = edits::hooks(&settings.edits, &model)?;
+    let mut hooks = edits::hooks(&settings.edits, &model, printer)?;
     let options = GenerateOptions {
         max_new_tokens: settings.max_new_tokens,
         stop_ids: model.spec.eos_ids.clone(),

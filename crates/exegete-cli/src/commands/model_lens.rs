@@ -14,12 +14,12 @@ use crate::printer::Printer;
 pub(crate) fn run(settings: &Lens, common: &Common, printer: &Printer) -> Result<()> {
     let model = open_model::open(&settings.model, common, printer)?;
     let ids = prompt::ids(&model, &settings.prompt)?;
-    let found = lens::lens(&model, &ids, settings.top, edits::hooks(&settings.edits, &model)?)?;
+    let found = lens::lens(&model, &ids, settings.top, edits::hooks(&settings.edits, &model, printer)?)?;
     let attribution = match &settings.attribute {
         None => None,
         Some(text) => {
             let token = one_token(&model, text)?;
-            Some(lens::attribute(&model, &ids, token, edits::hooks(&settings.edits, &model)?)?)
+            Some(lens::attribute(&model, &ids, token, edits::hooks(&settings.edits, &model, printer)?)?)
         }
     };
     let view = view(settings, &model, &found, attribution.as_ref())?;

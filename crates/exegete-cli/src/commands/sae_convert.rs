@@ -1,7 +1,7 @@
-//! `exegete sae convert`: a dictionary in the layout of SAELens, with a check that it computes the same.
+//! `exegete sae convert`: a dictionary in another layout, with a check that it computes the same.
 
 use anyhow::{Context, Result, bail};
-use exegete_sae::formats::saelens::{self, CONFIG, WEIGHTS};
+use exegete_sae::formats::{self, Choices};
 use exegete_sae::{Dictionary, Sae};
 use exegete_store::write_atomic;
 use serde_json::json;
@@ -20,26 +20,27 @@ const TOLERANCE: f32 = 1e-5;
 
 pub(crate) fn run(settings: &SaeConvert, printer: &Printer) -> Result<()> {
     out_dir::check(&settings.out)?;
-    let saved = sae_info::load(&settings.sae)?;
-    let (config, weights) = saelens::to_bytes(&saved)?;
+    let saved = sae_info::load(&settings.sae, printer)?;
+    let files = formats::write(&saved, &settings.to)?;
+    let as_written = Choices { format: Some(settings.to.clone()), ..Choices::default() };
     let mut checked = None;
     out_dir::write(&settings.out, |dir| {
-        for (name, bytes) in [(WEIGHTS, &weights), (CONFIG, &config)] {
+        for (name, bytes) in &files {
             write_atomic(&dir.join(name), |w| std::io::Write::write_all(w, bytes))?;
         }
-        let again = saelens::load(dir)?;
+        let again = formats::load(dir, &as_written)?;
         checked = Some(compare(&saved.dictionary, &again.dictionary)?);
         Ok(())
     })?;
     let (active, worst) = checked.context("nothing was written")?;
     printer.json(&json!({
-        "from": saved.format, "to": saelens::NAME, "out": settings.out, "compared": active, "largest_difference": worst,
+        "from": saved.format, "to": settings.to, "out": settings.out, "compared": active, "largest_difference": worst,
     }));
     printer.line(format!(
         "sae convert: done from={} to={} compared={active} activations, largest difference {worst:.1e} of the largest value \
          out={}",
         saved.format,
-        saelens::NAME,
+        settings.to,
         settings.out.display()
     ));
     Ok(())

@@ -5,18 +5,18 @@ use exegete_base::settings::TextSettings;
 use exegete_base::{Site, SiteKind};
 use exegete_harvest::proof::{self, Proof, Verdict};
 use exegete_harvest::windows::text_options;
-use exegete_model::{Model, site_named};
-use exegete_sae::formats::{self, Choices, Saved};
+use exegete_model::{Model, Processing, site_named};
+use exegete_sae::formats::{Choices, Saved};
 use exegete_sae::{Dictionary, InputNorm, Sae};
 use exegete_store::open_corpus;
 use serde_json::json;
 
 use crate::args::{Common, SaeArgs, SaeInfo};
 use crate::printer::Printer;
-use crate::{builtin, open_model};
+use crate::{builtin, open_dictionary, open_model};
 
 pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Result<()> {
-    let saved = load(&settings.sae)?;
+    let saved = load(&settings.sae, printer)?;
     let sae = &saved.dictionary;
     tell(&saved, printer);
     let proof = match &settings.model {
@@ -33,15 +33,16 @@ pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Res
         "n_latents": sae.n_latents(), "transcoder": sae.transcodes, "centres_input": sae.centres_input,
         "input_norm": sae.norm.name(), "metadata": saved.metadata, "notes": saved.notes,
         "encoder_norms": encoder, "decoder_norms": decoder, "published_l0": saved.published_l0,
+        "published_variance_explained": saved.published_variance,
         "proof": proof, "verdict": verdict,
     }));
     Ok(())
 }
 
 /// Reads the dictionary that was named.
-pub(crate) fn load(args: &SaeArgs) -> Result<Saved> {
-    let choices = Choices { format: args.format.clone(), k: args.k };
-    Ok(formats::load(&builtin::dictionary(&args.sae)?, &choices)?)
+pub(crate) fn load(args: &SaeArgs, printer: &Printer) -> Result<Saved> {
+    let choices = Choices { format: args.format.clone(), k: args.k, ..Choices::default() };
+    open_dictionary::load(&args.sae, &choices, printer)
 }
 
 /// The shortest and the longest row of the encoder, and of the decoder.
@@ -78,8 +79,11 @@ fn tell(saved: &Saved, printer: &Printer) {
         "norms     encoder rows {:.3} to {:.3}, decoder rows {:.3} to {:.3}",
         encoder[0], encoder[1], decoder[0], decoder[1]
     ));
-    if let Some(l0) = saved.published_l0 {
-        printer.line(format!("stated    L0 {l0}"));
+    let stated = [("L0", saved.published_l0), ("variance explained", saved.published_variance)];
+    let stated: Vec<String> =
+        stated.iter().filter_map(|(what, value)| value.map(|value| format!("{what} {value}"))).collect();
+    if !stated.is_empty() {
+        printer.line(format!("stated    {}", stated.join(", ")));
     }
     for note in &saved.notes {
         printer.line(format!("note      {note}"));
@@ -91,7 +95,11 @@ fn tell(saved: &Saved, printer: &Printer) {
 
 /// Measures the dictionary at the site that is named, or that its files name.
 fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Proof> {
-    let model = open_model::open_plain(name, common, printer)?;
+    let processing = Processing { centre_writing: saved.wants_centred_writing(), ..Processing::default() };
+    if processing.centre_writing {
+        printer.note("proof: with the model's writing weights centred, as the dictionary was trained");
+    }
+    let model = open_model::open_processed(name, processing, common, printer)?;
     let said = settings.site.as_deref().or(saved.site());
     let said = said.context("the dictionary's files do not say which site it reads; give --site")?;
     let site = site_named(&model.spec, said).with_context(|| format!("the dictionary's site {said:?}"))?;
@@ -132,9 +140,10 @@ fn tell_proof(proof: &Proof, saved: &Saved, verdict: &Verdict, printer: &Printer
         false => format!("{:.4}", e.value),
     };
     printer.line(format!("measured  on {} tokens of {} documents", proof.tokens, proof.fvu.n));
-    let stated = saved.published_l0.map(|l0| format!(" (stated {l0})")).unwrap_or_default();
-    printer.line(format!("          L0 {:.2}{stated}", proof.l0));
-    printer.line(format!("          variance explained {:.4}, FVU {}", 1.0 - proof.fvu.value, span(&proof.fvu)));
+    let stated = |value: Option<f64>| value.map(|value| format!(" (stated {value})")).unwrap_or_default();
+    printer.line(format!("          L0 {:.2}{}", proof.l0, stated(saved.published_l0)));
+    let (explained, beside) = (1.0 - proof.fvu.value, stated(saved.published_variance));
+    printer.line(format!("          variance explained {explained:.4}{beside}, FVU {}", span(&proof.fvu)));
     let [clean, with, zero] = proof.loss;
     printer.line(format!(
         "          loss {clean:.4}, with the reconstruction {with:.4}, with zeros {zero:.4} nats a token"

@@ -2,11 +2,16 @@
 mod bad_input;
 mod crash;
 mod generate;
+// The hub of the hub's own tests; what it can do wrong is for those.
+#[allow(dead_code)]
+#[path = "../../../exegete-hub/tests/it/server.rs"]
+mod hub_server;
 mod lab_bimt;
 mod lab_organism;
 mod lab_superposition;
 mod model;
 mod sae;
+mod sae_releases;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

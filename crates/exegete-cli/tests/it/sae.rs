@@ -38,6 +38,25 @@ fn a_dictionary_of_another_project_is_told_and_converted() {
     }
 }
 
+#[test]
+fn a_dictionary_is_written_in_the_layout_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, to) in [("dl_topk", "sparsify"), ("dl_batchtopk", "gemma-scope")] {
+        let out = dir.path().join(to).display().to_string();
+        let converted = json(&["convert", &case(name), "--to", to, "--out", &out]);
+        assert!(converted["to"] == to && converted["largest_difference"].as_f64() < Some(1e-5), "{converted}");
+        assert_eq!(json(&["info", &out])["format"], to);
+    }
+    let out = dir.path().join("none");
+    let out_name = out.display().to_string();
+    refused(&["convert", &case("dl_topk"), "--to", "gemma-scope", "--out", &out_name], &out, &["kind topk"]);
+    refused(
+        &["convert", &case("dl_topk"), "--to", "openai", "--out", &out_name],
+        &out,
+        &["can be written; there are saelens"],
+    );
+}
+
 #[track_caller]
 fn refused(args: &[&str], out: &Path, parts: &[&str]) {
     let output = sae(args);

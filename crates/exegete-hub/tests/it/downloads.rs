@@ -1,12 +1,13 @@
 //! What arrives, from where, and what is not asked for twice.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 
 use exegete_hub::DownloadEvent;
 
 use crate::server::{Behaviour, File, Place};
-use crate::world::{GGUF, NEW, OLD, REPO, SHARDS, World, names_in, parse};
+use crate::world::{GGUF, NEW, OLD, REPO, SHARDS, World, assert_says, names_in, parse};
 
 #[test]
 fn a_model_is_downloaded_whole() {
@@ -91,6 +92,36 @@ fn a_single_file_goes_before_shards() {
     assert!(path.join("model.safetensors").is_file());
     assert!(!path.join(SHARDS[0]).exists());
     assert!(!path.join("model.safetensors.index.json").exists());
+}
+
+#[test]
+fn chosen_files_are_downloaded_and_no_others() {
+    let mut world = World::new();
+    let choose = |there: &BTreeSet<String>| match there.contains(GGUF) && there.contains("config.json") {
+        true => Ok(vec![GGUF.to_owned(), "config.json".to_owned()]),
+        false => Err("holds no dictionary".to_owned()),
+    };
+    let files = |world: &World, reference: &str| world.hub().files(&parse(reference), &choose, &|_| ());
+    let path = files(&world, REPO).unwrap();
+    assert_eq!(path, world.repo_dir().join("snapshots").join(NEW));
+    assert_eq!(names_in(&path), ["config.json", "quantized"]);
+    assert_eq!(fs::read(path.join(GGUF)).unwrap(), world.content(NEW, GGUF).content);
+    world.server.requests();
+    assert_eq!(files(&world, REPO).unwrap(), path);
+    assert_eq!(world.server.requests().len(), 1, "only what main is now");
+    world.settings.offline = Some("HF_HUB_OFFLINE");
+    assert_eq!(files(&world, REPO).unwrap(), path);
+    assert_says(files(&world, "tiny/model@v1.0:quantized"), &["v1.0: quantized is not in the cache", "HF_HUB_OFFLINE"]);
+    assert!(world.server.requests().is_empty());
+    // Out of reach is another thing than forbidden.
+    world.settings.offline = None;
+    world.server.behave(Behaviour { always: Some((503, "")), ..Default::default() });
+    let (found, told) = world.told(|hub, events| hub.files(&parse(REPO), &choose, events));
+    assert_eq!(found.unwrap(), path);
+    assert!(told.last().unwrap().contains("UsingCache"), "{told:?}");
+    world.server.behave(Behaviour::default());
+    let none = world.hub().files(&parse(REPO), &|_| Err("holds no dictionary".into()), &|_| ());
+    assert_says(none, &["tiny/model@main holds no dictionary"]);
 }
 
 #[test]

@@ -84,6 +84,8 @@ pub struct Arrays {
     pub facts: BTreeMap<String, serde_json::Value>,
 }
 
+pub(crate) use npz::write as npz_of;
+
 /// Reads a file by what it is: its ending is not asked, for endings are often wrong.
 ///
 /// # Errors

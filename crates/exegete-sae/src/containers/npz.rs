@@ -1,5 +1,10 @@
 //! NumPy's `.npz`: a zip archive of `.npy` arrays. Source: numpy/lib/format.py.
 
+use std::io::{Cursor, Write};
+
+use zip::CompressionMethod;
+use zip::write::SimpleFileOptions;
+
 use super::{Array, Arrays, Element, archive, elements, entry};
 
 type Result<T> = std::result::Result<T, String>;
@@ -19,6 +24,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<Arrays> {
         }
     }
     Ok(out)
+}
+
+/// An archive of f32 arrays, as `numpy.savez` writes it: each begins at a multiple of 64 bytes behind its header.
+pub(crate) fn write(arrays: &[(&str, Vec<usize>, Vec<f32>)]) -> Result<Vec<u8>> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, shape, values) in arrays {
+        let is_large = values.len() * 4 > u32::MAX as usize / 2;
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(is_large);
+        zip.start_file(format!("{name}.npy"), options).map_err(|e| e.to_string())?;
+        let axes: String = shape.iter().map(|n| format!("{n}, ")).collect();
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", axes.trim_end());
+        let width = (10 + header.len() + 1).next_multiple_of(64) - 11;
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend(((width + 1) as u16).to_le_bytes());
+        bytes.extend(format!("{header:width$}\n").bytes());
+        bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+        zip.write_all(&bytes).map_err(|e| e.to_string())?;
+    }
+    Ok(zip.finish().map_err(|e| e.to_string())?.into_inner())
 }
 
 /// One `.npy` array.

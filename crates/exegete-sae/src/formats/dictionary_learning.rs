@@ -9,16 +9,17 @@ use crate::kinds::{BatchTopK, Gated, JumpRelu, Relu, Rule, TopK};
 use crate::{Result, Sae, SaeError};
 
 pub(super) const NAME: &str = "dictionary-learning";
+pub(super) const FILES: [&str; 2] = ["config.json", "ae.pt"];
 
 pub(super) fn fits(place: &Place) -> bool {
-    place.has("ae.pt") && place.has("config.json")
+    FILES.iter().all(|file| place.has(file))
 }
 
 pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
-    let (config_path, config) = place.json("config.json")?;
+    let (config_path, config) = place.json(FILES[0])?;
     let trainer = &config["trainer"];
     let class = trainer["dict_class"].as_str().unwrap_or_default();
-    let mut t = place.tensors("ae.pt")?;
+    let mut t = place.tensors(FILES[1])?;
     let mut notes = Vec::new();
     let sae = match class {
         "AutoEncoder" => auto_encoder(&mut t, &mut notes)?,

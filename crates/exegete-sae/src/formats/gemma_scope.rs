@@ -3,18 +3,19 @@
 //! JumpReLU; the decoder's bias is not taken off the input. Lower-case names occur. Source: google/gemma-scope on the
 //! Hugging Face hub; Lieberum et al. 2024, arXiv 2408.05147.
 
-use super::{Choices, Place, Saved};
+use super::{Choices, Files, Place, Saved, transposed};
 use crate::kinds::{JumpRelu, Rule};
-use crate::{Result, Sae};
+use crate::{InputNorm, Result, Sae, SaeError, containers};
 
 pub(super) const NAME: &str = "gemma-scope";
+pub(super) const WEIGHTS: &str = "params.npz";
 
 pub(super) fn fits(place: &Place) -> bool {
-    place.has("params.npz") || place.path.extension().is_some_and(|e| e == "npz") && !place.is_dir
+    place.has(WEIGHTS) || place.path.extension().is_some_and(|e| e == "npz") && !place.is_dir
 }
 
 pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
-    let mut t = place.tensors("params.npz")?;
+    let mut t = place.tensors(WEIGHTS)?;
     let lower = t.has("w_enc");
     let name = |upper: &'static str, small: &'static str| if lower { small } else { upper };
     let (b_enc_F, b_dec_D, threshold_F) = (t.vector("b_enc")?, t.vector("b_dec")?, t.vector("threshold")?);
@@ -48,4 +49,40 @@ pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
         saved.fact("hook_name", format!("blocks.{layer}.{kind}"));
     }
     Ok(saved)
+}
+
+/// Nothing but the arrays: this layout has no configuration.
+pub(super) fn write(saved: &Saved) -> Result<Files> {
+    let sae = &saved.dictionary;
+    let (f, d) = (sae.b_enc_F.len(), sae.d_in);
+    let no_place = |what: &str| Err(SaeError::Shape(format!("Gemma Scope's layout has no place for {what}")));
+    let Rule::JumpRelu(jump) = &sae.rule else {
+        return no_place(&format!("a dictionary of kind {}; jumprelu it has", sae.rule.name()));
+    };
+    // What transcodes is known by the names of folders, which are not the writer's to choose.
+    if sae.transcodes || sae.w_skip_DD.is_some() {
+        return no_place("a transcoder");
+    }
+    if sae.norm != InputNorm::None {
+        return no_place("an input that is normalised");
+    }
+    // relu(W (x - b_dec) + b) is relu(W x + (b - W b_dec)).
+    let b_enc_F = match sae.centres_input {
+        false => sae.b_enc_F.clone(),
+        true => {
+            sae.b_enc_F.iter().zip(sae.w_enc_FD.chunks_exact(d)).map(|(b, row)| b - dot(row, &sae.b_dec_D)).collect()
+        }
+    };
+    let arrays = vec![
+        ("W_enc", vec![d, f], transposed(&sae.w_enc_FD, f, d)),
+        ("W_dec", vec![f, d], sae.w_dec_FD.clone()),
+        ("b_enc", vec![f], b_enc_F),
+        ("b_dec", vec![d], sae.b_dec_D.clone()),
+        ("threshold", vec![f], jump.threshold_F.clone()),
+    ];
+    Ok(vec![(WEIGHTS, containers::npz_of(&arrays).map_err(SaeError::Shape)?)])
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
 }

@@ -3,20 +3,23 @@
 //!
 //! Source: google/gemma-scope-2 on the Hugging Face hub, and SAELens's loader of it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Choices, Place, Saved, transposed};
 use crate::kinds::{JumpRelu, Rule};
 use crate::{Result, Sae, SaeError};
 
 pub(super) const NAME: &str = "gemma-scope-2";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const WEIGHTS: &str = "params.safetensors";
 
 pub(super) fn fits(place: &Place) -> bool {
-    place.has("config.json") && place.has("params.safetensors")
+    place.has(CONFIG) && place.has(WEIGHTS)
 }
 
 pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
-    let (config_path, config) = place.json("config.json")?;
+    let (config_path, config) =
+        if place.has(CONFIG) { place.json(CONFIG)? } else { (place.file(CONFIG), by_path(place)) };
     match config["architecture"].as_str() {
         Some("jump_relu" | "jumprelu") => {}
         _ => {
@@ -24,7 +27,7 @@ pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
             return Err(SaeError::format(&config_path, detail));
         }
     }
-    let mut t = place.tensors("params.safetensors")?;
+    let mut t = place.tensors(WEIGHTS)?;
     if let Some([_, _, _]) = t.shape("w_enc") {
         return Err(t.fail("all layers in one file (a cross-layer transcoder or crosscoder) are not read yet"));
     }
@@ -47,6 +50,25 @@ pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
         saved.fact("hook_name", Value::from(site));
     }
     Ok(saved)
+}
+
+/// What the configuration would say: some folders of the releases have none, and their names say as much.
+fn by_path(place: &Place) -> Value {
+    let parts: Vec<String> = place.parts().collect();
+    let layer = parts.iter().find_map(|p| p.strip_prefix("layer_")?.split('_').next()?.parse::<usize>().ok());
+    let modules = [
+        ("resid_post", "output", None),
+        ("attn_out", "self_attn.o_proj.input", None),
+        ("mlp_out", "post_feedforward_layernorm.output", None),
+        ("transcoder", "pre_feedforward_layernorm.output", Some("post_feedforward_layernorm.output")),
+    ];
+    let of = |name: &str| parts.iter().any(|p| p.strip_suffix("_all").unwrap_or(p) == name);
+    let mut config = json!({ "architecture": "jump_relu" });
+    if let (Some(layer), Some((_, site_in, site_out))) = (layer, modules.into_iter().find(|(name, ..)| of(name))) {
+        config["hf_hook_point_in"] = format!("model.layers.{layer}.{site_in}").into();
+        config["hf_hook_point_out"] = site_out.map(|out| format!("model.layers.{layer}.{out}")).into();
+    }
+    config
 }
 
 /// Our name of a module's output, as transformers names the module.

@@ -17,8 +17,8 @@ use crate::{Result, Sae, SaeError};
 
 pub(super) const NAME: &str = "llama-scope";
 
-const FIRST: [&str; 2] = ["hyperparams.json", "checkpoints/final.safetensors"];
-const LATER: [&str; 2] = ["config.json", "sae_weights.safetensors"];
+pub(super) const FIRST: [&str; 2] = ["hyperparams.json", "checkpoints/final.safetensors"];
+pub(super) const LATER: [&str; 2] = ["config.json", "sae_weights.safetensors"];
 
 pub(super) fn fits(place: &Place) -> bool {
     [FIRST, LATER].iter().any(|files| files.iter().all(|file| place.has(file)))
@@ -71,6 +71,11 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
                 "inputs were scaled by {factor:.5} (root of the width over the average norm {norm:.4}): folded in, the \
                  threshold as it is, in scaled units"
             ));
+        }
+        (Some("dataset-wise") | None, _) if choices.input_factor.is_some_and(|factor| factor > 0.0) => {
+            let factor = choices.input_factor.unwrap_or(1.0);
+            sae.fold_input_factor(factor as f32);
+            notes.push(format!("inputs were scaled by {factor:.5}, as its release states: folded in"));
         }
         (Some("dataset-wise"), _) => notes.push(
             "trained on inputs scaled by an average norm that is not in the files: read as if the factor were folded in, as \

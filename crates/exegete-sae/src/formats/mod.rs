@@ -4,6 +4,7 @@
 //! refused with what was looked for. What a layout leaves open (how many latents a token keeps, which way a square matrix
 //! lies) is asked for, not guessed.
 
+mod choose;
 mod circuit_tracer;
 mod dictionary_learning;
 mod gemma_scope;
@@ -21,7 +22,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::containers::{self, Arrays};
-use crate::{Result, Sae, SaeError};
+use crate::{InputNorm, Result, Sae, SaeError};
+pub use choose::files_of;
 use tensors::Tensors;
 
 /// A dictionary with the open map of facts that travels with it.
@@ -37,12 +39,15 @@ pub struct Saved {
     pub notes: Vec<String>,
     /// Mean number of active latents, as the publisher states it.
     pub published_l0: Option<f64>,
+    /// Fraction of variance explained, as the publisher states it.
+    pub published_variance: Option<f64>,
 }
 
 impl Saved {
     /// A dictionary of which nothing else is known.
     pub fn new(dictionary: Sae, format: &'static str) -> Self {
-        Self { dictionary, metadata: Map::new(), format, notes: Vec::new(), published_l0: None }
+        let (notes, metadata) = (Vec::new(), Map::new());
+        Self { dictionary, metadata, format, notes, published_l0: None, published_variance: None }
     }
 
     /// The site it reads, if the layout says so.
@@ -66,15 +71,25 @@ pub struct Choices {
     pub format: Option<String>,
     /// Latents kept for each token.
     pub k: Option<usize>,
+    /// What inputs were multiplied by, where the files say that they were and not by what.
+    pub input_factor: Option<f64>,
+    /// What is done to an input, instead of what the files say.
+    pub norm: Option<InputNorm>,
 }
+
+/// Names of files and their contents.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
 
 /// A layout.
 struct Format {
     name: &'static str,
     /// What is there, for the message that nothing fits.
     looks_like: &'static str,
+    /// The files of a directory of this layout, in each of the ways that occur; none where a dictionary is a single file.
+    files: &'static [&'static [&'static str]],
     fits: fn(&Place) -> bool,
     read: fn(&Place, &Choices) -> Result<Saved>,
+    write: Option<fn(&Saved) -> Result<Files>>,
 }
 
 /// All layouts, the more telling ones first.
@@ -82,63 +97,106 @@ const FORMATS: &[Format] = &[
     Format {
         name: saelens::NAME,
         looks_like: "cfg.json and sae_weights.safetensors",
+        files: &[&[saelens::CONFIG, saelens::WEIGHTS]],
         fits: saelens::fits,
         read: saelens::read,
+        write: Some(saelens::write),
     },
     Format {
         name: sparsify::NAME,
         looks_like: "cfg.json and sae.safetensors",
+        files: &[&sparsify::FILES],
         fits: sparsify::fits,
         read: sparsify::read,
+        write: Some(sparsify::write),
     },
     Format {
         name: gemma_scope_2::NAME,
         looks_like: "config.json and params.safetensors",
+        files: &[&[gemma_scope_2::CONFIG, gemma_scope_2::WEIGHTS], &[gemma_scope_2::WEIGHTS]],
         fits: gemma_scope_2::fits,
         read: gemma_scope_2::read,
+        write: None,
     },
-    Format { name: gemma_scope::NAME, looks_like: "params.npz", fits: gemma_scope::fits, read: gemma_scope::read },
+    Format {
+        name: gemma_scope::NAME,
+        looks_like: "params.npz",
+        files: &[&[gemma_scope::WEIGHTS]],
+        fits: gemma_scope::fits,
+        read: gemma_scope::read,
+        write: Some(gemma_scope::write),
+    },
     Format {
         name: llama_scope::NAME,
         looks_like: "hyperparams.json and checkpoints/final.safetensors, or config.json and sae_weights.safetensors",
+        files: &[&llama_scope::FIRST, &llama_scope::LATER],
         fits: llama_scope::fits,
         read: llama_scope::read,
+        write: None,
     },
     Format {
         name: dictionary_learning::NAME,
         looks_like: "ae.pt and config.json",
+        files: &[&dictionary_learning::FILES],
         fits: dictionary_learning::fits,
         read: dictionary_learning::read,
+        write: None,
     },
     Format {
         name: openai::NAME,
         looks_like: "a PyTorch file with pre_bias and latent_bias",
+        files: &[],
         fits: openai::fits,
         read: openai::read,
+        write: None,
     },
     Format {
         name: goodfire::NAME,
         looks_like: "a PyTorch file with encoder_linear and decoder_linear, or encoder and decoder",
+        files: &[],
         fits: goodfire::fits,
         read: goodfire::read,
+        write: None,
     },
     Format {
         name: circuit_tracer::NAME,
         looks_like: "layer_N.safetensors with W_enc, W_dec, b_enc and b_dec",
+        files: &[],
         fits: circuit_tracer::fits,
         read: circuit_tracer::read,
+        write: None,
     },
     Format {
         name: named::NAME,
         looks_like: "a PyTorch file with W_enc, W_dec, b_enc and b_dec",
+        files: &[],
         fits: named::fits,
         read: named::read,
+        write: None,
     },
 ];
 
 /// Names of all layouts.
 pub fn names() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|f| f.name)
+}
+
+/// Names of the layouts that can be written.
+pub fn writable() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().filter(|f| f.write.is_some()).map(|f| f.name)
+}
+
+/// A dictionary in a layout, for whoever owns the directory that it goes to.
+///
+/// # Errors
+/// A layout that cannot be written; arrays that do not fit together; what the layout has no place for.
+pub fn write(saved: &Saved, format: &str) -> Result<Files> {
+    saved.dictionary.check()?;
+    let write = FORMATS.iter().find(|f| f.name == format).and_then(|f| f.write).ok_or_else(|| {
+        let known = writable().collect::<Vec<_>>().join(", ");
+        SaeError::Unknown(format!("no layout {format:?} can be written; there are {known}"))
+    })?;
+    write(saved)
 }
 
 /// Reads a dictionary from a directory or a file, by what it looks like or by the layout that is named.
@@ -212,6 +270,10 @@ impl Place {
     fn holds(&self, names: &[&str]) -> bool {
         self.arrays().is_some_and(|a| names.iter().all(|n| a.arrays.contains_key(*n)))
     }
+}
+
+fn json_of(config: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(config).map_err(|e| SaeError::Shape(e.to_string()))
 }
 
 /// `[rows, cols]` to `[cols, rows]`.

@@ -4,15 +4,12 @@
 //! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
 //! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
 
-use super::tensors::Tensors;
-use super::{Choices, Place, Saved, transposed};
+use super::tensors::{Tensors, safetensors_of};
+use super::{Choices, Files, Place, Saved, json_of, transposed};
 use crate::kinds::{BatchTopK, Gated, JumpRelu, KthLargest, Relu, Rule, TopK};
 use crate::{InputNorm, Result, Sae, SaeError};
 
@@ -40,6 +37,11 @@ const ARCHITECTURES: &[(&str, bool)] = &[
 
 /// Forms of `kth_largest`: whether it is a gate, and its name.
 const KTH_FORMS: &[(bool, &str)] = &[(false, "b"), (true, "c")];
+
+/// Said of a dictionary whose factor of the input is unknown.
+const SCALED: &str = "trained on inputs scaled to an average norm of the root of their width. SAELens folds the factor in \
+                      when it saves; a release that does not states it elsewhere, and shows by an L0 far from the published \
+                      one";
 
 pub(super) fn fits(place: &Place) -> bool {
     place.has(CONFIG) && place.has(WEIGHTS)
@@ -77,6 +79,14 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     sae.norm = facts.norm;
     sae.transcodes = facts.transcodes;
     scale_activations(&mut sae, &mut t)?;
+    match choices.input_factor {
+        Some(factor) if facts.scaled => {
+            sae.fold_input_factor(factor as f32);
+            notes.push(format!("inputs were scaled by {factor:.5}, as its release states: folded in"));
+        }
+        None if facts.scaled => notes.push(SCALED.into()),
+        _ => {}
+    }
     t.finish(&format!("a {} dictionary", facts.architecture))?;
     if facts.rescales {
         sae.fold_decoder_norms();
@@ -164,6 +174,8 @@ struct Facts {
     centres_input: bool,
     rescales: bool,
     norm: InputNorm,
+    /// Whether inputs were scaled by a factor in training that is not in the configuration.
+    scaled: bool,
     metadata: Map<String, Value>,
     notes: Vec<String>,
 }
@@ -213,6 +225,13 @@ impl Facts {
             return Err(fail(detail));
         }
         let d_in = size("d_in")?;
+        let (norm, scaled) = match choices.norm {
+            Some(norm) => {
+                notes.push(format!("the input is normalised by {}, as its release states", norm.name()));
+                (norm, false)
+            }
+            None => norm(&config["normalize_activations"]).map_err(fail)?,
+        };
         Ok(Self {
             architecture: architecture.into(),
             transcodes: *transcodes,
@@ -227,7 +246,8 @@ impl Facts {
             // Missing means true: SAELens's default, and that of its releases before version 6. A transcoder has none.
             centres_input: flag("apply_b_dec_to_input", !transcodes)?,
             rescales: flag("rescale_acts_by_decoder_norm", false)?,
-            norm: norm(&config["normalize_activations"], &mut notes).map_err(fail)?,
+            norm,
+            scaled,
             metadata,
             notes,
         })
@@ -258,27 +278,25 @@ fn old_metadata(config: &Value) -> Map<String, Value> {
     metadata
 }
 
-fn norm(value: &Value, notes: &mut Vec<String>) -> std::result::Result<InputNorm, String> {
-    let scaled = "trained on inputs scaled to an average norm of the root of their width. SAELens folds the factor in when it \
-                  saves; a release that does not states it elsewhere, and shows by an L0 far from the published one";
+/// What is done to the input, and whether it was scaled in training.
+fn norm(value: &Value) -> std::result::Result<(InputNorm, bool), String> {
     match value {
-        Value::Null | Value::Bool(false) => Ok(InputNorm::None),
-        Value::Bool(true) => {
-            notes.push(scaled.into());
-            Ok(InputNorm::None)
-        }
-        Value::String(name) if name == "expected_average_only_in" => {
-            notes.push(scaled.into());
-            Ok(InputNorm::None)
-        }
+        Value::Null | Value::Bool(false) => Ok((InputNorm::None, false)),
+        Value::Bool(true) => Ok((InputNorm::None, true)),
+        Value::String(name) if name == "expected_average_only_in" => Ok((InputNorm::None, true)),
         other => {
             let found = InputNorm::NAMES.iter().find(|(name, _)| other == name);
-            found.map(|(_, norm)| *norm).ok_or_else(|| {
+            found.map(|(_, norm)| (*norm, false)).ok_or_else(|| {
                 let known: Vec<&str> = InputNorm::NAMES.iter().map(|(name, _)| *name).collect();
                 format!("key \"normalize_activations\" is {other}; handled are {}", known.join(", "))
             })
         }
     }
+}
+
+pub(super) fn write(saved: &Saved) -> Result<Files> {
+    let (config, weights) = to_bytes(saved)?;
+    Ok(vec![(WEIGHTS, weights), (CONFIG, config)])
 }
 
 /// The two files' contents, ready to be written by whoever owns the directory.
@@ -337,15 +355,5 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
     if let Some(skip) = &sae.w_skip_DD {
         arrays.push(("W_skip", vec![o, d], skip.clone()));
     }
-    let fail = |e: String| SaeError::Shape(e);
-    let bytes: Vec<Vec<u8>> = arrays.iter().map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let views: BTreeMap<&str, TensorView> = arrays
-        .iter()
-        .zip(&bytes)
-        .map(|((name, shape, _), data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<std::result::Result<_, safetensors::SafeTensorError>>()
-        .map_err(|e| fail(e.to_string()))?;
-    let weights = safetensors::serialize(&views, None).map_err(|e| fail(e.to_string()))?;
-    let config = serde_json::to_vec_pretty(&config).map_err(|e| fail(e.to_string()))?;
-    Ok((config, weights))
+    Ok((json_of(&config)?, safetensors_of(&arrays)?))
 }

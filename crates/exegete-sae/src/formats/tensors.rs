@@ -1,10 +1,29 @@
 //! The tensors of a file, taken one by one; what is left at the end was not understood.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError};
 
 use super::transposed;
 use crate::containers::{Array, Arrays};
 use crate::{Result, SaeError};
+
+/// Named arrays with their shapes, as they are to be written.
+pub(super) type Named<'a> = Vec<(&'a str, Vec<usize>, Vec<f32>)>;
+
+/// The bytes of a safetensors file in f32.
+pub(super) fn safetensors_of(arrays: &Named<'_>) -> Result<Vec<u8>> {
+    let fail = |e: SafeTensorError| SaeError::Shape(e.to_string());
+    let bytes: Vec<Vec<u8>> = arrays.iter().map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let views: BTreeMap<&str, TensorView> = arrays
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(fail)?)))
+        .collect::<Result<_>>()?;
+    safetensors::serialize(&views, None).map_err(fail)
+}
 
 /// The tensors of a file.
 pub(super) struct Tensors {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use exegete_sae::formats::{Choices, Saved, load};
+use exegete_sae::formats::{Choices, Saved, load, write};
 use exegete_sae::{Dictionary, Sae, containers};
 use exegete_testkit::{Golden, assert_close, refs_dir};
 use proptest::prelude::*;
@@ -52,17 +52,22 @@ fn run(sae: &Sae, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
 }
 
 fn agrees(dir: &Path) -> Saved {
+    let saved = open(dir);
+    computes(&saved, dir);
+    saved
+}
+
+/// Asserts that a dictionary computes what the golden of a directory says.
+fn computes(saved: &Saved, dir: &Path) {
     let name = dir.display().to_string();
     let golden =
         Golden::load(dir.strip_prefix(refs_dir()).unwrap().join("golden.safetensors").to_string_lossy().into_owned());
-    let saved = open(dir);
     let (acts, recon) = run(&saved.dictionary, golden.f32("x"));
     let active = |acts: &[f32]| acts.iter().map(|a| *a > 0.0).collect::<Vec<bool>>();
     assert_eq!(active(&acts), active(golden.f32("acts")), "{name}: other latents are active");
     assert!(active(&acts).iter().any(|a| *a), "{name}: nothing is active, so nothing is tested");
     assert_close(&name, &acts, golden.f32("acts"), 1e-5);
     assert_close(&name, &recon, golden.f32("recon"), 1e-5);
-    saved
 }
 
 #[test]
@@ -85,6 +90,48 @@ fn peers_and_we_agree_on_their_own_files() {
 fn published_layouts_are_read_as_they_are_described() {
     for dir in cases("sae_layouts") {
         agrees(&dir);
+    }
+}
+
+#[test]
+fn what_is_written_in_another_layout_computes_the_same() {
+    let gemma = cases("sae_layouts/gemma_scope_1").remove(0);
+    let peer = |name: &str| refs_dir().join("sae_peers").join(name);
+    for (from, to) in [
+        (peer("sparsify_sae/layers.2"), "sparsify"),
+        (peer("sparsify_transcoder/layers.2"), "sparsify"),
+        (refs_dir().join("sae_saelens/topk"), "sparsify"),
+        (gemma.clone(), "gemma-scope"),
+        (peer("saelens_jumprelu"), "gemma-scope"),
+        (peer("dl_batchtopk"), "gemma-scope"),
+        (peer("dl_gated"), "saelens"),
+    ] {
+        let saved = open(&from);
+        let copy = tempfile::tempdir().unwrap();
+        let dir = copy.path().join(from.file_name().unwrap());
+        fs::create_dir(&dir).unwrap();
+        for (name, bytes) in write(&saved, to).unwrap() {
+            fs::write(dir.join(name), bytes).unwrap();
+        }
+        let again = load(&dir, &Choices::default()).unwrap();
+        assert_eq!(again.format, to);
+        computes(&again, &from);
+        if saved.format == to && to != "saelens" {
+            // Its own arrays come out as they went in.
+            let file = weights(&dir).file_name().unwrap().to_owned();
+            let arrays = |dir: &Path| containers::read(&dir.join(&file)).unwrap();
+            assert_eq!(arrays(&dir), arrays(&from), "{}", from.display());
+        }
+    }
+    for (from, to, parts) in [
+        ("saelens_standard", "sparsify", ["sparsify", "kind standard"]),
+        ("saelens_layer_norm", "sparsify", ["sparsify", "kind"]),
+        ("dl_topk", "gemma-scope", ["Gemma Scope", "kind topk"]),
+        ("saelens_jump_skip", "gemma-scope", ["Gemma Scope", "transcoder"]),
+        ("dl_topk", "openai", ["\"openai\" can be written", "saelens, sparsify, gemma-scope"]),
+    ] {
+        let error = write(&open(&peer(from)), to).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
 }
 
@@ -125,6 +172,31 @@ fn conventions_that_change_numbers_are_said() {
     assert!(notes("dl_standard").contains("unit length"), "{}", notes("dl_standard"));
     assert_eq!(open(&peers.join("saelens_old")).site(), Some("blocks.2.hook_resid_pre"));
     assert_eq!(open(&peers.join("sparsify_sae/layers.2")).site(), Some("blocks.2.hook_resid_post"));
+}
+
+#[test]
+fn what_a_release_or_a_path_says_stands_in_for_a_configuration() {
+    let layouts = refs_dir().join("sae_layouts");
+    let r1 = layouts.join("llama_scope_r1");
+    let mut expected = open(&r1).dictionary;
+    expected.fold_input_factor(2.5);
+    let stated = Choices { input_factor: Some(2.5), ..Choices::default() };
+    assert_eq!(load(&r1, &stated).unwrap().dictionary, expected);
+    // Version 1 states its own.
+    assert_eq!(load(&layouts.join("llama_scope_1"), &stated).unwrap(), open(&layouts.join("llama_scope_1")));
+
+    let copy = tempfile::tempdir().unwrap();
+    let named = Choices { format: Some("gemma-scope-2".into()), ..Choices::default() };
+    for (folder, site, transcodes) in [
+        ("resid_post_all/layer_7_width_16k_l0_big", "blocks.7.hook_resid_post", false),
+        ("transcoder/layer_9_width_16k_l0_small_affine", "blocks.9.ln2.hook_normalized", true),
+    ] {
+        let dir = copy.path().join(folder);
+        fs::create_dir_all(&dir).unwrap();
+        fs::copy(layouts.join("gemma_scope_2/params.safetensors"), dir.join("params.safetensors")).unwrap();
+        let saved = load(&dir, &named).unwrap();
+        assert_eq!((saved.site(), saved.dictionary.transcodes), (Some(site), transcodes));
+    }
 }
 
 #[test]

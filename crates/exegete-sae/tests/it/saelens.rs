@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use exegete_sae::formats::Saved;
+use exegete_sae::InputNorm;
 use exegete_sae::formats::saelens::{CONFIG, WEIGHTS, load, to_bytes};
+use exegete_sae::formats::{self, Choices, Saved};
 use exegete_testkit::refs_dir;
 use proptest::prelude::*;
 
@@ -68,6 +69,26 @@ fn what_is_not_understood_is_refused() {
         },
         &[WEIGHTS, "nor a whole safetensors file"],
     );
+}
+
+#[test]
+fn what_a_release_states_about_the_input_is_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = load(&refs_dir().join("sae_saelens/topk")).unwrap();
+    write(dir.path(), &plain);
+    let stated = Choices { input_factor: Some(0.25), ..Choices::default() };
+    assert_eq!(formats::load(dir.path(), &stated).unwrap(), plain, "inputs were not scaled");
+    set("normalize_activations", "expected_average_only_in".into())(dir.path());
+    let unknown = load(dir.path()).unwrap();
+    assert_eq!(unknown.dictionary, plain.dictionary);
+    assert!(unknown.notes.iter().any(|note| note.contains("states it elsewhere")), "{:?}", unknown.notes);
+    let folded = formats::load(dir.path(), &stated).unwrap();
+    let mut expected = plain.dictionary.clone();
+    expected.fold_input_factor(0.25);
+    assert_eq!(folded.dictionary, expected);
+    assert!(folded.notes.iter().any(|note| note.contains("scaled by 0.25")), "{:?}", folded.notes);
+    let normed = Choices { norm: Some(InputNorm::ConstantNormRescale), ..Choices::default() };
+    assert_eq!(formats::load(dir.path(), &normed).unwrap().dictionary.norm, InputNorm::ConstantNormRescale);
 }
 
 proptest! {
