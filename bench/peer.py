@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -203,8 +204,8 @@ class Gradient:
         return self.grad
 
 
-# Tokens of a step, latents kept, and the threshold, of `bench/src/worker/train.rs`.
-BATCH, K, SPARSE = 4096, 32, 2.66
+# Latents kept, and the threshold, of `bench/src/worker/train.rs`.
+K, SPARSE = 32, 2.66
 
 
 def activations_and_decoder(folder, d):
@@ -213,29 +214,19 @@ def activations_and_decoder(folder, d):
 
 
 class LensStep:
-    """A training step of SAELens: its loss, clipping and Adam, as its trainer takes them."""
+    """A training step of SAELens (its loss, clipping and Adam, as its trainer takes them), or its encoding."""
 
-    def __init__(self, folder, kind, d, latents):
+    def __init__(self, folder, kind, d, latents, encodes, variant):
         from sae_lens import saes
 
-        kinds = {
-            "topk": (saes.TopKTrainingSAE, saes.TopKTrainingSAEConfig, {"k": K, "rescale_acts_by_decoder_norm": False}),
-            "batchtopk": (
-                saes.BatchTopKTrainingSAE,
-                saes.BatchTopKTrainingSAEConfig,
-                {"k": K, "rescale_acts_by_decoder_norm": False},
-            ),
-            "relu": (saes.StandardTrainingSAE, saes.StandardTrainingSAEConfig, {"l1_coefficient": 0.1}),
-            "relu-dense": (saes.StandardTrainingSAE, saes.StandardTrainingSAEConfig, {"l1_coefficient": 0.1}),
-            "jumprelu": (
-                saes.JumpReLUTrainingSAE,
-                saes.JumpReLUTrainingSAEConfig,
-                {"jumprelu_init_threshold": SPARSE, "jumprelu_bandwidth": 0.5, "l0_coefficient": 0.1},
-            ),
-        }
-        build, config, more = kinds[kind]
+        top = {"k": K, "rescale_acts_by_decoder_norm": False, "use_sparse_activations": variant == "saelens_sparse"}
+        relu = {"l1_coefficient": 0.1}
+        jump = {"jumprelu_init_threshold": SPARSE, "jumprelu_bandwidth": 0.5, "l0_coefficient": 0.1}
+        kinds = {"topk": ("TopK", top), "batchtopk": ("BatchTopK", top), "relu": ("Standard", relu)}
+        name, more = (kinds | {"relu-dense": ("Standard", relu), "jumprelu": ("JumpReLU", jump)})[kind]
+        config = getattr(saes, f"{name}TrainingSAEConfig")(d_in=d, d_sae=latents, **more)
         self.x, w_dec = activations_and_decoder(folder, d)
-        self.sae, self.kind, self.first = build(config(d_in=d, d_sae=latents, **more)), kind, None
+        self.sae, self.encodes, self.first = getattr(saes, f"{name}TrainingSAE")(config), encodes, None
         with torch.no_grad():
             self.sae.W_dec.copy_(w_dec)
             self.sae.W_enc.copy_(w_dec.T)
@@ -249,6 +240,13 @@ class LensStep:
         from sae_lens.saes.sae import TrainStepInput
 
         start = time.perf_counter()
+        if self.encodes:
+            with torch.no_grad():
+                acts = self.sae.encode(self.x)
+            secs = time.perf_counter() - start
+            acts = acts.to_dense() if acts.is_sparse else acts
+            self.first = [acts.sum().item(), (acts > 0).sum().item()]
+            return secs
         weights = {key: 0.1 for key in self.sae.get_coefficients()}
         given = TrainStepInput(
             sae_in=self.x, dead_neuron_mask=self.dead, coefficients=weights, n_training_steps=1, is_logging_step=False
@@ -260,9 +258,9 @@ class LensStep:
         self.adam.step()
         secs = time.perf_counter() - start
         if self.first is None:
-            acts = out.feature_acts
+            acts = out.feature_acts.detach()
             acts = acts.to_dense() if acts.is_sparse else acts
-            self.first = [out.loss.item(), (acts > 0).sum().item() / BATCH]
+            self.first = [out.losses["mse_loss"].item(), (acts > 0).sum().item() / len(self.x)]
         return secs
 
     def result(self):
@@ -270,23 +268,26 @@ class LensStep:
 
 
 class LearningStep:
-    """A training step of dictionary_learning."""
+    """A training step of dictionary_learning, or its encoding."""
 
-    def __init__(self, folder, kind, d, latents):
+    def __init__(self, folder, kind, d, latents, encodes):
+        # Its model wrappers need a package that dictionaries do not.
         sys.modules.setdefault("nnsight", types.ModuleType("nnsight")).LanguageModel = object
         from dictionary_learning.trainers import batch_top_k, jumprelu, standard, top_k
 
         both = {"steps": 1 << 20, "activation_dim": d, "dict_size": latents, "layer": 0, "lm_name": "none"}
         both |= {"device": "cpu", "lr": 1e-4, "warmup_steps": 0}
-        if kind in ("topk", "batchtopk"):
-            module, name = (top_k, "TopKTrainer") if kind == "topk" else (batch_top_k, "BatchTopKTrainer")
-            self.trainer = getattr(module, name)(k=K, auxk_alpha=0.0, **both)
-        elif kind == "jumprelu":
-            self.trainer = jumprelu.JumpReluTrainer(bandwidth=0.5, sparsity_penalty=0.1, **both)
-        else:
-            self.trainer = standard.StandardTrainerAprilUpdate(l1_penalty=0.1, sparsity_warmup_steps=0, **both)
+        match kind:
+            case "topk":
+                self.trainer = top_k.TopKTrainer(k=K, auxk_alpha=0.0, **both)
+            case "batchtopk":
+                self.trainer = batch_top_k.BatchTopKTrainer(k=K, auxk_alpha=0.0, **both)
+            case "jumprelu":
+                self.trainer = jumprelu.JumpReluTrainer(bandwidth=0.5, sparsity_penalty=0.1, **both)
+            case _:
+                self.trainer = standard.StandardTrainerAprilUpdate(l1_penalty=0.1, sparsity_warmup_steps=0, **both)
         self.x, w_dec = activations_and_decoder(folder, d)
-        ae, bias = self.trainer.ae, -SPARSE if kind == "relu" else 0.0
+        self.encodes, ae = encodes, self.trainer.ae
         with torch.no_grad():
             if kind == "jumprelu":
                 ae.W_enc.copy_(w_dec.T)
@@ -295,18 +296,37 @@ class LearningStep:
             else:
                 ae.encoder.weight.copy_(w_dec)
                 ae.decoder.weight.copy_(w_dec.T)
-                ae.encoder.bias.fill_(bias)
-        self.step, self.first = 1, None
+                ae.encoder.bias.fill_(-SPARSE if kind == "relu" else 0.0)
+            acts, x_hat = self.encode(), ae(self.x)
+        error = (self.x - x_hat).pow(2).sum(-1).mean()
+        self.first = [acts.sum(), (acts > 0).sum()] if encodes else [error, (acts > 0).sum() / len(self.x)]
+        # Its first step would set the decoder's bias anew.
+        self.step = 1
+
+    def encode(self):
+        acts = self.trainer.ae.encode(self.x)
+        return acts[0] if isinstance(acts, tuple) else acts
 
     def run(self):
         start = time.perf_counter()
-        loss = self.trainer.update(self.step, self.x)
-        secs = time.perf_counter() - start
-        self.step += 1
-        return secs
+        if self.encodes:
+            with torch.no_grad():
+                self.encode()
+        else:
+            self.trainer.update(self.step, self.x)
+            self.step += 1
+        return time.perf_counter() - start
 
     def result(self):
-        return None
+        return torch.tensor(self.first)
+
+
+def dictionary_case(name, variant, folder):
+    what, kind, sizes = name.split("_")
+    d, latents = map(int, sizes.split("x"))
+    if variant == "dictionary_learning":
+        return LearningStep(folder, kind, d, latents, what == "encode")
+    return LensStep(folder, kind, d, latents, what == "encode", variant)
 
 
 class OrganismStep:
@@ -366,6 +386,8 @@ def case_of(name, variant, folder, model):
             return FirstToken(model)
         case "train_organism_32x128_f32":
             return OrganismStep(folder, 32, 128, variant)
+        case _ if name.startswith(("train_", "encode_")):
+            return dictionary_case(name, variant, folder)
     raise SystemExit(f"unknown case {name}")
 
 
@@ -376,8 +398,10 @@ def program_of(served):
     match served:
         case Hooked():
             return f"TransformerLens {version('transformer-lens')}"
-        case DenseStep():
-            return f"PyTorch {version('torch')}"
+        case LensStep():
+            return f"SAELens {version('sae-lens')}"
+        case LearningStep():
+            return f"dictionary_learning {version('dictionary-learning')}"
     return f"transformers {version('transformers')}"
 
 

@@ -101,16 +101,18 @@ const RUNTIME: &[Row] = &[
 
 /// `sae`: a step of dictionary training, and encoding, against the fastest of SAELens and dictionary_learning.
 const SAE: &[Row] = &[
-    Row::new("train_topk_768x16384", SAE_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
-    Row::new("train_batchtopk_768x16384", SAE_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
-    Row::new("train_topk_576x18432", SAE_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
+    Row::new("train_topk_768x16384", TOPK_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
+    Row::new("train_batchtopk_768x16384", TOPK_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
+    Row::new("train_topk_576x18432", TOPK_PEERS, 7, Bars::ratio(6.0).peak_of(0.5)),
     Row::new("train_relu_768x16384", SAE_PEERS, 7, Bars::ratio(1.5).peak_of(0.5)),
     Row::new("train_relu-dense_768x16384", SAE_PEERS, 7, Bars::NONE.peak_of(0.5)),
     Row::new("train_jumprelu_768x16384", SAE_PEERS, 7, Bars::ratio(1.5).peak_of(0.5)),
-    Row::new("encode_topk_768x16384", SAE_PEERS, 11, Bars::ratio(1.5)),
+    Row::new("encode_topk_768x16384", TOPK_PEERS, 11, Bars::ratio(1.5)),
     Row::new("encode_jumprelu_768x16384", SAE_PEERS, 11, Bars::NONE),
 ];
 const SAE_PEERS: Peer = Peer::Python(&["saelens", "dictionary_learning"]);
+/// Where SAELens has a way of its own for sparse codes.
+const TOPK_PEERS: Peer = Peer::Python(&["saelens", "saelens_sparse", "dictionary_learning"]);
 
 /// `lab`: a step of training the organism against the same model in PyTorch.
 const LAB: &[Row] = &[Row::new("train_organism_32x128_f32", Peer::Python(&["fused", "foreach"]), 11, Bars::ratio(1.2))];

@@ -109,7 +109,7 @@ pub(super) struct Step {
     x: Vec<f32>,
     state: TrainState,
     trainer: Trainer,
-    /// The loss of the first step, before anything has moved, and its number of active latents.
+    /// The squared error of the first step, before anything has moved, and its number of active latents.
     first: Option<[f32; 2]>,
 }
 
@@ -125,7 +125,8 @@ impl Case for Step {
         let start = Instant::now();
         let stats = self.trainer.step(&mut self.state, &self.x, None)?;
         let secs = start.elapsed().as_secs_f64();
-        self.first.get_or_insert([stats.loss as f32, stats.l0 as f32]);
+        let error = stats.loss - stats.sparsity * stats.penalty;
+        self.first.get_or_insert([error as f32, stats.l0 as f32]);
         Ok(secs)
     }
 

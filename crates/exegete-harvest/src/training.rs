@@ -80,10 +80,10 @@ struct Learner<'a> {
 }
 
 /// Trains on the documents that are not held out, measures on those that are, and saves in the SAELens layout. All jobs
-/// that are not finished see the same batches, which are read once; so they agree in batch and epochs.
+/// that are not finished see the same batches, which are read once; that they can, [`check`] says.
 ///
 /// # Errors
-/// Too few activations for one batch, jobs that disagree, failures of the disk.
+/// Too few activations for one batch, failures of the disk.
 pub fn run(
     run: &mut Run,
     cache: &ActivationCache,
@@ -93,12 +93,6 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<()> {
     let Some(first) = jobs.first() else { return Ok(()) };
-    let same = |job: &&Job| (job.settings.batch, job.settings.epochs) == (first.settings.batch, first.settings.epochs);
-    if let Some(other) = jobs.iter().find(|job| !same(job)) {
-        let name = other.name.as_deref().unwrap_or_default();
-        let detail = "one pass feeds all dictionaries of a grid, so batch and epochs are the same for all";
-        return Err(HarvestError::Request(format!("dictionary {name:?}: {detail}")));
-    }
     let rows = split(subject.windows, subject.seed).training_rows();
     let steps_per_epoch = steps_per_epoch(subject, &first.settings)?;
     let n_steps = steps_per_epoch * first.settings.epochs as u64;
@@ -157,6 +151,25 @@ fn live(learners: &[Learner]) -> String {
     };
     let (fvu, l0, dead) = (range(|s| s.fvu, 4), range(|s| s.l0, 1), range(|s| s.n_dead as f64, 0));
     format!("FVU {fvu}  L0 {l0}  dead {dead}")
+}
+
+/// Checks that jobs can be fed by one pass.
+///
+/// # Errors
+/// Jobs that disagree in batch or epochs, and settings out of range.
+pub fn check(jobs: &[Job]) -> Result<()> {
+    let fed = |job: &Job| (job.settings.batch, job.settings.epochs);
+    for job in jobs {
+        let named = |detail: &str| match &job.name {
+            Some(name) => HarvestError::Request(format!("dictionary {name:?}: {detail}")),
+            None => HarvestError::Request(detail.into()),
+        };
+        job.settings.check().map_err(|detail| named(&detail))?;
+        if fed(job) != fed(&jobs[0]) {
+            return Err(named("one pass feeds all dictionaries of a grid, so batch and epochs are the same for all"));
+        }
+    }
+    Ok(())
 }
 
 /// Steps in a pass over the training documents.

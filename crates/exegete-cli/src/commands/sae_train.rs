@@ -32,8 +32,12 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     let corpus = open_corpus(&crate::builtin::texts(&text)?, &windows::text_options(&text_settings))?;
     let mut inputs = tour::model_files(&model.path)?;
     inputs.extend(corpus.sources.iter().cloned());
-    let mut run =
-        Run::create_or_resume(&settings.out, tour::PROGRAM, recorded(settings, &text, &model, site, common)?, &inputs)?;
+    let mut run = Run::create_or_resume(
+        &settings.out,
+        tour::PROGRAM,
+        recorded(settings, &jobs, &text, &model, site, common)?,
+        &inputs,
+    )?;
     let is_new = run.manifest().parts.is_empty();
     interrupt::listen();
     let begun = tour::token_windows(&mut run, &model, &corpus, &text_settings, printer).and_then(|windows| {
@@ -73,23 +77,29 @@ pub(crate) fn every(steps: u64) -> CheckpointEvery {
 /// The dictionaries that are asked for.
 fn jobs(settings: &SaeTrain, seed: u64) -> Result<Vec<Job>> {
     let Some(path) = &settings.grid else {
-        settings.train.check().map_err(anyhow::Error::msg)?;
-        return Ok(vec![Job { name: None, settings: settings.train.clone(), seed }]);
+        let jobs = vec![Job { name: None, settings: settings.train.clone(), seed }];
+        return Ok(training::check(&jobs).map(|()| jobs)?);
     };
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the grid {}", path.display()))?;
-    grid::jobs(&text, &settings.train, seed).with_context(|| path.display().to_string())
+    let jobs = grid::jobs(&text, &settings.train, seed).and_then(|jobs| training::check(&jobs).map(|()| jobs));
+    jobs.with_context(|| path.display().to_string())
 }
 
 /// What must be the same for a run to be gone on with. A grid's dictionaries are stages of their own.
-fn recorded(settings: &SaeTrain, text: &[String], model: &Model, site: Site, common: &Common) -> Result<Value> {
-    let settings_of_jobs: Vec<Value> = jobs(settings, common.seed)?
-        .iter()
-        .map(|job| json!({"name": job.name, "seed": job.seed, "train": job.settings}))
-        .collect();
+fn recorded(
+    settings: &SaeTrain,
+    jobs: &[Job],
+    text: &[String],
+    model: &Model,
+    site: Site,
+    common: &Common,
+) -> Result<Value> {
+    let of_jobs: Vec<Value> =
+        jobs.iter().map(|job| json!({"name": job.name, "seed": job.seed, "train": job.settings})).collect();
     Ok(json!({
         "command": "sae train", "model": tour::recorded_model(&settings.model, model), "text": text,
         "site": site.to_string(), "seed": common.seed, "dtype": format!("{:?}", common.dtype).to_lowercase(),
-        "windows": serde_json::to_value(&settings.text_settings)?, "dictionaries": settings_of_jobs,
+        "windows": serde_json::to_value(&settings.text_settings)?, "dictionaries": of_jobs,
     }))
 }
 

@@ -12,6 +12,7 @@ mod lab_superposition;
 mod model;
 mod sae;
 mod sae_releases;
+mod sae_train;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

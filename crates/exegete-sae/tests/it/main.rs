@@ -4,3 +4,4 @@ mod formats;
 mod saelens;
 mod training;
 mod training_kinds;
+mod training_peers;

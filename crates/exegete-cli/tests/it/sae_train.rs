@@ -1,0 +1,138 @@
+//! Training a grid of dictionaries from the command line.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use exegete_sae::Dictionary;
+use serde_json::Value;
+
+use super::{NO_DATA, exegete, stderr, stories};
+
+/// One of every kind, with what each has of its own.
+const GRID: &str = r#"
+latents = 128
+k = 8
+batch = 64
+epochs = 2
+aux_weight = 0.03
+dead_after_tokens = 2000
+lr = 1e-3
+
+[[dictionary]]
+name = "ranked"
+activation = ["topk", "batchtopk"]
+
+[[dictionary]]
+name = "nested"
+activation = "batchtopk"
+prefixes = [16, 64]
+
+[[dictionary]]
+name = "steered"
+activation = ["relu", "jumprelu", "gated"]
+target_l0 = 8
+decoder_rows = "free"
+bandwidth = 0.5
+sparsity = 0.01
+
+[[dictionary]]
+name = "kth"
+activation = "kth-largest"
+kth_form = ["b", "c"]
+
+[[dictionary]]
+name = "annealed"
+activation = "relu"
+penalty = "p-anneal"
+penalty_p = 0.2
+"#;
+
+fn train(model: &Path, grid: &Path, out: &Path) -> Command {
+    let text = exegete_testkit::data_dir().unwrap().join("corpora/tinystories");
+    let mut command = exegete();
+    command.args(["sae", "train"]).arg(model).arg("--text").arg(text).arg("--grid").arg(grid).arg("--out").arg(out);
+    let flags = "--max-tokens 12000 --window 48 --record-bytes 1500 --checkpoint-steps 11 --threads 2 --seed 5";
+    command.args(flags.split_whitespace());
+    command
+}
+
+/// Every file under a directory, but the manifest with its times.
+fn content(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut files, mut dirs) = (BTreeMap::new(), vec![run.join("sae")]);
+    while let Some(dir) = dirs.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => drop(files.insert(path.strip_prefix(run).unwrap().into(), std::fs::read(&path).unwrap())),
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
+    let Some(model) = stories() else { return exegete_testkit::not_run(NO_DATA) };
+    let dir = tempfile::tempdir().unwrap();
+    let (grid, whole) = (dir.path().join("grid.toml"), dir.path().join("whole"));
+    std::fs::write(&grid, GRID).unwrap();
+    let output = train(&model, &grid, &whole).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = told["dictionaries"].as_array().unwrap();
+    assert_eq!(rows.len(), 9);
+    for row in rows {
+        let name = row["name"].as_str().unwrap();
+        let saved = exegete_sae::formats::saelens::load(&whole.join("sae").join(name)).unwrap();
+        let (result, kind) = (&row["result"], saved.dictionary.kind());
+        assert_eq!(result["kind"], kind, "{name}");
+        let (l0, fvu) = (result["l0"].as_f64().unwrap(), result["fvu"]["value"].as_f64().unwrap());
+        assert!(fvu < 0.6 && (name.starts_with("annealed") || (4.0..16.0).contains(&l0)), "{name}: FVU {fvu}, L0 {l0}");
+    }
+    let want = content(&whole);
+    assert_eq!(want.len(), 18, "{:?}", want.keys());
+
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let seed: u64 = std::env::var("EXEGETE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(seed);
+    eprintln!("seed {seed} (EXEGETE_TEST_SEED repeats it)");
+    let instants = [("train", 250), ("rename.before", 100), ("rename.after", 100), ("commit.before", 100)];
+    for i in 0..20u64 {
+        let (name, most) = instants[if i < 12 { 0 } else { i as usize % 4 }];
+        let count = 1 + exegete_base::sampling::pair_hash(seed, i, 0) % most;
+        let out = dir.path().join(format!("killed-{i}"));
+        let killed = train(&model, &grid, &out).env("EXEGETE_KILLPOINT", format!("{name}:{count}")).output().unwrap();
+        assert_eq!(killed.status.signal(), Some(9), "not killed at {name}:{count}: {}", stderr(&killed));
+        let resumed = train(&model, &grid, &out).output().unwrap();
+        assert!(resumed.status.success(), "{}", stderr(&resumed));
+        let got = content(&out);
+        assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "killed at {name}:{count}");
+        let differs: Vec<&PathBuf> = want.keys().filter(|name| got[*name] != want[*name]).collect();
+        assert!(differs.is_empty(), "killed at {name}:{count} with seed {seed}: {differs:?} differ");
+    }
+}
+
+#[test]
+fn grids_and_settings_that_cannot_be_are_refused_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (grid, out) = (dir.path().join("grid.toml"), dir.path().join("run"));
+    let refused = |text: &str, flags: &[&str]| {
+        std::fs::write(&grid, text).unwrap();
+        let mut command = exegete();
+        command.args(["sae", "train", "builtin:organism", "--max-tokens", "20000", "--grid"]).arg(&grid);
+        let output = command.args(flags).arg("--out").arg(&out).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(!out.exists(), "{text} left a run");
+        stderr(&output)
+    };
+    let two = "[[dictionary]]\nname = \"a\"\n[[dictionary]]\nname = \"b\"\nbatch = 64";
+    let said = refused(two, &[]);
+    assert!(said.contains("\"b\"") && said.contains("batch"), "{said}");
+    let said = refused("[[dictionary]]\nname = \"a\"\nlatent = 64", &[]);
+    assert!(said.contains("grid.toml") && said.contains("\"latent\""), "{said}");
+    let said = refused("[[dictionary]]\nname = \"a\"\nbatch = 100000", &[]);
+    assert!(said.contains("fewer than one batch"), "{said}");
+    let said = refused("[[dictionary]]\nname = \"a\"", &["--site", "blocks.99.hook_resid_post"]);
+    assert!(said.contains("blocks.99"), "{said}");
+}
