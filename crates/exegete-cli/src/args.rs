@@ -142,6 +142,10 @@ pub(crate) struct SaeTrain {
     /// Site of the dictionary [default: the residual stream after a third of the layers]
     #[arg(long)]
     pub(crate) site: Option<String>,
+    /// A published recipe, whose settings hold where no other is given: gao-2024, batchtopk-2024, april-2024, saelens-topk,
+    /// saelens-jumprelu, dictionary-learning-topk
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
     /// A TOML file with several dictionaries, trained in one pass: keys are these settings' names with underscores, at the
     /// top for all and under [[dictionary]] for each; a list sweeps a key
     #[arg(long, value_name = "FILE")]

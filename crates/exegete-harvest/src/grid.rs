@@ -1,13 +1,13 @@
 //! A grid of dictionaries in a TOML file: several are trained in one pass over the activations.
 //!
-//! Keys are those of [`TrainSettings`], and `seed`. At the top they hold for all; each `[[dictionary]]` has its `name` and
+//! Keys are those of [`TrainSettings`], `seed`, and `preset`. At the top they hold for all; each `[[dictionary]]` has its `name` and
 //! its own. A list sweeps a key: one dictionary for each of its values, and for each pair where two keys have lists.
 
 use exegete_base::settings::TrainSettings;
 use serde_json::{Map, Value};
 
 use crate::training::Job;
-use crate::{HarvestError, Result};
+use crate::{HarvestError, Result, presets};
 
 /// Dictionaries that a grid may have.
 const MOST: usize = 4096;
@@ -34,9 +34,21 @@ pub fn jobs(text: &str, base: &TrainSettings, seed: u64) -> Result<Vec<Job>> {
         };
         let mut settings = all.clone();
         settings.extend(own);
+        // A recipe stands below whatever is said beside its name.
+        if let Some(preset) = settings.remove("preset") {
+            let preset = preset.as_str().ok_or_else(|| fail(format!("dictionary {name:?}: a preset is a name")))?;
+            let mut with = presets::named(preset).map_err(|e| fail(format!("dictionary {name:?}: {e}")))?;
+            with.extend(settings);
+            settings = with;
+        }
         for key in settings.keys().filter(|key| *key != "seed" && !defaults.contains_key(*key)) {
-            let known: Vec<&str> = defaults.keys().map(String::as_str).chain(["seed"]).collect();
+            let known: Vec<&str> = defaults.keys().map(String::as_str).chain(["seed", "preset"]).collect();
             return Err(fail(format!("dictionary {name:?}: {key:?} is no setting; there are {}", known.join(", "))));
+        }
+        let is_empty =
+            |(key, value): &(&String, &Value)| *key != "prefixes" && value.as_array().is_some_and(Vec::is_empty);
+        if let Some((key, _)) = settings.iter().find(is_empty) {
+            return Err(fail(format!("dictionary {name:?}: the list of {key:?} is empty")));
         }
         for (name, mut settings) in swept(name, settings) {
             let seed = match settings.remove("seed") {
@@ -107,7 +119,7 @@ mod tests {
             seed = [3, 4]
             [[dictionary]]
             name = "nested"
-            activation = "batchtopk"
+            preset = "batchtopk-2024"
             target_l0 = 0
             latents = 1024
             prefixes = [64, 128]
@@ -121,6 +133,7 @@ mod tests {
         assert_eq!((found[1].seed, found[1].settings.target_l0, found[1].settings.latents), (4, 8.0, 512));
         assert_eq!(found[1].settings.resolved_penalty(), Penalty::L1);
         let nested = &found[4];
+        assert_eq!((nested.settings.beta2, found[0].settings.beta2), (0.99, 0.999));
         assert_eq!((nested.seed, nested.settings.activation), (7, Activation::BatchTopK));
         assert_eq!((nested.settings.latents, &nested.settings.prefixes[..]), (1024, &[64, 128][..]));
     }
@@ -137,6 +150,8 @@ mod tests {
             ("[[dictionary]]\nname = \"a/../b\"", "no name for a directory"),
             ("[[dictionary]]\nname = \"a\"\n[[dictionary]]\nname = \"a\"", "two dictionaries"),
             ("[[dictionary]]\nname = \"a\"\nseed = \"x\"", "seed"),
+            ("[[dictionary]]\nname = \"a\"\nk = []", "\"k\" is empty"),
+            ("[[dictionary]]\nname = \"a\"\npreset = \"gao\"", "gao-2024"),
             (
                 "[[dictionary]]\nname = \"a\"\nk = [1,2,3,4,5,6,7,8,9,10]\nlr = [1,2,3,4,5,6,7,8,9,10]\n\
               batch = [1,2,3,4,5,6,7,8,9,10]\naux_k = [1,2,3,4,5,6,7,8,9,10]",

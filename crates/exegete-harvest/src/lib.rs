@@ -10,6 +10,7 @@ pub mod cache;
 mod error;
 pub mod firings;
 pub mod grid;
+pub mod presets;
 mod progress;
 pub mod proof;
 pub mod training;

@@ -9,7 +9,7 @@ use exegete_sae::formats::{Saved, saelens};
 use exegete_sae::metrics::{self, Reconstruction};
 use exegete_sae::train::{StepStats, TrainState, Trainer};
 use exegete_sae::{Dictionary, Sae};
-use exegete_store::Run;
+use exegete_store::{Run, StepRow};
 use serde_json::{Map, Value, json};
 
 use crate::cache::{ActivationCache, WindowRows, split};
@@ -20,7 +20,13 @@ pub const STAGE: &str = "train";
 /// Where the dictionary lies in the run.
 pub const DIR: &str = "sae";
 const CHECKPOINT: &str = "checkpoint.bin";
-/// Tokens on which the threshold of a BatchTopK dictionary is found, about.
+/// How far off its target a steered L0 may be without a word.
+const NEAR: f64 = 0.1;
+/// What the training measured along the way.
+const LOG: &str = "steps.parquet";
+/// Steps between its rows.
+const LOG_EVERY: u64 = 10;
+/// Training tokens on which the threshold of a BatchTopK dictionary is found, drawn at random.
 const CALIBRATION_TOKENS: usize = 8192;
 
 /// How often a checkpoint is written. When it is does not matter to the result.
@@ -66,6 +72,10 @@ impl Job {
         self.name.as_ref().map_or(STAGE.into(), |name| format!("{STAGE}/{name}"))
     }
 
+    fn log(&self) -> String {
+        format!("{}/{LOG}", self.dir())
+    }
+
     fn checkpoint(&self) -> String {
         format!("{}/{CHECKPOINT}", self.dir())
     }
@@ -77,6 +87,28 @@ struct Learner<'a> {
     trainer: Trainer,
     state: TrainState,
     last: Option<StepStats>,
+    log: Vec<StepRow>,
+}
+
+impl Learner<'_> {
+    fn step(&mut self, batch: &[f32]) -> Result<()> {
+        let step = self.state.step;
+        let stats = self.trainer.step(&mut self.state, batch, None)?;
+        if step.is_multiple_of(LOG_EVERY) {
+            self.log.push(StepRow {
+                step,
+                loss: stats.loss as f32,
+                fvu: stats.fvu as f32,
+                l0: stats.l0 as f32,
+                penalty: stats.penalty as f32,
+                sparsity: stats.sparsity as f32,
+                aux: stats.aux as f32,
+                dead: stats.n_dead as u64,
+            });
+        }
+        self.last = Some(stats);
+        Ok(())
+    }
 }
 
 /// Trains on the documents that are not held out, measures on those that are, and saves in the SAELens layout. All jobs
@@ -96,19 +128,27 @@ pub fn run(
     let rows = split(subject.windows, subject.seed).training_rows();
     let steps_per_epoch = steps_per_epoch(subject, &first.settings)?;
     let n_steps = steps_per_epoch * first.settings.epochs as u64;
-    let mut learners = Vec::new();
+    let left = || jobs.iter().filter(|job| run.stage(&job.stage()).is_none());
+    let bytes = left().map(|job| Trainer::bytes(&job.settings, cache.d(), cache.d())).fold(0, usize::saturating_add);
+    let what = || format!("training {} dictionaries", left().count());
+    exegete_model::memory::check(bytes, what, "give fewer latents, or fewer dictionaries at a time")?;
+    let (mut learners, mut known) = (Vec::new(), None);
     for job in jobs.iter().filter(|job| run.stage(&job.stage()).is_none()) {
         let trainer = Trainer::new(job.settings.clone(), n_steps)?;
-        let state = match run.part_done(&job.checkpoint()) {
+        let (state, log) = match run.part_done(&job.checkpoint()) {
             true => read_checkpoint(run, job)?,
-            false => first_state(cache, &rows, job),
+            false => {
+                let (scale, mean_D) = known.get_or_insert_with(|| scale_and_mean(cache, &rows));
+                let state = TrainState::init(&job.settings, cache.d(), *scale, mean_D, job.seed);
+                (state, Vec::new())
+            }
         };
-        learners.push(Learner { job, trainer, state, last: None });
+        learners.push(Learner { job, trainer, state, last: None, log });
     }
     let Some(mut step) = learners.iter().map(|learner| learner.state.step).min() else { return Ok(()) };
     progress.begin(STAGE, n_steps, "steps", step);
     let (mut order, mut order_of, mut batch) = (Vec::new(), None, Vec::new());
-    let mut saved_at = (Instant::now(), step);
+    let (mut saved_at, mut lost) = ((Instant::now(), step), Vec::new());
     while step < n_steps {
         progress.check().or_else(|stop| save_checkpoints(run, &learners).and(Err(stop)))?;
         let (epoch, at) = (step / steps_per_epoch, step % steps_per_epoch);
@@ -120,7 +160,17 @@ pub fn run(
         cache.gather(&order[from..from + first.settings.batch], &mut batch);
         // Killed between two checkpoints, some may be ahead of others: they wait.
         for learner in learners.iter_mut().filter(|learner| learner.state.step == step) {
-            learner.last = Some(learner.trainer.step(&mut learner.state, &batch, None)?);
+            if let Err(error) = learner.step(&batch) {
+                lost.push(match &learner.job.name {
+                    Some(name) => format!("dictionary {name:?}: {error}"),
+                    None => error.to_string(),
+                });
+            }
+        }
+        // One that diverges costs the others nothing.
+        learners.retain(|learner| learner.state.step != step);
+        if learners.is_empty() {
+            break;
         }
         step += 1;
         progress.at(step, &live(&learners));
@@ -135,10 +185,14 @@ pub fn run(
     }
     let mut said = Vec::new();
     for learner in &learners {
+        save_log(run, learner)?;
         said.push(finish(run, cache, subject, (learner.job, &learner.state), n_steps)?);
     }
     progress.end(&said.join("\n"));
-    Ok(())
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(HarvestError::Request(lost.join("\n"))),
+    }
 }
 
 /// How the jobs are doing, in a few words.
@@ -201,15 +255,15 @@ fn finish(
     if settings.activation == Activation::BatchTopK {
         let mut x = Vec::new();
         let rows = split(subject.windows, subject.seed).training_rows();
-        let step = rows.len().div_ceil(CALIBRATION_TOKENS).max(1);
-        cache.gather(&rows.iter().copied().step_by(step).collect::<Vec<u64>>(), &mut x);
+        let mut rows = shuffled(&rows, subject.seed, u64::MAX);
+        rows.truncate(CALIBRATION_TOKENS);
+        cache.gather(&rows, &mut x);
         metadata.insert("exegete_calibrated_on_tokens".into(), json!(x.len() / cache.d()));
         metadata.insert("exegete_batchtopk_k".into(), json!(settings.k));
         dictionary = dictionary.calibrated(&x)?;
     }
     let quality = measure(&dictionary, cache, subject)?;
     let (fvu, l0) = (quality.estimate, quality.l0);
-    let n_dead = state.since_fired_F.iter().filter(|since| **since > settings.dead_after_tokens).count();
     let facts = [
         ("sae_lens_version", json!("6")),
         ("model_name", json!(subject.model)),
@@ -232,7 +286,7 @@ fn finish(
         "kind": kind, "n_latents": state.n_latents(), "k": settings.k, "steps": n_steps,
         "tokens": n_steps * settings.batch as u64, "lr": settings.peak_lr(),
         "aux_k": settings.resolved_aux_k(state.d), "fvu": fvu, "fvu_measured_on": quality.measured_on, "l0": l0,
-        "dead": n_dead, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
+        "silent": quality.n_silent, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
         "sparsity": settings.sparsity * state.steering,
     });
     run.finish_stage(&job.stage(), summary)?;
@@ -242,7 +296,14 @@ fn finish(
     };
     let on = quality.measured_on;
     let name = job.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-    Ok(format!("{name}FVU {:.4} ({span}) on {on}, L0 {l0:.1}, {n_dead} dead", fvu.value))
+    let silent = quality.n_silent;
+    let missed = match settings.target_l0 > 0.0 && (l0 / settings.target_l0 - 1.0).abs() > NEAR {
+        true => {
+            format!("; not yet at the L0 of {} that it is steered to: more steps bring it there", settings.target_l0)
+        }
+        false => String::new(),
+    };
+    Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{missed}", fvu.value))
 }
 
 /// Removes the checkpoints, which a finished training needs no more.
@@ -267,6 +328,8 @@ pub struct Quality {
     pub estimate: Estimate,
     /// Mean number of active latents.
     pub l0: f64,
+    /// Latents that were never active.
+    pub n_silent: usize,
     /// See [`Split::measured_on`](crate::cache::Split::measured_on).
     pub measured_on: &'static str,
 }
@@ -278,6 +341,7 @@ pub struct Quality {
 pub fn measure(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &Subject) -> Result<Quality> {
     let split = split(subject.windows, subject.seed);
     let mut sums = Reconstruction::new(cache.d());
+    let mut fired = vec![false; dictionary.n_latents()];
     let (mut x, mut last_doc) = (Vec::new(), None);
     for w in &split.measured {
         cache.range(w.first, w.len(), &mut x);
@@ -285,9 +349,11 @@ pub fn measure(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &S
         let mut recon = vec![0f32; x.len()];
         dictionary.reconstruct(&x, &codes, &mut recon)?;
         sums.add(&x, &recon, &codes, last_doc == Some(w.window.doc));
+        codes.latents().iter().for_each(|latent| fired[*latent as usize] = true);
         last_doc = Some(w.window.doc);
     }
-    Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), measured_on: split.measured_on() })
+    let n_silent = fired.iter().filter(|fired| !**fired).count();
+    Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), n_silent, measured_on: split.measured_on() })
 }
 
 /// Rows in the order of their hashes: a shuffle that any program can repeat from the seed.
@@ -297,8 +363,9 @@ fn shuffled(rows: &[u64], seed: u64, epoch: u64) -> Vec<u64> {
     keyed.into_iter().map(|(_, row)| row).collect()
 }
 
-/// The mean and the mean norm of the training rows set the bias and the scale; sums are in f64, in order.
-fn first_state(cache: &ActivationCache, rows: &[u64], job: &Job) -> TrainState {
+/// The factor that brings the training rows to a mean length of the root of their width, and their mean; sums are in f64, in
+/// order.
+fn scale_and_mean(cache: &ActivationCache, rows: &[u64]) -> (f32, Vec<f32>) {
     let d = cache.d();
     let (mut sum_D, mut sum_norm, mut x) = (vec![0f64; d], 0f64, Vec::new());
     for chunk in rows.chunks(4096) {
@@ -310,21 +377,34 @@ fn first_state(cache: &ActivationCache, rows: &[u64], job: &Job) -> TrainState {
     }
     let n = rows.len() as f64;
     let mean_D: Vec<f32> = sum_D.iter().map(|s| (s / n) as f32).collect();
-    let scale = ((d as f64).sqrt() / (sum_norm / n)) as f32;
-    TrainState::init(&job.settings, d, scale, &mean_D, job.seed)
+    (((d as f64).sqrt() / (sum_norm / n)) as f32, mean_D)
+}
+
+/// Before the state: what it says to be done is told of.
+fn save_log(run: &mut Run, learner: &Learner) -> Result<()> {
+    let rel = learner.job.log();
+    run.commit_part(&rel, learner.log.len() as u64, |w| exegete_store::write_steps(w, &learner.log))?;
+    Ok(())
 }
 
 fn save_checkpoints(run: &mut Run, learners: &[Learner]) -> Result<()> {
-    for Learner { job, state, .. } in learners {
+    for learner in learners {
+        save_log(run, learner)?;
+        let Learner { job, state, .. } = learner;
         let bytes = state.to_bytes();
         run.commit_part(&job.checkpoint(), state.step, |w| std::io::Write::write_all(w, &bytes))?;
     }
     Ok(())
 }
 
-fn read_checkpoint(run: &Run, job: &Job) -> Result<TrainState> {
+/// A state and what was logged up to it.
+fn read_checkpoint(run: &Run, job: &Job) -> Result<(TrainState, Vec<StepRow>)> {
     let path = run.path(&job.checkpoint());
     let again = |why: String| HarvestError::Request(format!("{}: {why}; remove it to train anew", path.display()));
     let bytes = std::fs::read(&path).map_err(|e| again(e.to_string()))?;
-    TrainState::from_bytes(&bytes).map_err(|e| again(e.to_string()))
+    let state = TrainState::from_bytes(&bytes).map_err(|e| again(e.to_string()))?;
+    let mut log = exegete_store::read_steps(&run.path(&job.log()))?;
+    // It was written first, and may be ahead.
+    log.retain(|row| row.step < state.step);
+    Ok((state, log))
 }

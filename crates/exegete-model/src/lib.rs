@@ -19,7 +19,7 @@ mod gradients;
 mod hooks;
 mod kv;
 mod load;
-mod memory;
+pub mod memory;
 mod parts;
 pub mod rope;
 mod spec;

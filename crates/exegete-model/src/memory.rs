@@ -9,7 +9,7 @@ const SMALL: usize = 256 << 20;
 ///
 /// # Errors
 /// `bytes` are more than the system says are available; the error names both numbers and says what to do.
-pub(crate) fn check(bytes: usize, what: impl Fn() -> String, advice: &str) -> Result<()> {
+pub fn check(bytes: usize, what: impl Fn() -> String, advice: &str) -> Result<()> {
     if bytes < SMALL {
         return Ok(());
     }

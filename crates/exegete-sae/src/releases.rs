@@ -181,6 +181,9 @@ impl Published {
         if self.conventions.split(' ').any(|word| word == CENTRED_WRITING) {
             // In the words of SAELens, so that it stays known where the dictionary is written again.
             let kwargs = metadata.entry("model_from_pretrained_kwargs").or_insert(json!({}));
+            if !kwargs.is_object() {
+                *kwargs = json!({});
+            }
             kwargs["center_writing_weights"] = true.into();
         }
     }

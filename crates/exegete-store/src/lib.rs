@@ -22,6 +22,7 @@ pub mod labelled;
 pub mod latents;
 pub mod notes;
 pub mod run;
+pub mod steps;
 mod table;
 pub mod tokens;
 
@@ -35,4 +36,5 @@ pub use labelled::{ConceptRow, LabelledDocument};
 pub use latents::{LatentRow, read_latents, write_latents};
 pub use notes::{Curves, Explanation, Notes};
 pub use run::{Manifest, Part, Run};
+pub use steps::{StepRow, read_steps, write_steps};
 pub use tokens::{TokenReader, Window, read_vocab, write_vocab, write_windows};

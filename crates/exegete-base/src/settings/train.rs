@@ -240,7 +240,7 @@ impl TrainSettings {
     /// Factor of the learning rate at a step: linear warm-up, constant, linear decay to 0.
     pub fn lr_factor(&self, step: u64, n_steps: u64) -> f64 {
         let decay = (self.decay * n_steps as f64).floor().max(1.0);
-        rise(self.warmup, step, n_steps).min((n_steps - step) as f64 / decay)
+        rise(self.warmup, step, n_steps).min(n_steps.saturating_sub(step) as f64 / decay)
     }
 
     /// Factor of the penalty's weight at a step: linear warm-up, then constant.
@@ -262,7 +262,7 @@ impl TrainSettings {
         let within = self.prefixes.iter().all(|prefix| *prefix >= 1 && *prefix < self.latents);
         let rules = [
             (self.latents >= 1 && self.latents <= 1 << 24, "--latents must be between 1 and 16777216"),
-            (self.k >= 1 && self.k <= self.latents, "--k must be between 1 and --latents"),
+            (!self.is_ranked() || (1..=self.latents).contains(&self.k), "--k must be between 1 and --latents"),
             (self.batch >= 1 && self.epochs >= 1, "--batch and --epochs must be at least 1"),
             (not_negative(self.lr), "--lr must be a number, 0 or more"),
             ((0.0..1.0).contains(&self.beta1), "--beta1 must be 0 or more and below 1"),

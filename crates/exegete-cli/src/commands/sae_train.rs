@@ -94,11 +94,12 @@ fn recorded(
     site: Site,
     common: &Common,
 ) -> Result<Value> {
-    let of_jobs: Vec<Value> =
-        jobs.iter().map(|job| json!({"name": job.name, "seed": job.seed, "train": job.settings})).collect();
+    let of = |job: &Job| (job.dir(), json!({"seed": job.seed, "train": job.settings}));
+    let of_jobs: serde_json::Map<String, Value> = jobs.iter().map(of).collect();
     Ok(json!({
         "command": "sae train", "model": tour::recorded_model(&settings.model, model), "text": text,
         "site": site.to_string(), "seed": common.seed, "dtype": format!("{:?}", common.dtype).to_lowercase(),
+        "preset": settings.preset,
         "windows": serde_json::to_value(&settings.text_settings)?, "dictionaries": of_jobs,
     }))
 }
@@ -106,7 +107,7 @@ fn recorded(
 /// The table of what came out.
 fn tell(run: &Run, jobs: &[Job], printer: &Printer) -> Result<()> {
     let wide = jobs.iter().filter_map(|job| job.name.as_ref()).map(String::len).max().unwrap_or(10).max(10);
-    printer.line(format!("{:<wide$}  kind         latents  L0       FVU [95 %]                dead", "dictionary"));
+    printer.line(format!("{:<wide$}  kind         latents  L0       FVU [95 %]                silent", "dictionary"));
     let mut rows = Vec::new();
     for job in jobs {
         let found = run.stage(&job.stage()).cloned().unwrap_or_default();
@@ -115,8 +116,8 @@ fn tell(run: &Run, jobs: &[Job], printer: &Printer) -> Result<()> {
         let span = format!("{:.4} [{:.4}, {:.4}]", number(&fvu["value"]), number(&fvu["low"]), number(&fvu["high"]));
         let (kind, dir) = (found["kind"].as_str().unwrap_or_default(), job.dir());
         let name = job.name.as_ref().unwrap_or(&dir);
-        let (latents, l0, dead) = (number(&found["n_latents"]), number(&found["l0"]), number(&found["dead"]));
-        printer.line(format!("{name:<wide$}  {kind:<11}  {latents:<7}  {l0:<7.1}  {span:<24}  {dead}"));
+        let (latents, l0, silent) = (number(&found["n_latents"]), number(&found["l0"]), number(&found["silent"]));
+        printer.line(format!("{name:<wide$}  {kind:<11}  {latents:<7}  {l0:<7.1}  {span:<24}  {silent}"));
         rows.push(json!({"name": name, "path": run.path(&dir), "result": found}));
     }
     let dir = run.dir().display();

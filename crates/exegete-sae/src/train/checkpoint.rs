@@ -16,10 +16,12 @@ impl TrainState {
 
     /// The state as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
+        let floats: usize = self.params().map(|p| 3 * p.w.len()).sum();
+        let mut out = Vec::with_capacity(8 + 8 * NUMBERS + 4 * floats + 8 * self.n_latents());
+        out.extend(MAGIC);
         let sizes = [VERSION, self.d as u64, self.d_out as u64, self.n_latents() as u64, self.extras.len() as u64];
-        let floats = [self.scale, self.reached].map(f32::to_bits);
-        let both = u64::from(floats[0]) << 32 | u64::from(floats[1]);
+        let [scale, reached] = [self.scale, self.reached].map(|x| u64::from(x.to_bits()));
+        let both = scale << 32 | reached;
         let numbers = sizes.into_iter().chain([self.step, both, self.steering.to_bits(), self.l0.to_bits()]);
         numbers.for_each(|n| out.extend(n.to_le_bytes()));
         for array in self.params().flat_map(|p| [&p.w, &p.m, &p.v]) {

@@ -1,4 +1,4 @@
-//! A step whose codes are not sparse yet: early in training half of all latents are active under a threshold, and products
+//! A step of ReLU or JumpReLU whose codes are not sparse yet: early in training half of all latents are active under a threshold, and products
 //! of whole matrices are quicker than sums over entries.
 //!
 //! Blocks of tokens go forward and backward one after the other; the gradients of the matrices are summed in arrays of
@@ -52,7 +52,7 @@ pub(super) fn is_dense(settings: &TrainSettings, state: &TrainState) -> bool {
 impl Trainer {
     /// The forward and backward pass of a dense step. `sparsity` is the penalty's weight.
     pub(super) fn dense_gradients(&mut self, state: &TrainState, n: usize, sparsity: f64) -> Sums {
-        let formula = self.formula(state.step);
+        let (formula, next, mut sum_next) = (self.formula(state.step), self.annealed_to(state.step), 0.0);
         let (d, o, f) = (state.d, state.d_out, state.n_latents());
         let dense = &mut self.dense;
         for (array, len) in [(&mut dense.w_enc, f * d), (&mut dense.w_dec, f * o), (&mut dense.b_enc, f)] {
@@ -99,6 +99,9 @@ impl Trainer {
             for_rows(active, f, |n, row| {
                 row.iter_mut().zip(&pre[n * f..]).enumerate().for_each(|(f, (a, h))| *a = rule.value(f, *h));
             });
+            if let Some(next) = next {
+                sum_next += penalties(next, 0.0, active, &self.norms_F, &mut self.norm_d_F, (slopes, f));
+            }
             sums.penalty += penalties(formula, weight, active, &self.norms_F, &mut self.norm_d_F, (slopes, f));
             let left = &mut self.left_ND[from * o..(from + rows) * o];
             gemm((rows, o, f), left, o, Into::Add, 1.0, Mat::rows(active, f), Mat::rows(&state.w_dec.w, o), true);
@@ -120,6 +123,7 @@ impl Trainer {
             gemm((f, o, rows), &mut dense.w_dec, o, Into::Add, 1.0, Mat::rows(active, f).t(), Mat::rows(grad, o), true);
             gemm((f, d, rows), &mut dense.w_enc, d, Into::Add, 1.0, Mat::rows(slopes, f).t(), Mat::rows(x, d), true);
         }
+        self.annealed = (sum_next > 0.0).then(|| sums.penalty / sum_next);
         self.main.d.clear();
         self.main.group_by_latent(f);
         self.main.grads.resize(1, Vec::new());

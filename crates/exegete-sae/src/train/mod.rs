@@ -76,6 +76,8 @@ pub struct Trainer {
     norms_F: Vec<f32>,
     /// Gradients of the penalty at the lengths of decoder rows; empty where these are held.
     norm_d_F: Vec<f32>,
+    /// The penalty over what it would be under the next step's formula, where that is another.
+    annealed: Option<f64>,
     /// Gradients of the latents' extras.
     extra_d: Vec<Vec<f32>>,
 }
@@ -107,8 +109,18 @@ impl Trainer {
             penalty_d: Vec::new(),
             norms_F: Vec::new(),
             norm_d_F: Vec::new(),
+            annealed: None,
             extra_d: Vec::new(),
         })
+    }
+
+    /// Bytes that a training takes at most: the state, and the scratch of a step.
+    pub fn bytes(settings: &TrainSettings, d: usize, d_out: usize) -> usize {
+        let (f, both) = (settings.latents, settings.latents.saturating_mul(d + d_out));
+        let by_threshold = matches!(settings.activation, Activation::Relu | Activation::JumpRelu);
+        let (arrays, blocks) = if by_threshold { (16, 3) } else { (12, 1) };
+        let rows = settings.batch.saturating_mul(4 * (3 * d + 3 * d_out));
+        both.saturating_mul(arrays).saturating_add(f.saturating_mul(48 + 4 * BLOCK * blocks)).saturating_add(rows)
     }
 
     /// One step on a batch of activations, in the input's units; a transcoder's targets besides.
@@ -132,6 +144,7 @@ impl Trainer {
             *since = 0;
         }
         state.l0 = if state.step == 0 { stats.l0 } else { state.l0 + L0_DECAY * (stats.l0 - state.l0) };
+        state.steering *= self.annealed.take().unwrap_or(1.0);
         if self.settings.target_l0 > 0.0 {
             let off = (state.l0.max(1e-3) / self.settings.target_l0).ln();
             state.steering = (state.steering * (STEERING * off.clamp(-1.0, 1.0)).exp()).clamp(1e-6, 1e6);
@@ -164,7 +177,13 @@ impl Trainer {
         let aux = if self.dead.is_empty() { 0.0 } else { self.aux_gradient(state) };
         let loss = error + sparsity * penalty + self.settings.aux_weight * aux;
         if !loss.is_finite() {
-            let detail = "the loss is not finite: look for NaN or infinity in the activations, or lower --lr";
+            let all_alike = x_ND.chunks_exact(d).all(|row| row == &x_ND[..d]) && x_ND.iter().all(|x| x.is_finite());
+            let detail = match all_alike {
+                true => {
+                    "all activations of the batch are the same, which leaves no variance to explain: look at the text"
+                }
+                false => "the loss is not finite: look for NaN or infinity in the activations, or lower --lr",
+            };
             return Err(SaeError::Shape(format!("step {}: {detail}", state.step)));
         }
         Ok(StepStats { loss, fvu, aux, penalty, sparsity, l0, n_dead: self.dead.len() })
@@ -177,13 +196,14 @@ impl Trainer {
         select::activate(&self.settings, state, &mut self.main.entries);
         let penalty = self.penalty(state, n, sparsity);
         let (error, fvu) = self.error_gradient(state, n);
-        for (d, penalty) in self.main.d.iter_mut().zip(&self.penalty_d) {
-            *d += penalty;
+        let is_gated = self.settings.activation == Activation::Gated;
+        if !is_gated {
+            self.main.d.iter_mut().zip(&self.penalty_d).for_each(|(d, penalty)| *d += penalty);
         }
         let per_active = self.per_active(sparsity, n);
         let main = &mut self.main;
         self.extra_d = select::backward(&self.settings, state, &main.entries, per_active, &mut main.d);
-        let gate = if self.settings.activation == Activation::Gated { self.gate_gradient(state, n) } else { 0.0 };
+        let gate = if is_gated { self.gate_gradient(state, n) } else { 0.0 };
         self.main.group_by_latent(state.n_latents());
         let l0 = self.main.entries.values.iter().filter(|v| **v > 0.0).count() as f64 / n as f64;
         Ok(Sums { error: error + gate, fvu, penalty, l0 })
@@ -195,6 +215,13 @@ impl Trainer {
             Penalty::L0 => (sparsity / n as f64) as f32,
             _ => 0.0,
         }
+    }
+
+    /// The next step's formula, where P-annealing changes its power: the weight then changes too, so that the penalty keeps
+    /// its size.
+    fn annealed_to(&self, step: u64) -> Option<Formula> {
+        let next = self.formula(step + 1);
+        (self.settings.resolved_penalty() == Penalty::PAnneal && next != self.formula(step)).then_some(next)
     }
 
     /// The formula of a step's penalty.
@@ -268,8 +295,9 @@ impl Trainer {
     }
 
     /// The mean penalty of a token, its gradients at the activations, and at the lengths of decoder rows that are free.
-    fn penalty(&mut self, state: &mut TrainState, n: usize, sparsity: f64) -> f64 {
-        let (formula, next) = (self.formula(state.step), self.formula(state.step + 1));
+    fn penalty(&mut self, state: &TrainState, n: usize, sparsity: f64) -> f64 {
+        let (formula, next) = (self.formula(state.step), self.annealed_to(state.step));
+        self.annealed = None;
         self.penalty_d.clear();
         self.norm_d_F.clear();
         if formula == Formula::None {
@@ -288,18 +316,12 @@ impl Trainer {
         for range in entries.starts.windows(2).map(|r| r[0]..r[1]) {
             let u = &u[range.clone()];
             sum += formula.row(u, &mut self.penalty_d[range.clone()]);
-            // P-annealing keeps the penalty's size when its power changes.
-            if next != formula
-                && matches!(next, Formula::Power(_))
-                && matches!(formula, Formula::Power(_) | Formula::L1)
-            {
+            if let Some(next) = next {
                 other.resize(u.len(), 0.0);
                 sum_next += next.row(u, &mut other);
             }
         }
-        if sum_next > 0.0 {
-            state.steering *= sum / sum_next;
-        }
+        self.annealed = (sum_next > 0.0).then(|| sum / sum_next);
         self.norm_d_F.resize(self.norms_F.len(), 0.0);
         if !self.norms_F.is_empty() {
             for ((d, latent), value) in self.penalty_d.iter().zip(&entries.idx).zip(values) {
@@ -386,7 +408,9 @@ impl Trainer {
         self.aux.decode_onto(0, &self.aux.entries.values, &state.w_dec.w, o, &mut left);
         left.iter_mut().zip(&self.left_ND).for_each(|(l, e)| *l = e - *l);
         let (square, spread) = squares(&self.left_ND, &left, o);
-        let factor = (-2.0 * self.settings.aux_weight / spread) as f32;
+        // An error that is the same for all tokens is none that latents could explain.
+        let over = if spread > 0.0 { 1.0 / spread } else { 0.0 };
+        let factor = (-2.0 * self.settings.aux_weight * over) as f32;
         left.iter_mut().for_each(|l| *l *= factor);
         self.aux.gather(0, &left, &state.w_dec.w, o);
         for (d, value) in self.aux.d.iter_mut().zip(&self.aux.entries.values) {
@@ -396,6 +420,6 @@ impl Trainer {
         }
         self.aux.grads = vec![left];
         self.aux.group_by_latent(state.n_latents());
-        square / spread
+        square * over
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Entries {
     /// Activations.
     pub(super) values: Vec<f32>,
     /// For the rules that measure from it, which entry of each token is the k-th largest.
-    pub(super) kth: Vec<usize>,
+    pub(super) kth: Vec<Option<usize>>,
 }
 
 impl Entries {
@@ -50,7 +50,7 @@ impl Entries {
     fn append(&mut self, other: &Self) {
         let at = self.idx.len();
         self.starts.extend(other.starts[1..].iter().map(|s| s + at));
-        self.kth.extend(other.kth.iter().map(|e| e + at));
+        self.kth.extend(other.kth.iter().map(|e| e.map(|e| e + at)));
         self.idx.extend_from_slice(&other.idx);
         self.pre.extend_from_slice(&other.pre);
         self.values.extend_from_slice(&other.values);
@@ -217,10 +217,10 @@ impl Share {
                 self.bounds.resize(row.len(), lowest);
                 self.idx.clear();
                 above(row, &self.bounds, &mut self.idx);
-                let mut at = usize::MAX;
+                let mut at = None;
                 for latent in &self.idx {
                     if *latent == kth_latent {
-                        at = self.main.idx.len();
+                        at = Some(self.main.idx.len());
                     }
                     let pre = row[*latent as usize];
                     self.main.push(*latent, pre, rule.value(pre, kth));
@@ -384,7 +384,7 @@ pub(super) fn backward(
 
 fn kth_backward(rule: &KthLargest, entries: &Entries, d: &mut [f32]) {
     for (range, kth) in entries.starts.windows(2).zip(&entries.kth) {
-        let at_kth = entries.pre.get(*kth).copied().unwrap_or(0.0);
+        let at_kth = kth.map_or(0.0, |kth| entries.pre[kth]);
         let mut through_kth = 0f32;
         for e in range[0]..range[1] {
             match (rule.is_gate, entries.pre[e]) {
@@ -396,8 +396,8 @@ fn kth_backward(rule: &KthLargest, entries: &Entries, d: &mut [f32]) {
                 (true, _) => {}
             }
         }
-        if let Some(d) = d.get_mut(*kth) {
-            *d += through_kth;
+        if let Some(kth) = kth {
+            d[*kth] += through_kth;
         }
     }
 }

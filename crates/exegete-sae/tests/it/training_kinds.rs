@@ -63,9 +63,15 @@ fn gradients(settings: &TrainSettings, state: &TrainState, x: &[f32], y: Option<
     params(&mut after).into_iter().map(|p| p.m.iter().map(|m| m / 0.1).collect()).collect()
 }
 
-/// Compares gradients with differences of the loss, along the gradient and one other direction of each parameter.
+/// [`agree_at`] the first step.
 fn agree(name: &str, settings: &TrainSettings, skip: &[usize], y: Option<&[f32]>) {
-    let (state, x) = (start(settings), noise(9, N * D));
+    agree_at(0, 0.0, name, settings, skip, y);
+}
+
+/// Compares gradients with differences of the loss, along the gradient and one other direction of each parameter. `step` is
+/// one of ten, and the running number of active latents says whether it is dense.
+fn agree_at(step: u64, l0: f64, name: &str, settings: &TrainSettings, skip: &[usize], y: Option<&[f32]>) {
+    let (state, x) = (TrainState { step, l0, ..start(settings) }, noise(9, N * D));
     let grads = gradients(settings, &state, &x, y);
     for (i, grad) in grads.iter().enumerate().filter(|(i, _)| !skip.contains(i)) {
         let norm = grad.iter().map(|g| g * g).sum::<f32>().sqrt();
@@ -100,7 +106,75 @@ fn gradients_of_every_activation_are_those_of_the_loss() {
     // Thresholds have straight-through gradients, which are no differences.
     agree("jumprelu", &TrainSettings { bandwidth: 1e-6, ..settings(Activation::JumpRelu) }, &[4], None);
     // The gate's own error holds the decoder and its bias fixed.
-    agree("gated", &settings(Activation::Gated), &[2, 3], None);
+    agree("gated", &TrainSettings { sparsity: 5.0, ..settings(Activation::Gated) }, &[2, 3], None);
+}
+
+#[test]
+fn a_penalty_of_gates_leaves_magnitudes_alone() {
+    let x = noise(9, N * D);
+    let grads = |sparsity: f64| {
+        let settings = TrainSettings { sparsity, ..settings(Activation::Gated) };
+        gradients(&settings, &start(&settings), &x, None)
+    };
+    let (with, without) = (grads(5.0), grads(0.0));
+    assert!(with[4..] == without[4..] && with[1] != without[1]);
+}
+
+/// Where fewer than k pre-activations are above 0, the gate is open for all that are.
+#[test]
+fn a_gate_without_a_kth_largest_is_a_relu() {
+    let x = noise(9, N * D);
+    let after = |kth_form: KthForm| {
+        let settings = TrainSettings { k: F - 2, kth_form, ..settings(Activation::KthLargest) };
+        let mut state = start(&settings);
+        state.b_enc.w.iter_mut().for_each(|b| *b -= 0.5);
+        let stats = Trainer::new(settings, 10).unwrap().step(&mut state, &x, None).unwrap();
+        assert!(stats.l0 < (F - 3) as f64, "{stats:?}");
+        state
+    };
+    let (hard, mut soft) = (after(KthForm::A), after(KthForm::C));
+    // Summed in another order.
+    let mut hard = hard;
+    for (a, b) in params(&mut hard).into_iter().zip(params(&mut soft)) {
+        exegete_testkit::assert_rel_l2("form c", &b.m, &a.m, 1e-5);
+    }
+}
+
+#[test]
+fn annealing_keeps_the_penaltys_size_in_sparse_and_dense_steps() {
+    let x = noise(9, N * D);
+    let settings = TrainSettings {
+        penalty: Penalty::PAnneal,
+        penalty_p: 0.2,
+        sparsity: 0.5,
+        lr: 1e-9,
+        ..settings(Activation::Relu)
+    };
+    for l0 in [0.01, F as f64] {
+        // The power changes behind step 9 of 11.
+        let mut state = TrainState { step: 9, l0, ..start(&settings) };
+        let mut trainer = Trainer::new(settings.clone(), 11).unwrap();
+        let before = trainer.step(&mut state, &x, None).unwrap();
+        state.l0 = l0;
+        let after = trainer.step(&mut state, &x, None).unwrap();
+        assert!(after.penalty != before.penalty && after.sparsity != before.sparsity, "{before:?} {after:?}");
+        let (was, is) = (before.sparsity * before.penalty, after.sparsity * after.penalty);
+        assert!((is / was - 1.0).abs() < 1e-4, "{was} became {is}");
+    }
+}
+
+#[test]
+fn batches_without_variance_are_told_of_and_do_no_harm_where_none_is_needed() {
+    let topk = TrainSettings { aux_weight: 0.1, dead_after_tokens: 5, ..settings(Activation::TopK) };
+    let one = noise(9, D);
+    let fvu = TrainSettings { reconstruction: Reconstruction::Fvu, ..topk.clone() };
+    let mut state = start(&fvu);
+    let error = Trainer::new(fvu, 10).unwrap().step(&mut state, &one, None).unwrap_err().to_string();
+    assert!(error.contains("the same"), "{error}");
+    let mut trainer = Trainer::new(topk.clone(), 50).unwrap();
+    let mut state = start(&topk);
+    let stats = (0..20).map(|_| trainer.step(&mut state, &one, None).unwrap()).last().unwrap();
+    assert!(stats.n_dead > 0 && stats.aux == 0.0 && stats.loss.is_finite(), "{stats:?}");
 }
 
 #[test]
@@ -110,7 +184,12 @@ fn gradients_of_every_penalty_and_error_are_those_of_the_loss() {
     for penalty in [L1, Sqrt, Tanh, Recip, HoyerSquare, Freshman, FreshmanRatio] {
         agree(&format!("{penalty:?}"), &TrainSettings { penalty, sparsity: 0.5, ..relu.clone() }, &[], None);
     }
-    agree("p-anneal", &TrainSettings { penalty: PAnneal, penalty_p: 0.2, sparsity: 0.5, ..relu.clone() }, &[], None);
+    let power = TrainSettings { penalty: PAnneal, penalty_p: 0.2, sparsity: 0.5, ..relu.clone() };
+    agree_at(9, 0.01, "p-anneal", &power, &[], None);
+    for penalty in [L1, Sqrt, HoyerSquare, Freshman] {
+        let sparse = TrainSettings { penalty, sparsity: 0.5, ..relu.clone() };
+        agree_at(1, 0.01, &format!("{penalty:?}, sparse"), &sparse, &[], None);
+    }
     agree("fvu", &TrainSettings { reconstruction: Reconstruction::Fvu, ..relu.clone() }, &[], None);
     let nested = TrainSettings { prefixes: vec![5, 11], ..settings(Activation::BatchTopK) };
     agree("matryoshka", &nested, &[], None);

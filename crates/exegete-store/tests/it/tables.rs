@@ -6,8 +6,8 @@ use exegete_base::{DocId, LatentId};
 use exegete_store::examples::read_examples;
 use exegete_store::tokens::read_windows;
 use exegete_store::{
-    Example, ExampleKind, ExampleReader, LatentRow, LatentStats, TokenReader, Window, read_latents, read_vocab,
-    write_atomic, write_examples, write_latents, write_vocab, write_windows,
+    Example, ExampleKind, ExampleReader, LatentRow, LatentStats, StepRow, TokenReader, Window, read_latents,
+    read_steps, read_vocab, write_atomic, write_examples, write_latents, write_steps, write_vocab, write_windows,
 };
 
 pub(crate) fn windows(n: u32) -> Vec<Window> {
@@ -52,6 +52,21 @@ pub(crate) fn latents(n: u32) -> Vec<LatentRow> {
         }
     };
     (0..n).map(row).collect()
+}
+
+#[test]
+fn steps_come_back_as_they_were_and_another_table_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("steps.parquet");
+    let row = |i: u64| {
+        let x = i as f32;
+        StepRow { step: i, loss: x, fvu: x + 0.5, l0: 2.0 * x, penalty: -x, sparsity: x / 3.0, aux: 0.25, dead: i % 7 }
+    };
+    let rows: Vec<StepRow> = (0..40_000).map(row).collect();
+    write_atomic(&path, |w| write_steps(w, &rows)).unwrap();
+    assert!(read_steps(&path).unwrap() == rows);
+    let error = read_latents(&path).unwrap_err().to_string();
+    assert!(error.contains("steps"), "{error}");
 }
 
 #[test]

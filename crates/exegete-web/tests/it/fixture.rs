@@ -66,7 +66,7 @@ pub(crate) fn make_run(dir: &Path) {
         ),
         (
             "train",
-            json!({"n_latents": N_LATENTS, "k": 32, "steps": 4800, "l0": 31.9, "dead": 1, "input_scale": 0.04,
+            json!({"n_latents": N_LATENTS, "k": 32, "steps": 4800, "l0": 31.9, "silent": 1, "input_scale": 0.04,
             "fvu": {"value": 0.2345, "low": 0.2291, "high": 0.2399, "n": 12}}),
         ),
         ("harvest", json!({"tokens": 15360, "alive": N_LATENTS - 1, "n_latents": N_LATENTS})),

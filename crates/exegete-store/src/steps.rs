@@ -1,0 +1,84 @@
+//! `steps.parquet`: what a training measured along the way, one row every few steps.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_array::types::{Float32Type, UInt64Type};
+use arrow_schema::ArrowError;
+
+use crate::error::Result;
+use crate::table::{self, Columns};
+
+const STEPS: &str = "steps";
+const GROUP_ROWS: usize = 1 << 14;
+
+/// A training step, measured before it moved anything.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepRow {
+    /// Its number, from 0.
+    pub step: u64,
+    /// Whole loss.
+    pub loss: f32,
+    /// Fraction of the batch's variance unexplained.
+    pub fvu: f32,
+    /// Mean number of active latents.
+    pub l0: f32,
+    /// The penalty before its weight, mean over tokens.
+    pub penalty: f32,
+    /// The penalty's weight.
+    pub sparsity: f32,
+    /// Auxiliary loss before its weight.
+    pub aux: f32,
+    /// Latents that counted as dead.
+    pub dead: u64,
+}
+
+/// Writes all rows.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_steps(writer: &mut (impl Write + Send), rows: &[StepRow]) -> io::Result<()> {
+    table::write_rows(writer, STEPS, &[], rows, GROUP_ROWS, batch_of)
+}
+
+/// Reads all rows.
+///
+/// # Errors
+/// [`crate::StoreError::Damaged`] and its kin.
+pub fn read_steps(path: &Path) -> Result<Vec<StepRow>> {
+    table::read_rows(path, table::open_kind(path, STEPS)?, rows_of)
+}
+
+fn batch_of(rows: &[StepRow]) -> std::result::Result<RecordBatch, ArrowError> {
+    let floats = |pick: fn(&StepRow) -> f32| table::numbers::<Float32Type>(rows.iter().map(pick));
+    RecordBatch::try_from_iter([
+        ("step", table::numbers::<UInt64Type>(rows.iter().map(|r| r.step))),
+        ("loss", floats(|r| r.loss)),
+        ("fvu", floats(|r| r.fvu)),
+        ("l0", floats(|r| r.l0)),
+        ("penalty", floats(|r| r.penalty)),
+        ("sparsity", floats(|r| r.sparsity)),
+        ("aux", floats(|r| r.aux)),
+        ("dead", table::numbers::<UInt64Type>(rows.iter().map(|r| r.dead))),
+    ])
+}
+
+fn rows_of(columns: &Columns, rows: &mut Vec<StepRow>) -> Result<()> {
+    let whole = |name: &str| columns.numbers::<UInt64Type>(name);
+    let floats = |name: &str| columns.numbers::<Float32Type>(name);
+    let (steps, dead) = (whole("step")?, whole("dead")?);
+    let (losses, fvus, l0s, auxes) = (floats("loss")?, floats("fvu")?, floats("l0")?, floats("aux")?);
+    let (penalties, sparsities) = (floats("penalty")?, floats("sparsity")?);
+    rows.extend((0..columns.len()).map(|i| StepRow {
+        step: steps[i],
+        loss: losses[i],
+        fvu: fvus[i],
+        l0: l0s[i],
+        penalty: penalties[i],
+        sparsity: sparsities[i],
+        aux: auxes[i],
+        dead: dead[i],
+    }));
+    Ok(())
+}
