@@ -41,8 +41,8 @@ pub fn jobs(text: &str, base: &TrainSettings, seed: u64) -> Result<Vec<Job>> {
             with.extend(settings);
             settings = with;
         }
-        for key in settings.keys().filter(|key| *key != "seed" && !defaults.contains_key(*key)) {
-            let known: Vec<&str> = defaults.keys().map(String::as_str).chain(["seed", "preset"]).collect();
+        let known: Vec<&str> = defaults.keys().map(String::as_str).chain(["seed", "preset"]).collect();
+        if let Some(key) = settings.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(fail(format!("dictionary {name:?}: {key:?} is no setting; there are {}", known.join(", "))));
         }
         let is_empty =

@@ -6,17 +6,28 @@ use crate::{HarvestError, Result};
 
 const TABLE: &str = include_str!("presets.toml");
 
-/// All presets: name, what it is, settings.
+/// A published recipe.
+#[derive(Debug, Clone)]
+pub struct Preset {
+    /// Its name.
+    pub name: String,
+    /// What it is, with its source.
+    pub about: String,
+    /// The settings, by their names.
+    pub settings: Map<String, Value>,
+}
+
+/// All presets.
 ///
 /// # Errors
 /// None in a program that passed its tests.
-pub fn all() -> Result<Vec<(String, String, Map<String, Value>)>> {
+pub fn all() -> Result<Vec<Preset>> {
     let table: Map<String, Value> =
         toml::from_str(TABLE).map_err(|e| HarvestError::Request(format!("presets: {e}")))?;
     let one = |(name, value): (String, Value)| {
         let Value::Object(mut settings) = value else { return None };
         let about = settings.remove("about")?.as_str()?.to_owned();
-        Some((name, about, settings))
+        Some(Preset { name, about, settings })
     };
     Ok(table.into_iter().filter_map(one).collect())
 }
@@ -27,8 +38,8 @@ pub fn all() -> Result<Vec<(String, String, Map<String, Value>)>> {
 /// A name that is not known; those that are stand in the message.
 pub fn named(name: &str) -> Result<Map<String, Value>> {
     let all = all()?;
-    let known: Vec<String> = all.iter().map(|(name, about, _)| format!("{name} ({about})")).collect();
-    let found = all.into_iter().find(|(known, ..)| known == name).map(|(.., settings)| settings);
+    let known: Vec<String> = all.iter().map(|preset| format!("{} ({})", preset.name, preset.about)).collect();
+    let found = all.into_iter().find(|preset| preset.name == name).map(|preset| preset.settings);
     found.ok_or_else(|| HarvestError::Request(format!("there is no preset {name:?}; there are {}", known.join(", "))))
 }
 
@@ -43,7 +54,7 @@ mod tests {
         let Value::Object(defaults) = serde_json::to_value(TrainSettings::default()).unwrap() else { panic!() };
         let all = all().unwrap();
         assert_eq!(all.len(), 6);
-        for (name, about, settings) in all {
+        for Preset { name, about, settings } in all {
             assert!(!about.is_empty() && settings.keys().all(|key| defaults.contains_key(key)), "{name}");
             let mut whole = defaults.clone();
             whole.extend(settings);

@@ -327,7 +327,7 @@ fn what_steers_the_penalty_brings_the_number_of_active_latents_to_its_target() {
             late += if step >= 1200 { stats.l0 / 300.0 } else { 0.0 };
         }
         assert!((late / 5.0 - 1.0f64).abs() < 0.05, "{activation:?}: {late} active latents");
-        assert!(state.since_fired_F.iter().any(|since| *since == 0));
+        assert!(state.since_fired_F.contains(&0));
     }
 }
 
