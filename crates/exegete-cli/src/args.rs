@@ -147,7 +147,7 @@ pub(crate) struct SaeTrain {
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// A TOML file with several dictionaries, trained in one pass: keys are these settings' names with underscores, at the
-    /// top for all and under [[dictionary]] for each; a list sweeps a key
+    /// top for all and under a table "dictionary" for each; a list sweeps a key
     #[arg(long, value_name = "FILE")]
     pub(crate) grid: Option<PathBuf>,
     #[command(flatten)]
@@ -440,7 +440,7 @@ pub(crate) struct Parity {
 #[derive(ClapArgs)]
 pub(crate) struct SaeArgs {
     /// The dictionary: its directory or file, a published one as RELEASE/ID (see exegete sae list), a directory or file on
-    /// the Hugging Face hub as ORG/NAME[@REVISION]:PATH, or builtin:organism
+    /// the Hugging Face hub as ORG/NAME:PATH, or builtin:organism
     pub(crate) sae: String,
     /// The layout, where its files do not tell it: see docs/dictionaries.md
     #[arg(long)]
