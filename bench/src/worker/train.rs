@@ -73,7 +73,7 @@ impl<'a> Shape<'a> {
     fn state(&self, folder: &Path) -> Result<(TrainSettings, TrainState)> {
         let (settings, w) = (self.settings()?, read(folder, "w_dec.f32")?);
         let mut state = TrainState::from_parts(&settings, self.d, 1.0, w.clone(), w, vec![0.0; self.d]);
-        state.b_enc.w.fill(self.bias());
+        state.b_enc.values.fill(self.bias());
         Ok((settings, state))
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn write_activations(case: &str, folder: &Path) -> Result<()> {
     let shape = Shape::of(case)?;
     let x: Vec<f32> = (0..BATCH * shape.d).map(|i| gaussian(i as u64)).collect();
     let start = TrainState::init(&shape.settings()?, shape.d, 1.0, &vec![0.0; shape.d], 1);
-    for (name, values) in [("x.f32", &x), ("w_dec.f32", &start.w_dec.w)] {
+    for (name, values) in [("x.f32", &x), ("w_dec.f32", &start.w_dec.values)] {
         let mut file = BufWriter::new(std::fs::File::create(folder.join(name))?);
         values.iter().try_for_each(|v| file.write_all(&v.to_le_bytes()))?;
         file.flush()?;

@@ -126,7 +126,7 @@ pub fn run(
 ) -> Result<()> {
     let Some(first) = jobs.first() else { return Ok(()) };
     let rows = split(subject.windows, subject.seed).training_rows();
-    let steps_per_epoch = steps_per_epoch(subject, &first.settings)?;
+    let steps_per_epoch = steps_per_epoch(subject.windows, subject.seed, &first.settings)?;
     let n_steps = steps_per_epoch * first.settings.epochs as u64;
     let left = || jobs.iter().filter(|job| run.stage(&job.stage()).is_none());
     let bytes = left().map(|job| Trainer::bytes(&job.settings, cache.d(), cache.d())).fold(0, usize::saturating_add);
@@ -230,8 +230,8 @@ pub fn check(jobs: &[Job]) -> Result<()> {
 ///
 /// # Errors
 /// There are fewer activations than a batch.
-pub fn steps_per_epoch(subject: &Subject, settings: &TrainSettings) -> Result<u64> {
-    let n_rows: usize = split(subject.windows, subject.seed).training.iter().map(|w| w.len()).sum();
+pub fn steps_per_epoch(windows: &[WindowRows], seed: u64, settings: &TrainSettings) -> Result<u64> {
+    let n_rows: usize = split(windows, seed).training.iter().map(|w| w.len()).sum();
     match n_rows / settings.batch {
         0 => {
             let detail = format!("{n_rows} activations to train on are fewer than one batch of {}", settings.batch);

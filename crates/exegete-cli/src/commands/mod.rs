@@ -17,3 +17,4 @@ pub(crate) mod sae_train;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod tour;
+pub(crate) mod training_run;

@@ -3,17 +3,16 @@
 //! The model is run once, into a cache on disk; all dictionaries are fed from it. What an earlier call left undone is
 //! gone on with, bit for bit.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
-use exegete_base::{Site, SiteKind};
-use exegete_harvest::training::{CheckpointEvery, Job};
-use exegete_harvest::{ActivationCache, cache, grid, training, windows};
+use exegete_base::Site;
+use exegete_base::settings::TextSettings;
+use exegete_harvest::training::Job;
+use exegete_harvest::{cache, grid, training, windows};
 use exegete_model::Model;
 use exegete_store::{Run, open_corpus};
 use serde_json::{Value, json};
 
-use super::tour;
+use super::training_run::{self, PROGRAM, subject};
 use crate::args::{Common, SaeTrain};
 use crate::interrupt;
 use crate::open_model;
@@ -21,57 +20,29 @@ use crate::printer::Printer;
 
 pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Result<()> {
     let mut text_settings = settings.text_settings.clone();
-    let text = tour::text_of(&settings.model, &settings.text, &mut text_settings)?;
+    let text = training_run::text_of(&settings.model, &settings.text, &mut text_settings)?;
     let jobs = jobs(settings, common.seed)?;
     let model = open_model::open_plain(&settings.model, common, printer)?;
     windows::bos_and_room(&model, &text_settings)?;
-    let site = match &settings.site {
-        Some(name) => name.parse::<Site>()?.check(model.spec.n_layers)?,
-        None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 3),
-    };
+    let site = training_run::site_of(settings.site.as_deref(), &model)?;
     let corpus = open_corpus(&crate::builtin::texts(&text)?, &windows::text_options(&text_settings))?;
-    let mut inputs = tour::model_files(&model.path)?;
+    let mut inputs = training_run::model_files(&model.path)?;
     inputs.extend(corpus.sources.iter().cloned());
-    let mut run = Run::create_or_resume(
-        &settings.out,
-        tour::PROGRAM,
-        recorded(settings, &jobs, &text, &model, site, common)?,
-        &inputs,
-    )?;
-    let is_new = run.manifest().parts.is_empty();
+    let recorded = recorded(settings, &jobs, (&text, &text_settings), &model, site, common)?;
+    let run = Run::create_or_resume(&settings.out, PROGRAM, recorded, &inputs)?;
     interrupt::listen();
-    let begun = tour::token_windows(&mut run, &model, &corpus, &text_settings, printer).and_then(|windows| {
-        training::steps_per_epoch(&tour::subject(&settings.model, site, &windows, common.seed), &jobs[0].settings)?;
-        Ok(windows)
-    });
-    let windows = match begun {
-        Ok(windows) => windows,
-        Err(error) => {
-            if is_new && !interrupt::asked() {
-                let _ = run.discard();
-            }
-            return Err(error);
-        }
-    };
+    let (mut run, windows) =
+        training_run::windows(run, &model, &corpus, &text_settings, (&jobs, common.seed), printer)?;
     if jobs.iter().any(|job| run.stage(&job.stage()).is_none()) {
-        cache::run(&mut run, &model, site, &windows, text_settings.window, printer)?;
-        let cached = ActivationCache::open(&run)?;
-        let subject = tour::subject(&settings.model, site, &windows, common.seed);
-        training::run(&mut run, &cached, &subject, &jobs, every(settings.checkpoint_steps), printer)?;
+        let every = training_run::every(settings.checkpoint_steps);
+        let subject = subject(&settings.model, site, &windows, common.seed);
+        training_run::train(&mut run, &model, &subject, text_settings.window, (&jobs, every), printer)?;
     }
     training::remove_checkpoints(&mut run, &jobs)?;
     if !settings.keep_cache {
         cache::remove(&mut run)?;
     }
     tell(&run, &jobs, printer)
-}
-
-/// How often checkpoints are written: every so many steps, or by the clock.
-pub(crate) fn every(steps: u64) -> CheckpointEvery {
-    match steps {
-        0 => CheckpointEvery::Time(Duration::from_secs(20)),
-        steps => CheckpointEvery::Steps(steps),
-    }
 }
 
 /// The dictionaries that are asked for.
@@ -89,7 +60,7 @@ fn jobs(settings: &SaeTrain, seed: u64) -> Result<Vec<Job>> {
 fn recorded(
     settings: &SaeTrain,
     jobs: &[Job],
-    text: &[String],
+    (text, text_settings): (&[String], &TextSettings),
     model: &Model,
     site: Site,
     common: &Common,
@@ -97,10 +68,10 @@ fn recorded(
     let of = |job: &Job| (job.dir(), json!({"seed": job.seed, "train": job.settings}));
     let of_jobs: serde_json::Map<String, Value> = jobs.iter().map(of).collect();
     Ok(json!({
-        "command": "sae train", "model": tour::recorded_model(&settings.model, model), "text": text,
+        "command": "sae train", "model": training_run::recorded_model(&settings.model, model), "text": text,
         "site": site.to_string(), "seed": common.seed, "dtype": format!("{:?}", common.dtype).to_lowercase(),
         "preset": settings.preset,
-        "windows": serde_json::to_value(&settings.text_settings)?, "dictionaries": of_jobs,
+        "windows": serde_json::to_value(text_settings)?, "dictionaries": of_jobs,
     }))
 }
 

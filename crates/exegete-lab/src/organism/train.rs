@@ -274,7 +274,10 @@ impl Trainer {
             at: self.state.at,
             settings: self.settings.clone(),
             version: Some(env!("CARGO_PKG_VERSION").into()),
-            instructions: Some(instructions().into()),
+            instructions: Some(match &self.device {
+                None => instructions().into(),
+                Some(_) => format!("{}, products on a device", instructions()),
+            }),
         };
         let history = serde_json::to_string_pretty(&history).map_err(|e| LabError::Failed(e.to_string()))?;
         write_file(&self.dir.join("model").join(TRAINING), format!("{history}\n").as_bytes())?;

@@ -21,7 +21,7 @@ pub struct KthLargest {
     pub eps: f32,
 }
 
-/// Scratch of a search for the k-th largest.
+/// A search for the k largest of a token, whose memory is kept.
 #[derive(Default)]
 pub(crate) struct Search {
     selection: Selection,
@@ -29,14 +29,21 @@ pub(crate) struct Search {
     idx: Vec<u32>,
 }
 
+impl Search {
+    /// The k largest pre-activations with their latents, largest first.
+    pub(crate) fn largest(&mut self, pre_F: &[f32], k: usize) -> impl DoubleEndedIterator<Item = (u32, f32)> + '_ {
+        self.values.resize(k, 0.0);
+        self.idx.resize(k, 0);
+        self.selection.run(pre_F, &mut self.values, &mut self.idx);
+        self.idx.iter().copied().zip(self.values.iter().copied())
+    }
+}
+
 impl KthLargest {
     /// The k-th largest of a token, and the latent that it is of.
     pub(crate) fn kth(&self, pre_F: &[f32], search: &mut Search) -> (f32, u32) {
-        search.values.resize(self.k, 0.0);
-        search.idx.resize(self.k, 0);
-        search.selection.run(pre_F, &mut search.values, &mut search.idx);
-        let kth = search.values[self.k - 1];
-        (if self.is_gate { kth.max(0.0) } else { kth }, search.idx[self.k - 1])
+        let (latent, kth) = search.largest(pre_F, self.k).next_back().unwrap_or_default();
+        (if self.is_gate { kth.max(0.0) } else { kth }, latent)
     }
 
     /// An activation, given the k-th largest.

@@ -3,10 +3,11 @@
 use exegete_base::settings::{Activation, DecoderRows};
 use exegete_tensor::cpu::adam::{AdamStep, update};
 use exegete_tensor::cpu::simd::{axpy, dot};
+use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
 
 use super::state::normalise;
-use super::{Param, TrainState, Trainer};
+use super::{TrainState, Trainer};
 
 const EPS: f64 = 1e-8;
 
@@ -24,7 +25,7 @@ impl Trainer {
         self.main.grads[0].chunks_exact(o).for_each(|g| axpy(1.0, g, &mut db_dec));
         // Where it is taken off the input, it also stands in every pre-activation, with the other sign.
         if centres {
-            for (g, row) in db_enc.iter().zip(state.w_enc.w.chunks_exact(d)).filter(|(g, _)| **g != 0.0) {
+            for (g, row) in db_enc.iter().zip(state.w_enc.values.chunks_exact(d)).filter(|(g, _)| **g != 0.0) {
                 axpy(-g, row, &mut db_dec);
             }
         }
@@ -67,11 +68,11 @@ impl Trainer {
                 }
             },
         );
-        let step_whole = |p: &mut Param, g: &[f32]| update(step, &mut p.w, &mut p.m, &mut p.v, g);
+        let step_whole = |p: &mut Parameter, g: &[f32]| update(step, &mut p.values, &mut p.m, &mut p.v, g);
         let mut db_enc = db_enc;
         if self.settings.activation == Activation::Gated {
             // The gate's bias is no part of the magnitudes, whose gradients are in the sums.
-            for ((g, r_mag), through) in db_enc.iter_mut().zip(&state.extras[0].w).zip(&self.extra_d[1]) {
+            for ((g, r_mag), through) in db_enc.iter_mut().zip(&state.extras[0].values).zip(&self.extra_d[1]) {
                 *g -= r_mag.exp() * through;
             }
         }
@@ -81,7 +82,7 @@ impl Trainer {
             step_whole(extra, g);
         }
         if self.settings.activation == Activation::JumpRelu {
-            state.extras[0].w.iter_mut().for_each(|t| *t = t.max(0.0));
+            state.extras[0].values.iter_mut().for_each(|t| *t = t.max(0.0));
         }
     }
 }
@@ -100,8 +101,8 @@ unsafe impl Sync for ParamRows {}
 type Row<'a> = (&'a mut [f32], &'a mut [f32], &'a mut [f32]);
 
 impl ParamRows {
-    fn new(p: &mut Param, d: usize) -> Self {
-        Self { w: p.w.as_mut_ptr(), m: p.m.as_mut_ptr(), v: p.v.as_mut_ptr(), d }
+    fn new(p: &mut Parameter, d: usize) -> Self {
+        Self { w: p.values.as_mut_ptr(), m: p.m.as_mut_ptr(), v: p.v.as_mut_ptr(), d }
     }
 
     /// # Safety

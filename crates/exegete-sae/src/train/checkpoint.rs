@@ -1,6 +1,8 @@
 //! A training state as bytes: a magic word, a version, sizes, then every array in order, little-endian.
 
-use super::{Param, TrainState};
+use exegete_tensor::optim::Parameter;
+
+use super::TrainState;
 use crate::{Result, SaeError};
 
 const MAGIC: &[u8; 8] = b"EXGTRAIN";
@@ -10,13 +12,13 @@ const NUMBERS: usize = 9;
 
 impl TrainState {
     /// Arrays in their order.
-    fn params(&self) -> impl Iterator<Item = &Param> {
+    fn params(&self) -> impl Iterator<Item = &Parameter> {
         [&self.w_enc, &self.b_enc, &self.w_dec, &self.b_dec].into_iter().chain(&self.extras)
     }
 
     /// The state as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let floats: usize = self.params().map(|p| 3 * p.w.len()).sum();
+        let floats: usize = self.params().map(|p| 3 * p.values.len()).sum();
         let mut out = Vec::with_capacity(8 + 8 * NUMBERS + 4 * floats + 8 * self.n_latents());
         out.extend(MAGIC);
         let sizes = [VERSION, self.d as u64, self.d_out as u64, self.n_latents() as u64, self.extras.len() as u64];
@@ -24,7 +26,7 @@ impl TrainState {
         let both = scale << 32 | reached;
         let numbers = sizes.into_iter().chain([self.step, both, self.steering.to_bits(), self.l0.to_bits()]);
         numbers.for_each(|n| out.extend(n.to_le_bytes()));
-        for array in self.params().flat_map(|p| [&p.w, &p.m, &p.v]) {
+        for array in self.params().flat_map(|p| [&p.values, &p.m, &p.v]) {
             array.iter().for_each(|x| out.extend(x.to_le_bytes()));
         }
         self.since_fired_F.iter().for_each(|n| out.extend(n.to_le_bytes()));
@@ -54,7 +56,7 @@ impl TrainState {
         let (params, since) = body.split_at(body.len() - 8 * f);
         let mut values = params.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
         let mut array = |n: usize| -> Vec<f32> { values.by_ref().take(n).collect() };
-        let mut param = |n: usize| Param { w: array(n), m: array(n), v: array(n) };
+        let mut param = |n: usize| Parameter { values: array(n), m: array(n), v: array(n) };
         Ok(Self {
             d,
             d_out: o,

@@ -71,9 +71,9 @@ impl Trainer {
                 *array = buffer(block * f);
             }
         }
-        self.extra_d = state.extras.iter().map(|p| vec![0f32; p.w.len()]).collect();
+        self.extra_d = state.extras.iter().map(|p| vec![0f32; p.values.len()]).collect();
         self.left_ND.clear();
-        self.left_ND.extend((0..n).flat_map(|_| &state.b_dec.w));
+        self.left_ND.extend((0..n).flat_map(|_| &state.b_dec.values));
         let (_, spread) = squares(&self.ys_ND, &self.ys_ND, o);
         let factor = self.error_factor(n, spread);
         let rule = Threshold::new(&self.settings, state, self.per_active(sparsity, n));
@@ -87,7 +87,7 @@ impl Trainer {
             let (pre, active) = (&mut self.pre[..rows * f], &mut dense.active[..rows * f]);
             let (slopes, grad) = (&mut dense.slopes[..rows * f], &mut grad[..rows * o]);
             let x = &self.centred_ND[from * d..(from + rows) * d];
-            pre_activations(x, d, &state.w_enc.w, &state.b_enc.w, pre);
+            pre_activations(x, d, &state.w_enc.values, &state.b_enc.values, pre);
             if k_aux > 0 {
                 self.selector.block(
                     Rule::Nothing,
@@ -104,14 +104,14 @@ impl Trainer {
             }
             sums.penalty += penalties(formula, weight, active, &self.norms_F, &mut self.norm_d_F, (slopes, f));
             let left = &mut self.left_ND[from * o..(from + rows) * o];
-            gemm((rows, o, f), left, o, Into::Add, 1.0, Mat::rows(active, f), Mat::rows(&state.w_dec.w, o), true);
+            gemm((rows, o, f), left, o, Into::Add, 1.0, Mat::rows(active, f), Mat::rows(&state.w_dec.values, o), true);
             let target = &self.ys_ND[from * o..(from + rows) * o];
             for ((l, g), y) in left.iter_mut().zip(grad.iter_mut()).zip(target) {
                 *l = y - *l;
                 *g = (-2.0 * factor) as f32 * *l;
             }
             let into = if formula == Formula::None { Into::Overwrite } else { Into::Add };
-            gemm((rows, f, o), slopes, f, into, 1.0, Mat::rows(grad, o), Mat::rows(&state.w_dec.w, o).t(), true);
+            gemm((rows, f, o), slopes, f, into, 1.0, Mat::rows(grad, o), Mat::rows(&state.w_dec.values, o).t(), true);
             for (latent, c) in through_rule(&rule, pre, slopes, f).into_iter().enumerate() {
                 dense.b_enc[latent] += c.d;
                 dense.fired[latent] |= c.n_active > 0;

@@ -25,7 +25,7 @@ use rayon::prelude::*;
 use self::dense::{Dense, Sums};
 pub use self::penalty::Formula;
 use self::select::Selector;
-pub use self::state::{Param, TrainState};
+pub use self::state::TrainState;
 use self::term::{Term, squares};
 use crate::sae::pre_activations;
 use crate::{Result, SaeError};
@@ -114,7 +114,7 @@ impl Trainer {
         })
     }
 
-    /// Bytes that a training takes at most: the state, and the scratch of a step.
+    /// Bytes that a training takes, about: the state, and the scratch of a step.
     pub fn bytes(settings: &TrainSettings, d: usize, d_out: usize) -> usize {
         let (f, both) = (settings.latents, settings.latents.saturating_mul(d + d_out));
         let by_threshold = matches!(settings.activation, Activation::Relu | Activation::JumpRelu);
@@ -126,7 +126,7 @@ impl Trainer {
     /// One step on a batch of activations, in the input's units; a transcoder's targets besides.
     ///
     /// # Shapes
-    /// `x_ND, y_ND: [N, D_out]`
+    /// `x_ND, y_ND [N, D_out]`
     ///
     /// # Errors
     /// A batch of another width, or one that is not finite.
@@ -166,7 +166,7 @@ impl Trainer {
         self.find_dead(state);
         self.norms_F.clear();
         if self.settings.decoder_rows == DecoderRows::Free {
-            self.norms_F.par_extend(state.w_dec.w.par_chunks_exact(o).map(|row| dot(row, row).sqrt()));
+            self.norms_F.par_extend(state.w_dec.values.par_chunks_exact(o).map(|row| dot(row, row).sqrt()));
         }
         let sparsity =
             self.settings.sparsity * self.settings.sparsity_factor(state.step, self.n_steps) * state.steering;
@@ -241,7 +241,7 @@ impl Trainer {
         self.centred_ND.extend_from_slice(&self.xs_ND);
         if y_ND.is_none() {
             for row in self.centred_ND.chunks_exact_mut(state.d) {
-                row.iter_mut().zip(&state.b_dec.w).for_each(|(c, b)| *c -= b);
+                row.iter_mut().zip(&state.b_dec.values).for_each(|(c, b)| *c -= b);
             }
         }
     }
@@ -288,7 +288,13 @@ impl Trainer {
         for from in (0..n).step_by(block) {
             let rows = block.min(n - from);
             let pre = &mut self.pre[..rows * f];
-            pre_activations(&self.centred_ND[from * d..(from + rows) * d], d, &state.w_enc.w, &state.b_enc.w, pre);
+            pre_activations(
+                &self.centred_ND[from * d..(from + rows) * d],
+                d,
+                &state.w_enc.values,
+                &state.b_enc.values,
+                pre,
+            );
             let both = (&mut self.main.entries, &mut self.aux.entries);
             self.selector.block(rule, (pre, f), (&self.dead, k_aux), both);
         }
@@ -334,7 +340,7 @@ impl Trainer {
         sum / n as f64
     }
 
-    /// The factor of an error in its gradient at a reconstruction, over `-2`, and what the error's square counts for.
+    /// What a squared error counts for in the loss; `-2` times that is the factor of its gradient at the reconstruction.
     fn error_factor(&self, n: usize, spread: f64) -> f64 {
         match self.settings.reconstruction {
             Reconstruction::Fvu => 1.0 / spread,
@@ -347,12 +353,12 @@ impl Trainer {
         let o = state.d_out;
         let n_groups = self.main.ends.len();
         self.left_ND.clear();
-        self.left_ND.extend((0..n).flat_map(|_| &state.b_dec.w));
+        self.left_ND.extend((0..n).flat_map(|_| &state.b_dec.values));
         self.main.grads.resize(n_groups, Vec::new());
         let (mut error, mut fvu) = (0.0, 0.0);
         let mut recon = std::mem::take(&mut self.left_ND);
         for group in 0..n_groups {
-            self.main.decode_onto(group, &self.main.entries.values, &state.w_dec.w, o, &mut recon);
+            self.main.decode_onto(group, &self.main.entries.values, &state.w_dec.values, o, &mut recon);
             let mut grad = std::mem::take(&mut self.main.grads[group]);
             grad.clear();
             grad.extend(self.ys_ND.iter().zip(&recon).map(|(y, r)| y - r));
@@ -372,29 +378,23 @@ impl Trainer {
             let (before, after) = self.main.grads.split_at_mut(group + 1);
             before[group].iter_mut().zip(&after[0]).for_each(|(g, next)| *g += next);
         }
-        for group in 0..n_groups {
-            let grad = std::mem::take(&mut self.main.grads[group]);
-            self.main.gather(group, &grad, &state.w_dec.w, o);
-            self.main.grads[group] = grad;
-        }
+        self.main.gather(None, &state.w_dec.values, o);
         (error, fvu)
     }
 
     /// The error of what a gate alone reconstructs, by a decoder that is held fixed (Rajamanoharan et al. 2024, equation 8).
     fn gate_gradient(&mut self, state: &TrainState, n: usize) -> f64 {
         let o = state.d_out;
-        let mut left: Vec<f32> = (0..n).flat_map(|_| &state.b_dec.w).copied().collect();
+        let mut left: Vec<f32> = (0..n).flat_map(|_| &state.b_dec.values).copied().collect();
         for group in 0..self.main.ends.len() {
-            self.main.decode_onto(group, &self.main.entries.pre, &state.w_dec.w, o, &mut left);
+            self.main.decode_onto(group, &self.main.entries.pre, &state.w_dec.values, o, &mut left);
         }
         left.iter_mut().zip(&self.ys_ND).for_each(|(l, y)| *l = y - *l);
         let (square, spread) = squares(&self.ys_ND, &left, o);
         let factor = self.error_factor(n, spread);
         left.iter_mut().for_each(|l| *l *= (-2.0 * factor) as f32);
         let through_magnitudes = std::mem::take(&mut self.main.d);
-        for group in 0..self.main.ends.len() {
-            self.main.gather(group, &left, &state.w_dec.w, o);
-        }
+        self.main.gather(Some(&left), &state.w_dec.values, o);
         // The penalty is one of the gate, and has its gradient here.
         let all = through_magnitudes.iter().zip(&self.penalty_d);
         self.main.d.iter_mut().zip(all).for_each(|(d, (m, penalty))| *d += m + penalty);
@@ -405,20 +405,16 @@ impl Trainer {
     fn aux_gradient(&mut self, state: &TrainState) -> f64 {
         let o = state.d_out;
         let mut left = vec![0f32; self.left_ND.len()];
-        self.aux.decode_onto(0, &self.aux.entries.values, &state.w_dec.w, o, &mut left);
+        self.aux.decode_onto(0, &self.aux.entries.values, &state.w_dec.values, o, &mut left);
         left.iter_mut().zip(&self.left_ND).for_each(|(l, e)| *l = e - *l);
         let (square, spread) = squares(&self.left_ND, &left, o);
         // An error that is the same for all tokens is none that latents could explain.
         let over = if spread > 0.0 { 1.0 / spread } else { 0.0 };
         let factor = (-2.0 * self.settings.aux_weight * over) as f32;
         left.iter_mut().for_each(|l| *l *= factor);
-        self.aux.gather(0, &left, &state.w_dec.w, o);
-        for (d, value) in self.aux.d.iter_mut().zip(&self.aux.entries.values) {
-            if *value <= 0.0 {
-                *d = 0.0;
-            }
-        }
         self.aux.grads = vec![left];
+        self.aux.gather(None, &state.w_dec.values, o);
+        self.aux.entries.mask(&mut self.aux.d);
         self.aux.group_by_latent(state.n_latents());
         square * over
     }

@@ -4,7 +4,7 @@
 //! around a JumpReLU's threshold. Blocks of tokens are looked through by all threads, each into a list of its own.
 
 use exegete_base::settings::{Activation, KthForm, TrainSettings};
-use exegete_tensor::cpu::topk::{Selection, above};
+use exegete_tensor::cpu::topk::above;
 use rayon::prelude::*;
 
 use super::TrainState;
@@ -33,6 +33,11 @@ impl Entries {
         self.pre.clear();
         self.values.clear();
         self.kth.clear();
+    }
+
+    /// Takes out the gradients of entries that are not active.
+    pub(super) fn mask(&self, d: &mut [f32]) {
+        d.iter_mut().zip(&self.values).filter(|(_, value)| **value <= 0.0).for_each(|(d, _)| *d = 0.0);
     }
 
     /// Ends a token.
@@ -111,9 +116,7 @@ pub(super) enum Rule {
 struct Share {
     main: Entries,
     aux: Entries,
-    selection: Selection,
     search: Search,
-    values: Vec<f32>,
     idx: Vec<u32>,
     bounds: Vec<f32>,
 }
@@ -150,7 +153,7 @@ impl Selector {
             Activation::JumpRelu => {
                 let half = settings.bandwidth as f32 / 2.0;
                 self.bounds_F.clear();
-                self.bounds_F.extend(state.extras[0].w.iter().map(|t| (t - half).max(0.0)));
+                self.bounds_F.extend(state.extras[0].values.iter().map(|t| (t - half).max(0.0)));
                 Rule::Above
             }
         }
@@ -197,9 +200,8 @@ impl Share {
         match rule {
             Rule::Nothing => {}
             Rule::Ranked(k) => {
-                self.rank(row, k);
-                for (latent, pre) in self.idx.iter().zip(&self.values) {
-                    self.main.push(*latent, *pre, pre.max(0.0));
+                for (latent, pre) in self.search.largest(row, k) {
+                    self.main.push(latent, pre, pre.max(0.0));
                 }
             }
             Rule::Above => {
@@ -236,20 +238,10 @@ impl Share {
     fn dead_row(&mut self, row: &[f32], dead: &[u32], k_aux: usize) {
         self.bounds.clear();
         self.bounds.extend(dead.iter().map(|latent| row[*latent as usize]));
-        let held = std::mem::take(&mut self.bounds);
-        self.rank(&held, k_aux);
-        self.bounds = held;
-        for (i, pre) in self.idx.iter().zip(&self.values) {
-            self.aux.push(dead[*i as usize], *pre, pre.max(0.0));
+        for (i, pre) in self.search.largest(&self.bounds, k_aux) {
+            self.aux.push(dead[i as usize], pre, pre.max(0.0));
         }
         self.aux.end();
-    }
-
-    /// The k largest of a row, into `idx` and `values`.
-    fn rank(&mut self, row: &[f32], k: usize) {
-        self.values.resize(k, 0.0);
-        self.idx.resize(k, 0);
-        self.selection.run(row, &mut self.values, &mut self.idx);
     }
 }
 
@@ -295,7 +287,7 @@ pub(super) struct Threshold<'a> {
 impl<'a> Threshold<'a> {
     /// That of some settings. `per_active` is the loss's gradient at an activity itself (L0).
     pub(super) fn new(settings: &TrainSettings, state: &'a TrainState, per_active: f32) -> Self {
-        let theta_F = (settings.activation == Activation::JumpRelu).then(|| &state.extras[0].w[..]);
+        let theta_F = (settings.activation == Activation::JumpRelu).then(|| &state.extras[0].values[..]);
         Self { theta_F, width: settings.bandwidth as f32, per_active }
     }
 
@@ -328,10 +320,10 @@ pub(super) fn activate(settings: &TrainSettings, state: &TrainState, entries: &m
             }
         }
         Activation::Gated => {
-            let [r_mag, b_mag] = [&state.extras[0].w, &state.extras[1].w];
+            let [r_mag, b_mag] = [&state.extras[0].values, &state.extras[1].values];
             for ((value, pre), latent) in entries.values.iter_mut().zip(&entries.pre).zip(&entries.idx) {
                 let f = *latent as usize;
-                *value = (r_mag[f].exp() * (pre - state.b_enc.w[f]) + b_mag[f]).max(0.0);
+                *value = (r_mag[f].exp() * (pre - state.b_enc.values[f]) + b_mag[f]).max(0.0);
             }
         }
         _ => {}
@@ -347,11 +339,9 @@ pub(super) fn backward(
     per_active: f32,
     d: &mut [f32],
 ) -> Vec<Vec<f32>> {
-    let mut extras: Vec<Vec<f32>> = state.extras.iter().map(|p| vec![0f32; p.w.len()]).collect();
+    let mut extras: Vec<Vec<f32>> = state.extras.iter().map(|p| vec![0f32; p.values.len()]).collect();
     match settings.activation {
-        Activation::TopK | Activation::BatchTopK | Activation::Relu => {
-            d.iter_mut().zip(&entries.values).filter(|(_, value)| **value <= 0.0).for_each(|(d, _)| *d = 0.0);
-        }
+        Activation::TopK | Activation::BatchTopK | Activation::Relu => entries.mask(d),
         Activation::JumpRelu => {
             let rule = Threshold::new(settings, state, per_active);
             for ((d, pre), latent) in d.iter_mut().zip(&entries.pre).zip(&entries.idx) {
@@ -366,16 +356,14 @@ pub(super) fn backward(
                     *d = 0.0;
                     continue;
                 }
-                let scale = state.extras[0].w[f].exp();
-                extras[0][f] += *d * scale * (entries.pre[e] - state.b_enc.w[f]);
+                let scale = state.extras[0].values[f].exp();
+                extras[0][f] += *d * scale * (entries.pre[e] - state.b_enc.values[f]);
                 extras[1][f] += *d;
                 *d *= scale;
             }
         }
         Activation::KthLargest => match settings.kth_form {
-            KthForm::A => {
-                d.iter_mut().zip(&entries.values).filter(|(_, value)| **value <= 0.0).for_each(|(d, _)| *d = 0.0);
-            }
+            KthForm::A => entries.mask(d),
             form => kth_backward(&kth_rule(settings, form), entries, d),
         },
     }

@@ -2,29 +2,11 @@
 
 use exegete_base::settings::{Activation, KthForm, TrainSettings};
 use exegete_tensor::cpu::simd::dot;
+use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
 
 use crate::Sae;
 use crate::kinds::{BatchTopK, Gated, JumpRelu, KthLargest, Relu, Rule, TopK};
-
-/// A parameter array with Adam's moments.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Param {
-    /// Values.
-    pub w: Vec<f32>,
-    /// First moments.
-    pub m: Vec<f32>,
-    /// Second moments.
-    pub v: Vec<f32>,
-}
-
-impl Param {
-    /// Values whose moments are 0.
-    pub fn new(w: Vec<f32>) -> Self {
-        let zeros = vec![0f32; w.len()];
-        Self { m: zeros.clone(), v: zeros, w }
-    }
-}
 
 /// All that training carries from step to step; saved whole, it continues bit for bit. Arrays are in scaled units,
 /// `x_s = scale * x`.
@@ -37,15 +19,15 @@ pub struct TrainState {
     /// Factor between the input and the scaled units of training.
     pub scale: f32,
     /// Encoder, `[F, D]`.
-    pub w_enc: Param,
+    pub w_enc: Parameter,
     /// Encoder bias, `[F]`; of a gated dictionary, the gate's.
-    pub b_enc: Param,
+    pub b_enc: Parameter,
     /// Decoder, `[F, D_out]`.
-    pub w_dec: Param,
+    pub w_dec: Parameter,
     /// Decoder bias, `[D_out]`.
-    pub b_dec: Param,
+    pub b_dec: Parameter,
     /// What else a latent has, `[F]` each: the threshold of a JumpReLU; `r_mag` and `b_mag` of a gated dictionary.
-    pub extras: Vec<Param>,
+    pub extras: Vec<Parameter>,
     /// Tokens since each latent last fired.
     pub since_fired_F: Vec<u64>,
     /// Steps done.
@@ -87,11 +69,11 @@ impl TrainState {
             d,
             d_out: b_dec_D.len(),
             scale,
-            w_enc: Param::new(w_enc_FD),
-            b_enc: Param::new(vec![0.0; f]),
-            w_dec: Param::new(w_dec_FD),
-            b_dec: Param::new(b_dec_D),
-            extras: extras.into_iter().map(Param::new).collect(),
+            w_enc: Parameter::new(w_enc_FD),
+            b_enc: Parameter::new(vec![0.0; f]),
+            w_dec: Parameter::new(w_dec_FD),
+            b_dec: Parameter::new(b_dec_D),
+            extras: extras.into_iter().map(Parameter::new).collect(),
             since_fired_F: vec![0; f],
             step: 0,
             steering: 1.0,
@@ -102,7 +84,7 @@ impl TrainState {
 
     /// Number of latents.
     pub fn n_latents(&self) -> usize {
-        self.b_enc.w.len()
+        self.b_enc.values.len()
     }
 
     /// The dictionary in the input's own units. Scaling commutes with every rule, so only biases and thresholds change, and
@@ -114,10 +96,10 @@ impl TrainState {
             Activation::TopK => Rule::TopK(TopK { k }),
             Activation::BatchTopK => Rule::BatchTopK(BatchTopK { k }),
             Activation::Relu => Rule::Relu(Relu),
-            Activation::JumpRelu => Rule::JumpRelu(JumpRelu { threshold_F: unscaled(&self.extras[0].w) }),
+            Activation::JumpRelu => Rule::JumpRelu(JumpRelu { threshold_F: unscaled(&self.extras[0].values) }),
             Activation::Gated => {
-                let [r_mag, b_mag] = [&self.extras[0].w, &unscaled(&self.extras[1].w)];
-                Rule::Gated(Gated::new(r_mag, &unscaled(&self.b_enc.w), b_mag))
+                let [r_mag, b_mag] = [&self.extras[0].values, &unscaled(&self.extras[1].values)];
+                Rule::Gated(Gated::new(r_mag, &unscaled(&self.b_enc.values), b_mag))
             }
             Activation::KthLargest => match settings.kth_form {
                 KthForm::A => Rule::TopK(TopK { k }),
@@ -128,10 +110,10 @@ impl TrainState {
             },
         };
         Sae {
-            w_enc_FD: self.w_enc.w.clone(),
-            b_enc_F: unscaled(&self.b_enc.w),
-            w_dec_FD: self.w_dec.w.clone(),
-            b_dec_D: unscaled(&self.b_dec.w),
+            w_enc_FD: self.w_enc.values.clone(),
+            b_enc_F: unscaled(&self.b_enc.values),
+            w_dec_FD: self.w_dec.values.clone(),
+            b_dec_D: unscaled(&self.b_dec.values),
             centres_input: true,
             ..Sae::zeros(self.d, self.d_out, 0, rule)
         }

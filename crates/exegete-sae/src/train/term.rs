@@ -37,12 +37,14 @@ impl Term {
         sparse::decode_onto(values, (&self.entries.idx, self.group(group)), rows, w_dec_FD, d, out_ND);
     }
 
-    /// Gradients at the activations of a group, into `d`.
-    pub(super) fn gather(&mut self, group: usize, grad_ND: &[f32], w_dec_FD: &[f32], width: usize) {
+    /// Gradients at the activations of all groups, into `d`: from their own, or from one at what all of them add to.
+    pub(super) fn gather(&mut self, common_ND: Option<&[f32]>, w_dec_FD: &[f32], width: usize) {
         self.d.resize(self.entries.idx.len(), 0.0);
-        let of = self.group(group);
-        let rows = Rows::Starts(&self.entries.starts);
-        sparse::gather_dots(grad_ND, width, (&self.entries.idx, of), rows, w_dec_FD, &mut self.d);
+        for group in 0..self.ends.len() {
+            let (of, rows) = (self.group(group), Rows::Starts(&self.entries.starts));
+            let grad_ND = common_ND.unwrap_or_else(|| &self.grads[group]);
+            sparse::gather_dots(grad_ND, width, (&self.entries.idx, of), rows, w_dec_FD, &mut self.d);
+        }
     }
 
     /// Groups the entries that move anything by latent.

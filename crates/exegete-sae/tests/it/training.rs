@@ -79,10 +79,10 @@ fn gradients_agree_with_pytorch_with_and_without_dead_latents() {
     for case in ["first", "aux_few", "aux_many"] {
         let get = |name: &str| golden.f32(&format!("{case}/{name}")).to_vec();
         let mut state = start(&golden);
-        state.w_enc.w = get("W_enc");
-        state.w_dec.w = get("W_dec");
-        state.b_enc.w = get("b_enc");
-        state.b_dec.w = get("b_dec");
+        state.w_enc.values = get("W_enc");
+        state.w_dec.values = get("W_dec");
+        state.b_enc.values = get("b_enc");
+        state.b_dec.values = get("b_dec");
         for (since, dead) in state.since_fired_F.iter_mut().zip(golden.i32(&format!("{case}/dead"))) {
             *since = if *dead != 0 { 1_000_000 } else { 0 };
         }
@@ -99,7 +99,7 @@ fn gradients_agree_with_pytorch_with_and_without_dead_latents() {
         assert_rel_l2(&format!("{case}/b_dec"), &from_moment(&after.b_dec.m), &get("grad_b_dec"), 1e-4);
         // The decoder's gradient is taken without its part along each row.
         let mut want = get("grad_W_dec");
-        for (g, w) in want.chunks_mut(D).zip(state.w_dec.w.chunks(D)) {
+        for (g, w) in want.chunks_mut(D).zip(state.w_dec.values.chunks(D)) {
             let along: f32 = g.iter().zip(w).map(|(g, w)| g * w).sum();
             g.iter_mut().zip(w).for_each(|(g, w)| *g -= along * w);
         }

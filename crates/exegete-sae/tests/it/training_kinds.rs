@@ -1,7 +1,8 @@
 //! Training of every kind: gradients by finite differences, straight-through gradients by their formulas, exactness.
 
 use exegete_base::settings::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
-use exegete_sae::train::{Param, TrainState, Trainer};
+use exegete_sae::train::{TrainState, Trainer};
+use exegete_tensor::optim::Parameter;
 
 const D: usize = 6;
 const F: usize = 24;
@@ -39,14 +40,14 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
 
 fn start(settings: &TrainSettings) -> TrainState {
     let mut state = TrainState::from_parts(settings, D, 0.7, noise(1, F * D), noise(2, F * D), noise(3, D));
-    state.b_enc.w = noise(4, F);
+    state.b_enc.values = noise(4, F);
     for (i, extra) in state.extras.iter_mut().enumerate() {
-        extra.w.iter_mut().zip(noise(5 + i as u64, F)).for_each(|(w, n)| *w += 0.1 * n);
+        extra.values.iter_mut().zip(noise(5 + i as u64, F)).for_each(|(w, n)| *w += 0.1 * n);
     }
     state
 }
 
-fn params(state: &mut TrainState) -> Vec<&mut Param> {
+fn params(state: &mut TrainState) -> Vec<&mut Parameter> {
     let mut all = vec![&mut state.w_enc, &mut state.b_enc, &mut state.w_dec, &mut state.b_dec];
     all.extend(&mut state.extras);
     all
@@ -81,7 +82,7 @@ fn agree_at(step: u64, l0: f64, name: &str, settings: &TrainSettings, skip: &[us
             let step = 2e-4;
             let moved = |by: f32| {
                 let mut moved = state.clone();
-                params(&mut moved)[i].w.iter_mut().zip(&direction).for_each(|(w, d)| *w += by * d);
+                params(&mut moved)[i].values.iter_mut().zip(&direction).for_each(|(w, d)| *w += by * d);
                 loss(settings, &moved, &x, y)
             };
             let numeric = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
@@ -127,7 +128,7 @@ fn a_gate_without_a_kth_largest_is_a_relu() {
     let after = |kth_form: KthForm| {
         let settings = TrainSettings { k: F - 2, kth_form, ..settings(Activation::KthLargest) };
         let mut state = start(&settings);
-        state.b_enc.w.iter_mut().for_each(|b| *b -= 0.5);
+        state.b_enc.values.iter_mut().for_each(|b| *b -= 0.5);
         let stats = Trainer::new(settings, 10).unwrap().step(&mut state, &x, None).unwrap();
         assert!(stats.l0 < (F - 3) as f64, "{stats:?}");
         state
@@ -239,14 +240,14 @@ fn thresholds_have_their_straight_through_gradients() {
     let (state, x) = (start(&settings), noise(9, N * D));
     let got = gradients(&settings, &state, &x, None).pop().unwrap();
     let xs: Vec<f32> = x.iter().map(|x| x * state.scale).collect();
-    let theta = &state.extras[0].w;
-    let row = |w: &Param, f: usize| w.w[f * D..(f + 1) * D].to_vec();
+    let theta = &state.extras[0].values;
+    let row = |w: &Parameter, f: usize| w.values[f * D..(f + 1) * D].to_vec();
     let (mut want, mut n_felt) = (vec![0f32; F], 0);
     for x in xs.chunks(D) {
-        let centred: Vec<f32> = x.iter().zip(&state.b_dec.w).map(|(x, b)| x - b).collect();
+        let centred: Vec<f32> = x.iter().zip(&state.b_dec.values).map(|(x, b)| x - b).collect();
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        let h: Vec<f32> = (0..F).map(|f| dot(&row(&state.w_enc, f), &centred) + state.b_enc.w[f]).collect();
-        let mut left: Vec<f32> = x.iter().zip(&state.b_dec.w).map(|(x, b)| x - b).collect();
+        let h: Vec<f32> = (0..F).map(|f| dot(&row(&state.w_enc, f), &centred) + state.b_enc.values[f]).collect();
+        let mut left: Vec<f32> = x.iter().zip(&state.b_dec.values).map(|(x, b)| x - b).collect();
         for f in (0..F).filter(|f| h[*f] > theta[*f]) {
             left.iter_mut().zip(row(&state.w_dec, f)).for_each(|(l, w)| *l -= h[f] * w);
         }

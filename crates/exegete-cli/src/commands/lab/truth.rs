@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail};
 use exegete_base::settings::{TextSettings, TrainSettings};
 use exegete_base::{Site, SiteKind};
-use exegete_harvest::training::{CheckpointEvery, Job, Subject};
-use exegete_harvest::{ActivationCache, Progress, cache, training, windows};
+use exegete_harvest::training::{Job, Subject};
+use exegete_harvest::{Progress, cache, training, windows};
 use exegete_lab::language::Language;
 use exegete_lab::organism;
 use exegete_lab::truth::{
@@ -16,11 +16,10 @@ use exegete_sae::Dictionary;
 use exegete_sae::Sae;
 use exegete_store::{Run, Source as SourceFile, open_corpus};
 use serde_json::json;
-use std::time::Duration;
 
 use super::abilities::interval;
 use crate::args::{Common, Dtype, LabTruth};
-use crate::commands::tour::{PROGRAM, model_files};
+use crate::commands::training_run::{self, PROGRAM, model_files};
 use crate::interrupt;
 use crate::open_model;
 use crate::printer::Printer;
@@ -125,11 +124,9 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<Sae> {
         let blind = organism::untrained(&model.path, seed, residence(run))?;
         let reader = windows::run(&mut control, &blind, &corpus, &text_settings, printer)?;
         let rows = cache::window_rows(&reader)?;
-        cache::run(&mut control, &blind, site.parse()?, &rows, text_settings.window, printer)?;
-        let cached = ActivationCache::open(&control)?;
         let subject = Subject { model: "untrained organism".into(), site, windows: &rows, seed };
-        let every = CheckpointEvery::Time(Duration::from_secs(20));
-        training::run(&mut control, &cached, &subject, &jobs, every, printer)?;
+        let how = (&jobs[..], training_run::every(0));
+        training_run::train(&mut control, &blind, &subject, text_settings.window, how, printer)?;
     }
     training::remove_checkpoints(&mut control, &jobs)?;
     cache::remove(&mut control)?;

@@ -1,0 +1,142 @@
+//! What commands that train dictionaries share: the text and the files that a run is made from, its windows, the cached
+//! activations, and the training.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use exegete_base::settings::TextSettings;
+use exegete_base::{Site, SiteKind};
+use exegete_harvest::cache::WindowRows;
+use exegete_harvest::training::{CheckpointEvery, Job, Subject};
+use exegete_harvest::{ActivationCache, cache, training, windows};
+use exegete_lab::builtin;
+use exegete_model::Model;
+use exegete_store::{Corpus, Run, Source};
+
+use crate::interrupt;
+use crate::printer::Printer;
+
+/// The program and its version, as manifests record them.
+pub(crate) const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
+
+/// The text that was named, or that which goes with the model. In the organism's own text, spellings of special tokens are
+/// these tokens.
+pub(crate) fn text_of(model: &str, text: &[String], settings: &mut TextSettings) -> Result<Vec<String>> {
+    let text = match text {
+        [] if crate::builtin::is_builtin(model) => {
+            let own = vec![model.to_owned()];
+            // A name that is not built in is told of as such, and not as a text that is missing.
+            crate::builtin::texts(&own)?;
+            own
+        }
+        [] => bail!("--text is needed for a model that is not built in: files, globs or directories"),
+        named => named.to_vec(),
+    };
+    settings.special_tokens |= text.iter().all(|text| text == builtin::NAME);
+    Ok(text)
+}
+
+/// The site that was named, or the residual stream after a third of the layers: late enough for concepts, early enough that
+/// the model is run in a third of its time.
+pub(crate) fn site_of(name: Option<&str>, model: &Model) -> Result<Site> {
+    Ok(match name {
+        Some(name) => name.parse::<Site>()?.check(model.spec.n_layers)?,
+        None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 3),
+    })
+}
+
+/// A model as the manifest records it. What is built in keeps its name: where its files lie is nobody's business.
+pub(crate) fn recorded_model(name: &str, model: &Model) -> PathBuf {
+    match crate::builtin::is_builtin(name) {
+        true => PathBuf::from(name),
+        false => std::fs::canonicalize(&model.path).unwrap_or_else(|_| model.path.clone()),
+    }
+}
+
+/// The files of a model, with checksums.
+pub(crate) fn model_files(path: &Path) -> Result<Vec<Source>> {
+    let mut files: Vec<PathBuf> = match path.is_dir() {
+        false => vec![path.to_owned()],
+        true => std::fs::read_dir(path)
+            .with_context(|| format!("cannot list {}", path.display()))?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|p| matches!(p.extension().and_then(|e| e.to_str()), Some("json" | "safetensors" | "jinja")))
+            .collect(),
+    };
+    files.sort();
+    // llama2.c keeps its tokenizer in a file of its own.
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = std::fs::read_dir(folder);
+    if path.extension().is_some_and(|e| e == "bin") {
+        let is_tokenizer = |p: &PathBuf| {
+            let name = p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            name.starts_with("tok") && name.ends_with(".bin")
+        };
+        files.extend(beside.into_iter().flatten().filter_map(|e| Some(e.ok()?.path())).filter(is_tokenizer));
+        files.sort();
+    }
+    Ok(files.into_iter().map(Source::of).collect::<Result<_, _>>()?)
+}
+
+fn model_name(path: &Path) -> String {
+    path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What dictionaries are trained for.
+pub(crate) fn subject<'a>(model: &str, site: Site, windows: &'a [WindowRows], seed: u64) -> Subject<'a> {
+    Subject { model: model_name(Path::new(model)), site: site.to_string(), windows, seed }
+}
+
+/// How often checkpoints are written: every so many steps, or by the clock.
+pub(crate) fn every(steps: u64) -> CheckpointEvery {
+    match steps {
+        0 => CheckpointEvery::Time(Duration::from_secs(20)),
+        steps => CheckpointEvery::Steps(steps),
+    }
+}
+
+/// Cuts the text into windows, and checks that there are enough of them for the jobs. `seed` is the run's.
+pub(crate) fn windows(
+    mut run: Run,
+    model: &Model,
+    corpus: &Corpus,
+    settings: &TextSettings,
+    (jobs, seed): (&[Job], u64),
+    printer: &Printer,
+) -> Result<(Run, Vec<WindowRows>)> {
+    let is_new = run.manifest().parts.is_empty();
+    let mut begin = || -> Result<Vec<WindowRows>> {
+        let windows = cache::window_rows(&windows::run(&mut run, model, corpus, settings, printer)?)?;
+        if let Some(job) = jobs.first() {
+            training::steps_per_epoch(&windows, seed, &job.settings)?;
+        }
+        Ok(windows)
+    };
+    match begin() {
+        Ok(windows) => Ok((run, windows)),
+        Err(error) => {
+            // Text that cannot be used leaves no run behind. One that was stopped, or that held anything before this
+            // call, keeps what it has. That a run cannot be taken back must not hide why it failed.
+            if is_new && !interrupt::asked() {
+                let _ = run.discard();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Runs the model over the windows, as far as that is not done, and trains on what the site gives.
+pub(crate) fn train(
+    run: &mut Run,
+    model: &Model,
+    subject: &Subject,
+    window: usize,
+    (jobs, every): (&[Job], CheckpointEvery),
+    printer: &Printer,
+) -> Result<ActivationCache> {
+    cache::run(run, model, subject.site.parse()?, subject.windows, window, printer)?;
+    let cached = ActivationCache::open(run)?;
+    training::run(run, &cached, subject, jobs, every, printer)?;
+    Ok(cached)
+}
