@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use exegete_base::settings::{BosPolicy, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
+use exegete_base::settings::{
+    ActivationSettings, BosPolicy, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings,
+};
 use exegete_lab::organism::OrganismSettings;
 use exegete_lab::truth::TruthSettings;
 
@@ -139,9 +141,6 @@ pub(crate) struct SaeTrain {
     /// Directory of the run; the dictionary is in RUN/sae, those of a grid in RUN/sae/NAME
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
-    /// Site of the dictionary [default: the residual stream after a third of the layers]
-    #[arg(long)]
-    pub(crate) site: Option<String>,
     /// A published recipe, whose settings hold where no other is given: gao-2024, batchtopk-2024, april-2024, saelens-topk,
     /// saelens-jumprelu, dictionary-learning-topk
     #[arg(long, value_name = "NAME")]
@@ -154,6 +153,8 @@ pub(crate) struct SaeTrain {
     pub(crate) text_settings: TextSettings,
     #[command(flatten)]
     pub(crate) train: TrainSettings,
+    #[command(flatten)]
+    pub(crate) activations: ActivationSettings,
     /// Keep the cached activations when the training is done
     #[arg(long)]
     pub(crate) keep_cache: bool,
@@ -244,9 +245,6 @@ pub(crate) struct Tour {
     /// Directory of the run
     #[arg(long, value_name = "RUN", default_value = "tour-run")]
     pub(crate) out: PathBuf,
-    /// Site of the dictionary [default: the residual stream after a third of the layers]
-    #[arg(long)]
-    pub(crate) site: Option<String>,
     /// Latents to explain, spread over firing rates
     #[arg(long, default_value_t = 64)]
     pub(crate) explain: usize,

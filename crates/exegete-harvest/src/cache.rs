@@ -1,292 +1,260 @@
-//! The activation cache: one site's activations over all windows, written once, used for training and harvest.
+//! The activation cache: activations of sites over all windows, written once, used for training and harvest.
 //!
-//! Position 0 of every window is left out (attention sinks live there, with norms many times the others'), so a
-//! window of n tokens has n - 1 rows. The model always runs batches of one shape, padded, so that a row's bits do
-//! not depend on what else is in the batch.
+//! A part holds whole windows of one site: `acts [N, D]` and, of those kept as int8, `scale [N]`, in safetensors. Its
+//! checksum is in the manifest of the run that it belongs to, beside those of the model and the text.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use exegete_base::{Site, sampling};
-use exegete_model::{Batch, Hooks, Logits, Model};
-use exegete_store::{Run, StoreError, TokenReader, Window};
-use exegete_tensor::{Tape, f32s};
+use exegete_base::Site;
+use exegete_base::settings::StoredAs;
+use exegete_model::Model;
+use exegete_store::{Run, StoreError};
+use half::bf16;
 use memmap2::Mmap;
-use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
+use crate::capture::{BATCH, Capture};
+use crate::rows::{WindowRows, n_rows};
 use crate::{HarvestError, Progress, Result};
 
-/// The stage's name in the manifest.
+/// The stage's name in the manifest, for each site `cache/SITE`.
 pub const STAGE: &str = "cache";
-/// Windows in a part.
-const PART: usize = 256;
-/// Windows in a batch of the model.
-const BATCH: usize = 8;
+/// Bytes of activations in a part, about.
+const PART_BYTES: usize = 64 << 20;
 
-fn part_rel(idx: usize) -> String {
-    format!("cache/part-{idx:05}.safetensors")
+fn part_rel(site: Site, idx: usize) -> String {
+    format!("{STAGE}/{site}/part-{idx:05}.safetensors")
 }
 
-/// Where the rows of a window lie in the cache.
-#[derive(Debug, Clone)]
-pub struct WindowRows {
-    /// The window.
-    pub window: Window,
-    /// Its first row; the row of position p is `first + p - 1`.
-    pub first: u64,
+fn stage_of(site: Site) -> String {
+    format!("{STAGE}/{site}")
 }
 
-impl WindowRows {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.window.token_ids.len() - 1
-    }
-
-    /// Whether the window has no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+/// Windows in a part: whole batches of the model.
+fn part_windows(len: usize, d: usize) -> usize {
+    (PART_BYTES / (4 * len * d)).clamp(BATCH, 256) / BATCH * BATCH
 }
 
-/// All windows with their places in the cache.
+/// Parts of a site under way.
+struct Writing {
+    site: Site,
+    d: usize,
+    /// Windows in a part.
+    each: usize,
+    parts: usize,
+    held: Vec<f32>,
+}
+
+/// Runs the model once over all windows and writes the activations of those sites that are not there yet.
 ///
 /// # Errors
-/// Unreadable token parts.
-pub fn window_rows(tokens: &TokenReader) -> Result<Vec<WindowRows>> {
-    let (mut rows, mut first) = (Vec::with_capacity(tokens.len()), 0);
-    for i in 0..tokens.len() {
-        let window = tokens.window(i)?.ok_or_else(|| HarvestError::Request(format!("token window {i} is missing")))?;
-        let entry = WindowRows { window, first };
-        first += entry.len() as u64;
-        rows.push(entry);
-    }
-    Ok(rows)
-}
-
-/// Runs the model over all windows up to the site and writes its activations.
-///
-/// # Errors
-/// A site that is no residual-width site of the model, failures of the model or the disk.
+/// Sites that the model does not have, activations that are not finite, failures of the model or the disk.
 pub fn run(
     run: &mut Run,
     model: &Model,
-    site: Site,
+    sites: &[Site],
     windows: &[WindowRows],
-    window_len: usize,
+    (len, stored): (usize, StoredAs),
     progress: &dyn Progress,
 ) -> Result<()> {
-    if run.stage(STAGE).is_some() {
+    let missing: Vec<Site> = sites.iter().copied().filter(|site| run.stage(&stage_of(*site)).is_none()).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let site = model.spec.site(site).map_err(exegete_model::ModelError::from)?;
-    let layer = site.layer;
-    let d = model.spec.site_width(site, 0);
-    let n_rows: u64 = windows.iter().map(|w| w.len() as u64).sum();
-    let parts: Vec<&[WindowRows]> = windows.chunks(PART).collect();
-    let rows_of = |part: &[WindowRows]| part.iter().map(|w| w.len() as u64).sum::<u64>();
-    let mut done: u64 = (0..parts.len()).filter(|i| run.part_done(&part_rel(*i))).map(|i| rows_of(parts[i])).sum();
-    progress.begin(STAGE, n_rows, "tokens", done);
-    for (i, part) in parts.iter().enumerate() {
-        if run.part_done(&part_rel(i)) {
-            continue;
-        }
-        let mut acts: Vec<f32> = Vec::with_capacity(rows_of(part) as usize * d);
-        for batch in part.chunks(BATCH) {
-            progress.check()?;
-            let before = acts.len();
-            activations(model, site, layer, batch, window_len, d, &mut acts)?;
-            if acts[before..].iter().any(|x| !x.is_finite()) {
-                let doc = batch[0].window.doc;
-                let place = format!("in or near document {} of text file {}", doc.record_idx(), doc.source_idx());
-                return Err(HarvestError::Request(format!("activations at {site} are not finite {place}")));
+    let capture = Capture::new(model, &missing, len)?;
+    let writing = |(site, d): (&Site, &usize)| {
+        let parts = (0..).take_while(|i| run.part_done(&part_rel(*site, *i))).count();
+        Writing { site: *site, d: *d, each: part_windows(len, *d), parts, held: Vec::new() }
+    };
+    let mut all: Vec<Writing> = missing.iter().zip(capture.widths()).map(writing).collect();
+    // Stopped in the middle, some sites may be ahead of others.
+    let from = all.iter().map(|w| w.parts * w.each).min().unwrap_or(0).min(windows.len());
+    let (total, mut done) = (n_rows(windows), n_rows(&windows[..from]));
+    progress.begin(STAGE, total, "tokens", done);
+    let mut values = vec![Vec::new(); all.len()];
+    for (i, batch) in windows[from..].chunks(BATCH).enumerate() {
+        progress.check()?;
+        values.iter_mut().for_each(Vec::clear);
+        capture.append(&batch.iter().collect::<Vec<_>>(), &mut values)?;
+        let to = from + i * BATCH + batch.len();
+        for (w, values) in all.iter_mut().zip(&values).filter(|(w, _)| to > w.parts * w.each) {
+            w.held.extend_from_slice(values);
+            if to == windows.len() || to == (w.parts + 1) * w.each {
+                let bytes = encode_part(&w.held, w.d, stored)?;
+                let rows = (w.held.len() / w.d) as u64;
+                run.commit_part(&part_rel(w.site, w.parts), rows, |out| std::io::Write::write_all(out, &bytes))?;
+                w.parts += 1;
+                w.held.clear();
             }
-            done += rows_of(batch);
-            progress.at(done, "");
         }
-        let bytes = encode_part(&acts, d)?;
-        run.commit_part(&part_rel(i), rows_of(part), |w| std::io::Write::write_all(w, &bytes))?;
+        done += n_rows(batch);
+        progress.at(done, "");
     }
-    let summary = json!({
-        "rows": n_rows, "d_model": d, "site": site.to_string(),
-        "model": model.path.file_name().map(|n| n.to_string_lossy()), "position_0": "left out",
-    });
-    run.finish_stage(STAGE, summary)?;
-    progress.end(&format!("{n_rows} activations of width {d} at {site}"));
+    for w in &all {
+        let summary = json!({
+            "rows": total, "width": w.d, "site": w.site.to_string(), "stored": stored, "position_0": "left out",
+        });
+        run.finish_stage(&stage_of(w.site), summary)?;
+    }
+    let of = all.iter().map(|w| format!("{} ({} wide)", w.site, w.d)).collect::<Vec<_>>().join(", ");
+    progress.end(&format!("activations of {total} tokens at {of}"));
     Ok(())
 }
 
-/// Appends the activations of a batch's windows, position 0 left out.
-fn activations(
-    model: &Model,
-    site: Site,
-    layer: Option<usize>,
-    windows: &[WindowRows],
-    len: usize,
-    d: usize,
-    acts: &mut Vec<f32>,
-) -> Result<()> {
-    // Short windows and missing rows are padded with token 0 behind the text, which nothing before it can see.
-    let mut ids = vec![0u32; BATCH * len];
-    for (row, w) in ids.chunks_exact_mut(len).zip(windows) {
-        row[..w.window.token_ids.len()].copy_from_slice(&w.window.token_ids);
-    }
-    let batch = Batch::uniform(ids, BATCH);
-    let mut hooks = Hooks::none().tap(site);
-    hooks.stop_after_layer = layer;
-    let logits = if layer.is_none() { Logits::All } else { Logits::None };
-    model.run(&Tape::new(), &batch, None, &mut hooks, logits)?;
-    let value = hooks.value(site).ok_or_else(|| HarvestError::Request(format!("{site} was not reached")))?;
-    let values = f32s(value.tensor())?;
-    for (row, w) in values.chunks_exact(len * d).zip(windows) {
-        acts.extend_from_slice(&row[d..w.window.token_ids.len() * d]);
-    }
-    Ok(())
-}
-
-fn encode_part(acts: &[f32], d: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0u8; acts.len() * 4];
-    bytes.as_chunks_mut::<4>().0.iter_mut().zip(acts).for_each(|(b, v)| *b = v.to_le_bytes());
+fn encode_part(acts: &[f32], d: usize, stored: StoredAs) -> Result<Vec<u8>> {
     let fail = |e: safetensors::SafeTensorError| HarvestError::Request(format!("cannot lay out activations: {e}"));
-    let view = TensorView::new(Dtype::F32, vec![acts.len() / d, d], &bytes).map_err(fail)?;
-    safetensors::serialize([("acts", view)], None).map_err(fail)
+    let rows = acts.len() / d;
+    let (mut scales, mut bytes) = (Vec::new(), Vec::with_capacity(acts.len() * stored.bytes()));
+    match stored {
+        StoredAs::F32 => acts.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes())),
+        StoredAs::Bf16 => acts.iter().for_each(|v| bytes.extend_from_slice(&bf16::from_f32(*v).to_le_bytes())),
+        StoredAs::Int8 => {
+            for row in acts.chunks_exact(d) {
+                let scale = row.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
+                let over = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                bytes.extend(row.iter().map(|v| (v * over).round() as i8 as u8));
+                scales.extend_from_slice(&scale.to_le_bytes());
+            }
+        }
+    }
+    let dtype = match stored {
+        StoredAs::F32 => Dtype::F32,
+        StoredAs::Bf16 => Dtype::BF16,
+        StoredAs::Int8 => Dtype::I8,
+    };
+    let mut tensors = vec![("acts", TensorView::new(dtype, vec![rows, d], &bytes).map_err(fail)?)];
+    if stored == StoredAs::Int8 {
+        tensors.push(("scale", TensorView::new(Dtype::F32, vec![rows], &scales).map_err(fail)?));
+    }
+    safetensors::serialize(tensors, None).map_err(fail)
 }
 
-/// The cache, opened for reading.
-pub struct ActivationCache {
+/// The parts of a site, opened for reading.
+pub(crate) struct SiteParts {
     parts: Vec<CachePart>,
     d: usize,
-    n_rows: u64,
 }
 
 struct CachePart {
     map: Mmap,
-    /// Where the values begin in the file.
-    data: usize,
+    /// Where the values begin in the file, and the scales of rows.
+    at: (usize, usize),
+    stored: StoredAs,
     first: u64,
     rows: u64,
 }
 
-impl ActivationCache {
-    /// Opens the cache of a run.
+impl SiteParts {
+    /// Opens the parts of a site.
     ///
     /// # Errors
     /// Missing or damaged parts.
-    pub fn open(run: &Run) -> Result<Self> {
-        let (mut parts, mut d, mut n_rows): (Vec<CachePart>, _, _) = (Vec::new(), 0, 0);
-        for path in run.parts_under("cache/part-") {
-            let (map, data, shape) = open_part(&path)?;
-            if d != 0 && d != shape[1] {
+    pub(crate) fn open(run: &Run, site: Site) -> Result<Self> {
+        let (mut parts, mut d, mut first): (Vec<CachePart>, _, _) = (Vec::new(), 0, 0);
+        for path in run.parts_under(&format!("{STAGE}/{site}/part-")) {
+            let (mut part, width) = CachePart::open(&path)?;
+            if d != 0 && d != width {
                 return Err(damaged(&path, "its width differs from that of the other parts"));
             }
-            d = shape[1];
-            parts.push(CachePart { map, data, first: n_rows, rows: shape[0] as u64 });
-            n_rows += shape[0] as u64;
+            (d, part.first) = (width, first);
+            first += part.rows;
+            parts.push(part);
         }
-        if parts.is_empty() {
-            return Err(HarvestError::Request(
-                "this run holds no activation cache (it was removed after the harvest)".into(),
-            ));
+        match parts.is_empty() {
+            false => Ok(Self { parts, d }),
+            true => {
+                let detail = format!("this run holds no activations of {site} (they were removed at its end)");
+                Err(HarvestError::Request(detail))
+            }
         }
-        Ok(Self { parts, d, n_rows })
     }
 
     /// Width of a row.
-    pub fn d(&self) -> usize {
+    pub(crate) fn d(&self) -> usize {
         self.d
     }
 
-    /// Number of rows.
-    pub fn n_rows(&self) -> u64 {
-        self.n_rows
-    }
-
     /// Copies a row.
-    fn read(&self, row: u64, out: &mut [f32]) {
+    pub(crate) fn read(&self, row: u64, out: &mut [f32]) {
         let part = &self.parts[self.parts.partition_point(|p| p.first + p.rows <= row)];
-        let from = part.data + (row - part.first) as usize * self.d * 4;
-        for (o, b) in out.iter_mut().zip(part.map[from..from + self.d * 4].as_chunks::<4>().0) {
-            *o = f32::from_le_bytes(*b);
+        let (row, d) = ((row - part.first) as usize, self.d);
+        let from = part.at.0 + row * d * part.stored.bytes();
+        let bytes = &part.map[from..from + d * part.stored.bytes()];
+        match part.stored {
+            StoredAs::F32 => {
+                out.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(o, b)| *o = f32::from_le_bytes(*b));
+            }
+            StoredAs::Bf16 => {
+                let values = bytes.as_chunks::<2>().0;
+                out.iter_mut().zip(values).for_each(|(o, b)| *o = bf16::from_le_bytes(*b).to_f32());
+            }
+            StoredAs::Int8 => {
+                let scale = part.map[part.at.1 + 4 * row..].as_chunks::<4>().0[0];
+                let scale = f32::from_le_bytes(scale);
+                out.iter_mut().zip(bytes).for_each(|(o, b)| *o = f32::from(*b as i8) * scale);
+            }
         }
-    }
-
-    /// Copies rows, in the order given. Rows must exist.
-    pub fn gather(&self, rows: &[u64], out_ND: &mut Vec<f32>) {
-        out_ND.resize(rows.len() * self.d, 0.0);
-        out_ND.par_chunks_exact_mut(self.d).zip(rows).for_each(|(out, row)| self.read(*row, out));
-    }
-
-    /// Copies the rows `first..first + n`.
-    pub fn range(&self, first: u64, n: usize, out_ND: &mut Vec<f32>) {
-        let rows: Vec<u64> = (first..first + n as u64).collect();
-        self.gather(&rows, out_ND);
     }
 }
 
-fn damaged(path: &std::path::Path, detail: &str) -> HarvestError {
+impl CachePart {
+    fn open(path: &Path) -> Result<(Self, usize)> {
+        let io = |source| StoreError::Io { action: "open", path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(io)?;
+        // SAFETY: the map is read-only, and the run's lock keeps other writers away.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &e.to_string()))?;
+        let none = || damaged(path, "no tensor \"acts\" of two axes, of a type that is known");
+        let info = metadata.info("acts").filter(|i| i.shape.len() == 2 && i.shape[1] > 0).ok_or_else(none)?;
+        let stored = match info.dtype {
+            Dtype::F32 => StoredAs::F32,
+            Dtype::BF16 => StoredAs::Bf16,
+            Dtype::I8 => StoredAs::Int8,
+            _ => return Err(none()),
+        };
+        let (rows, d, base) = (info.shape[0], info.shape[1], header + 8);
+        let scale = metadata.info("scale").filter(|i| i.dtype == Dtype::F32 && i.shape == [rows]);
+        if (stored == StoredAs::Int8) != scale.is_some() {
+            return Err(damaged(path, "scales of rows go with int8, and with nothing else"));
+        }
+        let end = scale.map_or(0, |i| i.data_offsets.1).max(info.data_offsets.1);
+        if base + end != map.len() {
+            return Err(damaged(path, "its length is not what its header says"));
+        }
+        let at = (base + info.data_offsets.0, base + scale.map_or(0, |i| i.data_offsets.0));
+        Ok((Self { map, at, stored, first: 0, rows: rows as u64 }, d))
+    }
+}
+
+fn damaged(path: &Path, detail: &str) -> HarvestError {
     HarvestError::Request(format!("{}: {detail}; remove the run and start again", path.display()))
 }
 
-fn open_part(path: &PathBuf) -> Result<(Mmap, usize, Vec<usize>)> {
-    let io = |source| StoreError::Io { action: "open", path: path.clone(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    // SAFETY: the map is read-only, and the run's lock keeps other writers away.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-    let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &e.to_string()))?;
-    let info = metadata.info("acts").filter(|i| i.dtype == Dtype::F32 && i.shape.len() == 2 && i.shape[1] > 0);
-    let info = info.ok_or_else(|| damaged(path, "no tensor \"acts\" of two axes"))?;
-    let (from, to) = info.data_offsets;
-    let data = header + 8 + from;
-    if data + (to - from) != map.len() {
-        return Err(damaged(path, "its length is not what its header says"));
-    }
-    Ok((map, data, info.shape.clone()))
+/// Checks the parts of a cache against the checksums of its manifest.
+///
+/// # Errors
+/// The first part whose content is not what was written.
+pub fn verify(run: &Run) -> Result<()> {
+    use rayon::prelude::*;
+    let parts: Vec<&String> = run.manifest().parts.keys().filter(|rel| rel.starts_with(STAGE)).collect();
+    parts.into_par_iter().try_for_each(|rel| Ok(run.verify_part(rel)?))
 }
 
-/// Removes the cache of a run, once nothing needs it any more. The stage stays finished.
+/// Removes the cache of a run, once nothing needs it any more. The stages stay finished.
 ///
 /// # Errors
 /// The disk's.
 pub fn remove(run: &mut Run) -> Result<()> {
     let parts: Vec<String> = run.manifest().parts.keys().filter(|rel| rel.starts_with("cache/")).cloned().collect();
+    let dirs: std::collections::BTreeSet<_> =
+        parts.iter().filter_map(|rel| Some(run.path(rel).parent()?.to_owned())).collect();
     for rel in parts {
         run.remove_part(&rel)?;
     }
-    // Empty by now; where it is not, or was never made, there is nothing to do.
-    let _ = std::fs::remove_dir(run.path("cache"));
+    // Empty by now; where they are not, or were never made, there is nothing to do.
+    dirs.into_iter().for_each(|dir| drop(std::fs::remove_dir(dir)));
+    let _ = std::fs::remove_dir(run.path(STAGE));
     Ok(())
-}
-
-/// Windows to train on and windows to measure on. A text too small to have both gives all of it to both.
-pub fn split(windows: &[WindowRows], seed: u64) -> Split<'_> {
-    let (held_out, training): (Vec<&WindowRows>, Vec<&WindowRows>) =
-        windows.iter().partition(|w| sampling::is_held_out(seed, w.window.doc));
-    if held_out.is_empty() || training.is_empty() {
-        let all: Vec<&WindowRows> = windows.iter().collect();
-        return Split { training: all.clone(), measured: all, is_held_out: false };
-    }
-    Split { training, measured: held_out, is_held_out: true }
-}
-
-/// Windows by their use.
-pub struct Split<'a> {
-    /// Trained on.
-    pub training: Vec<&'a WindowRows>,
-    /// Measured on.
-    pub measured: Vec<&'a WindowRows>,
-    /// Whether the measured windows were held out of training.
-    pub is_held_out: bool,
-}
-
-impl Split<'_> {
-    /// Rows of the training windows, in order.
-    pub fn training_rows(&self) -> Vec<u64> {
-        self.training.iter().flat_map(|w| w.first..w.first + w.len() as u64).collect()
-    }
-
-    /// What the measured windows are, in words.
-    pub fn measured_on(&self) -> &'static str {
-        if self.is_held_out { "held-out documents" } else { "the training documents (too few to hold any out)" }
-    }
 }

@@ -8,7 +8,8 @@ use exegete_store::run::part_name;
 use exegete_store::{AccumulatorSettings, Accumulators, LatentRow, Run, write_examples, write_latents};
 use serde_json::json;
 
-use crate::cache::{ActivationCache, WindowRows};
+use crate::Activations;
+use crate::rows::{WindowRows, n_rows};
 use crate::{Progress, Result, vocabulary};
 
 /// The stage's name in the manifest.
@@ -26,7 +27,7 @@ fn state_name(idx: usize) -> String {
     part_name("harvest", idx)
 }
 
-/// Encodes the cache part by part, merges the parts, and writes latents and examples.
+/// Encodes the activations of the first site part by part, merges the parts, and writes latents and examples.
 ///
 /// # Errors
 /// Those of the dictionary and the disk.
@@ -34,7 +35,7 @@ pub fn run(
     run: &mut Run,
     model: &Model,
     dictionary: &dyn Dictionary,
-    cache: &ActivationCache,
+    acts: &Activations,
     windows: &[WindowRows],
     (keep, seed): (&KeepSettings, u64),
     progress: &dyn Progress,
@@ -52,7 +53,7 @@ pub fn run(
     let is_done = |run: &Run, i: usize| run.part_done(&state_name(i));
     let rows_of = |part: &[WindowRows]| part.iter().map(|w| w.len() as u64).sum::<u64>();
     let mut done: u64 = (0..parts.len()).filter(|i| is_done(run, *i)).map(|i| rows_of(parts[i])).sum();
-    progress.begin(STAGE, cache.n_rows(), "tokens", done);
+    progress.begin(STAGE, n_rows(windows), "tokens", done);
     for (i, part) in parts.iter().enumerate() {
         if is_done(run, i) {
             continue;
@@ -60,7 +61,7 @@ pub fn run(
         let mut firings = Accumulators::new(dictionary.n_latents(), settings);
         for batch in part.chunks(BATCH) {
             progress.check()?;
-            gather(&mut firings, dictionary, cache, batch)?;
+            gather(&mut firings, dictionary, acts, batch)?;
             done += rows_of(batch);
             progress.at(done, "");
         }
@@ -114,13 +115,12 @@ fn finish(
 fn gather(
     firings: &mut Accumulators,
     dictionary: &dyn Dictionary,
-    cache: &ActivationCache,
+    acts: &Activations,
     batch: &[WindowRows],
 ) -> Result<()> {
     let Some(first) = batch.first() else { return Ok(()) };
     let n: usize = batch.iter().map(WindowRows::len).sum();
-    let mut x = Vec::new();
-    cache.range(first.first, n, &mut x);
+    let x = acts.range(0, first.first, n)?;
     let codes = dictionary.encode(&x)?;
     let (mut triples, mut positions, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for w in batch {

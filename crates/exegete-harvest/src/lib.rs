@@ -6,18 +6,22 @@
 //! and gives the same result however often it was stopped.
 #![deny(missing_docs)]
 
+mod activations;
 pub mod cache;
+mod capture;
 mod error;
 pub mod firings;
 pub mod grid;
+mod mixer;
 pub mod presets;
 mod progress;
 pub mod proof;
+pub mod rows;
 pub mod training;
 pub mod vocabulary;
 pub mod windows;
 
-pub use cache::ActivationCache;
+pub use activations::Activations;
 pub use error::HarvestError;
 pub use progress::{Progress, Silent};
 

@@ -132,6 +132,19 @@ impl Run {
         self.manifest.parts.get(rel).is_some_and(|part| Some(part.bytes) == on_disk())
     }
 
+    /// Checks the content of a finished part against its checksum.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where it is another, [`StoreError::Io`] where it cannot be read.
+    pub fn verify_part(&self, rel: &str) -> Result<()> {
+        let path = self.path(rel);
+        let recorded = self.manifest.parts.get(rel).map(|part| part.sha256.as_str());
+        match recorded == Some(&Source::of(path.clone())?.sha256) {
+            true => Ok(()),
+            false => Err(StoreError::damaged(&path, "its content is not what was written; remove it")),
+        }
+    }
+
     /// Paths of the finished parts whose names begin with `prefix`, in the order of their names.
     pub fn parts_under(&self, prefix: &str) -> Vec<PathBuf> {
         self.manifest.parts.keys().filter(|rel| rel.starts_with(prefix)).map(|rel| self.path(rel)).collect()

@@ -1,7 +1,9 @@
 //! Settings: each struct is at once the command's flags, a TOML file, and what the manifest records.
 
+mod activations;
 mod train;
 
+pub use activations::{ActivationSettings, StoredAs};
 use clap::ValueEnum;
 pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
 

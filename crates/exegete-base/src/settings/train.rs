@@ -97,6 +97,13 @@ pub enum Reconstruction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default)]
 pub struct TrainSettings {
+    /// Site that is read [default: the residual stream after a third of the layers]; several with commas between them, or *
+    /// for every layer, make a crosscoder, which reads and writes them all
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Site that is written, where it is another: a transcoder; as many as are read make a cross-layer transcoder
+    #[arg(long)]
+    pub site_out: Option<String>,
     /// Number of latents
     #[arg(long, default_value_t = 4096)]
     pub latents: usize,
@@ -181,6 +188,8 @@ impl Default for TrainSettings {
     /// The defaults of the command line.
     fn default() -> Self {
         Self {
+            site: None,
+            site_out: None,
             latents: 4096,
             activation: Activation::TopK,
             k: 32,

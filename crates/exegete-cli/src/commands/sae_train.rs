@@ -5,14 +5,12 @@
 
 use anyhow::{Context, Result};
 use exegete_base::Site;
-use exegete_base::settings::TextSettings;
-use exegete_harvest::training::Job;
-use exegete_harvest::{cache, grid, training, windows};
-use exegete_model::Model;
-use exegete_store::{Run, open_corpus};
+use exegete_harvest::training::{Job, Sites, Subject};
+use exegete_harvest::{Activations, cache, grid, training, windows};
+use exegete_store::{Run, Source, open_corpus};
 use serde_json::{Value, json};
 
-use super::training_run::{self, PROGRAM, subject};
+use super::training_run::{self, PROGRAM};
 use crate::args::{Common, SaeTrain};
 use crate::interrupt;
 use crate::open_model;
@@ -24,25 +22,66 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     let jobs = jobs(settings, common.seed)?;
     let model = open_model::open_plain(&settings.model, common, printer)?;
     windows::bos_and_room(&model, &text_settings)?;
-    let site = training_run::site_of(settings.site.as_deref(), &model)?;
+    let of_jobs: Vec<Sites> = jobs.iter().map(|job| job.sites(&model.spec)).collect::<Result<_, _>>()?;
     let corpus = open_corpus(&crate::builtin::texts(&text)?, &windows::text_options(&text_settings))?;
     let mut inputs = training_run::model_files(&model.path)?;
     inputs.extend(corpus.sources.iter().cloned());
-    let recorded = recorded(settings, &jobs, (&text, &text_settings), &model, site, common)?;
-    let run = Run::create_or_resume(&settings.out, PROGRAM, recorded, &inputs)?;
+    let activations = json!({
+        "command": "activations", "model": training_run::recorded_model(&settings.model, &model), "text": text,
+        "dtype": format!("{:?}", common.dtype).to_lowercase(), "windows": serde_json::to_value(&text_settings)?,
+        "stored": settings.activations.activations_dtype,
+    });
+    let recorded = recorded(settings, (&jobs, &of_jobs), &activations, common);
+    let make_run = || Run::create_or_resume(&settings.out, PROGRAM, recorded.clone(), &inputs);
     interrupt::listen();
-    let (mut run, windows) =
-        training_run::windows(run, &model, &corpus, &text_settings, (&jobs, common.seed), printer)?;
-    if jobs.iter().any(|job| run.stage(&job.stage()).is_none()) {
+    let holder = match &settings.activations.activations {
+        None => make_run()?,
+        Some(dir) => open_store(dir, &activations, &inputs, printer)?,
+    };
+    let seed = common.seed;
+    let (mut holder, windows) = training_run::windows(holder, &model, &corpus, &text_settings, (&jobs, seed), printer)?;
+    let mut own = settings.activations.activations.as_ref().map(|_| make_run()).transpose()?;
+    if jobs.iter().any(|job| own.as_ref().unwrap_or(&holder).stage(&job.stage()).is_none()) {
         let every = training_run::every(settings.checkpoint_steps);
-        let subject = subject(&settings.model, site, &windows, common.seed);
-        training_run::train(&mut run, &model, &subject, text_settings.window, (&jobs, every), printer)?;
+        let buffer_tokens = settings.activations.resolved_buffer_tokens();
+        let name = training_run::model_name(&settings.model);
+        let subject = Subject { model: &model, name, windows: &windows, seed, buffer_tokens };
+        let sites = distinct(&of_jobs);
+        let acts = match settings.activations.stream {
+            true => Activations::streamed(&model, &sites, &windows, text_settings.window)?,
+            false => {
+                let how = (text_settings.window, settings.activations.activations_dtype);
+                training_run::cached(&mut holder, &subject, &sites, how, printer)?
+            }
+        };
+        training::run(own.as_mut().unwrap_or(&mut holder), &acts, &subject, &jobs, every, printer)?;
     }
-    training::remove_checkpoints(&mut run, &jobs)?;
-    if !settings.keep_cache {
-        cache::remove(&mut run)?;
+    if own.is_none() && !settings.keep_cache {
+        cache::remove(&mut holder)?;
     }
-    tell(&run, &jobs, printer)
+    let run = own.as_mut().unwrap_or(&mut holder);
+    training::remove_checkpoints(run, &jobs)?;
+    tell(run, &jobs, printer)
+}
+
+/// Opens a directory of activations that trainings share, or makes it. What it holds is checked against its checksums.
+fn open_store(dir: &std::path::Path, recorded: &Value, inputs: &[Source], printer: &Printer) -> Result<Run> {
+    let named = || format!("--activations {}", dir.display());
+    let store = Run::create_or_resume(dir, PROGRAM, recorded.clone(), inputs).with_context(named)?;
+    printer.note("activations: checking what is there against its checksums");
+    cache::verify(&store).with_context(named)?;
+    Ok(store)
+}
+
+/// The sites of all dictionaries, each once.
+fn distinct(of_jobs: &[Sites]) -> Vec<Site> {
+    let mut sites: Vec<Site> = Vec::new();
+    for site in of_jobs.iter().flat_map(Sites::all) {
+        if !sites.contains(&site) {
+            sites.push(site);
+        }
+    }
+    sites
 }
 
 /// The dictionaries that are asked for.
@@ -56,23 +95,20 @@ fn jobs(settings: &SaeTrain, seed: u64) -> Result<Vec<Job>> {
     jobs.with_context(|| path.display().to_string())
 }
 
-/// What must be the same for a run to be gone on with. A grid's dictionaries are stages of their own.
-fn recorded(
-    settings: &SaeTrain,
-    jobs: &[Job],
-    (text, text_settings): (&[String], &TextSettings),
-    model: &Model,
-    site: Site,
-    common: &Common,
-) -> Result<Value> {
-    let of = |job: &Job| (job.dir(), json!({"seed": job.seed, "train": job.settings}));
-    let of_jobs: serde_json::Map<String, Value> = jobs.iter().map(of).collect();
-    Ok(json!({
-        "command": "sae train", "model": training_run::recorded_model(&settings.model, model), "text": text,
-        "site": site.to_string(), "seed": common.seed, "dtype": format!("{:?}", common.dtype).to_lowercase(),
-        "preset": settings.preset,
-        "windows": serde_json::to_value(text_settings)?, "dictionaries": of_jobs,
-    }))
+/// What must be the same for a run to be gone on with: what its activations are, and how each dictionary is trained. A
+/// grid's dictionaries are stages of their own.
+fn recorded(settings: &SaeTrain, (jobs, sites): (&[Job], &[Sites]), activations: &Value, common: &Common) -> Value {
+    let of = |(job, sites): (&Job, &Sites)| {
+        (job.dir(), json!({"seed": job.seed, "train": job.settings, "sites": sites.recorded()}))
+    };
+    let mut all = activations.clone();
+    all["command"] = json!("sae train");
+    all["site"] = json!(sites[0].reads[0].to_string());
+    all["seed"] = json!(common.seed);
+    all["preset"] = json!(settings.preset);
+    all["buffer_tokens"] = json!(settings.activations.resolved_buffer_tokens());
+    all["dictionaries"] = jobs.iter().zip(sites).map(of).collect::<serde_json::Map<String, Value>>().into();
+    all
 }
 
 /// The table of what came out.

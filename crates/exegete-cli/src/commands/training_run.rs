@@ -1,15 +1,15 @@
-//! What commands that train dictionaries share: the text and the files that a run is made from, its windows, the cached
-//! activations, and the training.
+//! What commands that train dictionaries share: the text and the files that a run is made from, its windows, and the cached
+//! activations.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use exegete_base::settings::TextSettings;
-use exegete_base::{Site, SiteKind};
-use exegete_harvest::cache::WindowRows;
+use exegete_base::Site;
+use exegete_base::settings::{StoredAs, TextSettings};
+use exegete_harvest::rows::{self, WindowRows};
 use exegete_harvest::training::{CheckpointEvery, Job, Subject};
-use exegete_harvest::{ActivationCache, cache, training, windows};
+use exegete_harvest::{Activations, cache, training, windows};
 use exegete_lab::builtin;
 use exegete_model::Model;
 use exegete_store::{Corpus, Run, Source};
@@ -35,15 +35,6 @@ pub(crate) fn text_of(model: &str, text: &[String], settings: &mut TextSettings)
     };
     settings.special_tokens |= text.iter().all(|text| text == builtin::NAME);
     Ok(text)
-}
-
-/// The site that was named, or the residual stream after a third of the layers: late enough for concepts, early enough that
-/// the model is run in a third of its time.
-pub(crate) fn site_of(name: Option<&str>, model: &Model) -> Result<Site> {
-    Ok(match name {
-        Some(name) => name.parse::<Site>()?.check(model.spec.n_layers)?,
-        None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 3),
-    })
 }
 
 /// A model as the manifest records it. What is built in keeps its name: where its files lie is nobody's business.
@@ -79,13 +70,9 @@ pub(crate) fn model_files(path: &Path) -> Result<Vec<Source>> {
     Ok(files.into_iter().map(Source::of).collect::<Result<_, _>>()?)
 }
 
-fn model_name(path: &Path) -> String {
-    path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// What dictionaries are trained for.
-pub(crate) fn subject<'a>(model: &str, site: Site, windows: &'a [WindowRows], seed: u64) -> Subject<'a> {
-    Subject { model: model_name(Path::new(model)), site: site.to_string(), windows, seed }
+/// A model's name, as dictionaries record it.
+pub(crate) fn model_name(model: &str) -> String {
+    Path::new(model).file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// How often checkpoints are written: every so many steps, or by the clock.
@@ -107,7 +94,7 @@ pub(crate) fn windows(
 ) -> Result<(Run, Vec<WindowRows>)> {
     let is_new = run.manifest().parts.is_empty();
     let mut begin = || -> Result<Vec<WindowRows>> {
-        let windows = cache::window_rows(&windows::run(&mut run, model, corpus, settings, printer)?)?;
+        let windows = rows::window_rows(&windows::run(&mut run, model, corpus, settings, printer)?)?;
         if let Some(job) = jobs.first() {
             training::steps_per_epoch(&windows, seed, &job.settings)?;
         }
@@ -126,17 +113,15 @@ pub(crate) fn windows(
     }
 }
 
-/// Runs the model over the windows, as far as that is not done, and trains on what the site gives.
-pub(crate) fn train(
-    run: &mut Run,
-    model: &Model,
-    subject: &Subject,
-    window: usize,
-    (jobs, every): (&[Job], CheckpointEvery),
+/// Runs the model over the windows, as far as that is not done, and opens what the sites gave. `holder` is the run that
+/// keeps the activations.
+pub(crate) fn cached<'a>(
+    holder: &mut Run,
+    subject: &Subject<'a>,
+    sites: &[Site],
+    (window, stored): (usize, StoredAs),
     printer: &Printer,
-) -> Result<ActivationCache> {
-    cache::run(run, model, subject.site.parse()?, subject.windows, window, printer)?;
-    let cached = ActivationCache::open(run)?;
-    training::run(run, &cached, subject, jobs, every, printer)?;
-    Ok(cached)
+) -> Result<Activations<'a>> {
+    cache::run(holder, subject.model, sites, subject.windows, (window, stored), printer)?;
+    Ok(Activations::cached(holder, sites, subject.windows)?)
 }

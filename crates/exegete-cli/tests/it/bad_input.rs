@@ -79,7 +79,7 @@ fn a_resumed_run_that_fails_keeps_what_it_has() {
     let out = dir.path().join("run");
     let killed = small_tour(&model, &text, &out).env("EXEGETE_KILLPOINT", "train:1").output().unwrap();
     assert!(!killed.status.success());
-    let kept = out.join("cache/part-00000.safetensors");
+    let kept = out.join("cache/blocks.1.hook_resid_post/part-00000.safetensors");
     assert!(kept.exists(), "the cache was written before the kill: {}", stderr(&killed));
     let tokens = out.join("tokens/part-00000.parquet");
     let bytes = std::fs::read(&tokens).unwrap();

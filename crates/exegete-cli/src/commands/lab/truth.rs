@@ -1,10 +1,10 @@
 //! `exegete lab truth`: which concepts a run's dictionary found, against three controls.
 
 use anyhow::{Context, Result, bail};
-use exegete_base::settings::{TextSettings, TrainSettings};
+use exegete_base::settings::{StoredAs, TextSettings, TrainSettings};
 use exegete_base::{Site, SiteKind};
 use exegete_harvest::training::{Job, Subject};
-use exegete_harvest::{Progress, cache, training, windows};
+use exegete_harvest::{Progress, cache, rows, training, windows};
 use exegete_lab::language::Language;
 use exegete_lab::organism;
 use exegete_lab::truth::{
@@ -123,10 +123,12 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<Sae> {
         check_inputs(run, &corpus.sources)?;
         let blind = organism::untrained(&model.path, seed, residence(run))?;
         let reader = windows::run(&mut control, &blind, &corpus, &text_settings, printer)?;
-        let rows = cache::window_rows(&reader)?;
-        let subject = Subject { model: "untrained organism".into(), site, windows: &rows, seed };
-        let how = (&jobs[..], training_run::every(0));
-        training_run::train(&mut control, &blind, &subject, text_settings.window, how, printer)?;
+        let rows = rows::window_rows(&reader)?;
+        let name = "untrained organism".into();
+        let subject = Subject { model: &blind, name, windows: &rows, seed, buffer_tokens: 0 };
+        let how = (text_settings.window, StoredAs::F32);
+        let acts = training_run::cached(&mut control, &subject, &[site.parse()?], how, printer)?;
+        training::run(&mut control, &acts, &subject, &jobs, training_run::every(0), printer)?;
     }
     training::remove_checkpoints(&mut control, &jobs)?;
     cache::remove(&mut control)?;

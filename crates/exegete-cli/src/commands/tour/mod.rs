@@ -8,8 +8,9 @@ mod plan;
 
 use anyhow::{Result, bail};
 use exegete_base::axes::Axis;
+use exegete_base::settings::StoredAs;
 use exegete_base::{Site, SiteKind};
-use exegete_harvest::training::Job;
+use exegete_harvest::training::{Job, Shape, Subject};
 use exegete_harvest::{cache, firings, training, windows};
 use exegete_lab::builtin;
 use exegete_methods::self_explain;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::lab::truth;
 use super::serve;
-use super::training_run::{self, PROGRAM, subject};
+use super::training_run::{self, PROGRAM};
 use crate::args::{Common, Tour};
 use crate::interrupt;
 use crate::open_model;
@@ -54,11 +55,13 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     let (mut run, windows) = training_run::windows(run, &model, &corpus, text_settings, (&jobs, seed), printer)?;
     if run.stage(firings::STAGE).is_none() {
         let every = training_run::every(settings.checkpoint_steps);
-        let subject = subject(&settings.model, site, &windows, seed);
-        let how = (&jobs[..], every);
-        let cached = training_run::train(&mut run, &model, &subject, text_settings.window, how, printer)?;
+        let name = training_run::model_name(&settings.model);
+        let subject = Subject { model: &model, name, windows: &windows, seed, buffer_tokens: 0 };
+        let how = (text_settings.window, StoredAs::F32);
+        let acts = training_run::cached(&mut run, &subject, &[site], how, printer)?;
+        training::run(&mut run, &acts, &subject, &jobs, every, printer)?;
         let dictionary = training::dictionary(&run)?;
-        firings::run(&mut run, &model, &dictionary, &cached, &windows, (&settings.keep, seed), printer)?;
+        firings::run(&mut run, &model, &dictionary, &acts, &windows, (&settings.keep, seed), printer)?;
     }
     // Removed here and not by their stages, so that a tour killed just before still tidies up when run again.
     training::remove_checkpoints(&mut run, &jobs)?;
@@ -80,7 +83,12 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
 
 /// The site of the dictionary, on the stream that the model can still speak of.
 fn site(settings: &Tour, model: &Model) -> Result<Site> {
-    let site = training_run::site_of(settings.site.as_deref(), model)?;
+    let job = Job { name: None, settings: settings.train.clone(), seed: 0 };
+    let sites = job.sites(&model.spec)?;
+    if sites.shape() != Shape::Autoencoder {
+        bail!("a tour is of the autoencoder of one site; `exegete sae train` trains transcoders and crosscoders");
+    }
+    let site = sites.reads[0];
     // The final norm's output is left out: its directions are not those of the stream that is written to.
     if site.kind.row().axes.last() != Some(&Axis::Model) || site.kind == SiteKind::FinalResid {
         bail!("--site {site} does not lie on the residual stream or its writers, which self-explanation needs");

@@ -1,0 +1,152 @@
+//! What is to be trained: settings, and the sites that they speak of.
+
+use exegete_base::settings::TrainSettings;
+use exegete_base::{Site, SiteKind};
+use exegete_model::{ModelSpec, site_named};
+use serde_json::{Value, json};
+
+use super::{DIR, STAGE};
+use crate::{HarvestError, Result};
+
+/// A dictionary to be trained.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its name in a grid; none for a run's only one.
+    pub name: Option<String>,
+    /// How it is trained.
+    pub settings: TrainSettings,
+    /// Seed of its first weights.
+    pub seed: u64,
+}
+
+impl Job {
+    /// Where it lies in the run.
+    pub fn dir(&self) -> String {
+        self.name.as_ref().map_or(DIR.into(), |name| format!("{DIR}/{name}"))
+    }
+
+    /// Its stage's name in the manifest.
+    pub fn stage(&self) -> String {
+        self.name.as_ref().map_or(STAGE.into(), |name| format!("{STAGE}/{name}"))
+    }
+
+    /// An error about it.
+    pub(super) fn fault(&self, detail: &str) -> HarvestError {
+        HarvestError::Request(self.said(detail))
+    }
+
+    /// A sentence about it.
+    pub(super) fn said(&self, text: &str) -> String {
+        match &self.name {
+            Some(name) => format!("dictionary {name:?}: {text}"),
+            None => text.into(),
+        }
+    }
+
+    /// The sites that it reads and writes in a model.
+    ///
+    /// # Errors
+    /// Sites that the model does not have, or that do not go together.
+    pub fn sites(&self, spec: &ModelSpec) -> Result<Sites> {
+        Sites::of(&self.settings, spec).map_err(|e| self.fault(&e))
+    }
+}
+
+/// The sites of a dictionary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sites {
+    /// Those that it reads.
+    pub reads: Vec<Site>,
+    /// Those that it writes; none where they are those that it reads.
+    pub writes: Vec<Site>,
+}
+
+/// What a dictionary is, by its sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// It reads and writes one site.
+    Autoencoder,
+    /// It reads and writes several sites, with one code for all.
+    Crosscoder,
+    /// It reads one site and writes another.
+    Transcoder,
+    /// Of several layers each has latents that read it and write all layers from it on.
+    CrossLayer,
+}
+
+impl Sites {
+    /// One site, read and written.
+    pub fn one(site: Site) -> Self {
+        Self { reads: vec![site], writes: Vec::new() }
+    }
+
+    fn of(settings: &TrainSettings, spec: &ModelSpec) -> std::result::Result<Self, String> {
+        let reads = match &settings.site {
+            Some(names) => named(names, spec)?,
+            None => vec![default_site(spec)],
+        };
+        let writes = settings.site_out.as_ref().map_or(Ok(Vec::new()), |names| named(names, spec))?;
+        if !writes.is_empty() && writes.len() != reads.len() {
+            let detail = format!("--site names {} sites and --site-out {}", reads.len(), writes.len());
+            return Err(format!("{detail}; a transcoder writes as many as it reads"));
+        }
+        for sites in [&reads, &writes] {
+            if let Some(i) = (1..sites.len()).find(|i| sites[..*i].contains(&sites[*i])) {
+                return Err(format!("{} is named twice", sites[i]));
+            }
+            let widths: Vec<usize> = sites.iter().map(|site| spec.site_width(*site, 0)).collect();
+            if widths.iter().any(|width| *width != widths[0]) {
+                return Err(format!("the sites of one dictionary have one width, and these have {widths:?}"));
+            }
+        }
+        if writes == reads {
+            return Err("--site-out names the sites that are read; leave it out for an autoencoder".into());
+        }
+        if writes.len() > 1 && !reads.is_sorted_by_key(|site| site.layer) {
+            return Err("a cross-layer transcoder's sites stand in the order of the layers".into());
+        }
+        Ok(Self { reads, writes })
+    }
+
+    /// What a dictionary of these sites is.
+    pub fn shape(&self) -> Shape {
+        match (self.reads.len(), self.writes.len()) {
+            (1, 0) => Shape::Autoencoder,
+            (1, _) => Shape::Transcoder,
+            (_, 0) => Shape::Crosscoder,
+            _ => Shape::CrossLayer,
+        }
+    }
+
+    /// All of them, those that are read first.
+    pub fn all(&self) -> impl Iterator<Item = Site> + '_ {
+        self.reads.iter().chain(&self.writes).copied()
+    }
+
+    /// As manifests record them.
+    pub fn recorded(&self) -> Value {
+        let names = |sites: &[Site]| sites.iter().map(Site::to_string).collect::<Vec<_>>();
+        json!({"reads": names(&self.reads), "writes": names(&self.writes)})
+    }
+}
+
+/// The residual stream after a third of the layers: late enough for concepts, early enough that the model is run in a third
+/// of its time.
+pub fn default_site(spec: &ModelSpec) -> Site {
+    Site::at(SiteKind::ResidPost, spec.n_layers / 3)
+}
+
+/// Sites with commas between them; a `*` stands for every layer.
+fn named(names: &str, spec: &ModelSpec) -> std::result::Result<Vec<Site>, String> {
+    let mut sites = Vec::new();
+    for name in names.split(',').map(str::trim) {
+        let each: Vec<String> = match name.contains('*') {
+            true => (0..spec.n_layers).map(|layer| name.replacen('*', &layer.to_string(), 1)).collect(),
+            false => vec![name.to_owned()],
+        };
+        for name in each {
+            sites.push(site_named(spec, &name).map_err(|e| e.to_string())?);
+        }
+    }
+    Ok(sites)
+}

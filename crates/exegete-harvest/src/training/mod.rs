@@ -1,0 +1,217 @@
+//! Training dictionaries on activations, with checkpoints from which it goes on bit for bit.
+
+mod feed;
+mod job;
+mod learner;
+mod outcome;
+
+use std::time::{Duration, Instant};
+
+use exegete_model::Model;
+use exegete_sae::Sae;
+use exegete_sae::formats::saelens;
+use exegete_sae::train::{StepStats, Trainer};
+use exegete_store::Run;
+
+pub use self::feed::steps_per_epoch;
+use self::feed::{Feed, Group};
+pub use self::job::{Job, Shape, Sites, default_site};
+use self::learner::Learner;
+use crate::activations::Activations;
+use crate::rows::WindowRows;
+use crate::{HarvestError, Progress, Result};
+
+/// The stage's name in the manifest.
+pub const STAGE: &str = "train";
+/// Where the dictionary lies in the run.
+pub const DIR: &str = "sae";
+
+/// How often a checkpoint is written. When it is does not matter to the result.
+#[derive(Debug, Clone, Copy)]
+pub enum CheckpointEvery {
+    /// By the clock.
+    Time(Duration),
+    /// By steps, for tests.
+    Steps(u64),
+}
+
+/// What dictionaries are trained for.
+#[derive(Clone)]
+pub struct Subject<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its name, which the dictionaries' metadata record.
+    pub name: String,
+    /// Windows of the text.
+    pub windows: &'a [WindowRows],
+    /// Seed of the run.
+    pub seed: u64,
+    /// Rows that are mixed with each other; 0 mixes all.
+    pub buffer_tokens: usize,
+}
+
+/// Trains on the documents that are not held out, measures on those that are, and saves in the SAELens layout. All jobs
+/// that are not finished see the same batches, which are read once; that they can, [`check`] says.
+///
+/// # Errors
+/// Too few activations for one batch, failures of the model and the disk.
+pub fn run(
+    run: &mut Run,
+    acts: &Activations,
+    subject: &Subject,
+    jobs: &[Job],
+    every: CheckpointEvery,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let left: Vec<&Job> = jobs.iter().filter(|job| run.stage(&job.stage()).is_none()).collect();
+    let Some(first) = left.first() else { return Ok(()) };
+    let mut feed = Feed::new(acts, subject, &first.settings)?;
+    let n_steps = feed.steps_per_epoch() * first.settings.epochs as u64;
+    check_memory(&left, acts, subject)?;
+    let mut learners: Vec<Learner> = Vec::new();
+    for job in left {
+        let ends = feed.ends(job, &subject.model.spec)?;
+        learners.push(Learner::new(run, job, ends, n_steps)?);
+    }
+    let mut batches = Batches::default();
+    let of: Vec<(usize, Option<usize>)> = learners
+        .iter()
+        .map(|l| (batches.index(&l.ends.reads), l.ends.writes.as_ref().map(|w| batches.index(w))))
+        .collect();
+    let mut learners: Vec<(Learner, (usize, Option<usize>))> = learners.into_iter().zip(of).collect();
+    let Some(mut step) = learners.iter().map(|(learner, _)| learner.state.step).min() else { return Ok(()) };
+    progress.begin(STAGE, n_steps, "steps", step);
+    let (mut saved_at, mut lost) = ((Instant::now(), step), Vec::new());
+    while step < n_steps {
+        progress.check().or_else(|stop| save(run, &learners).and(Err(stop)))?;
+        let rows = feed.rows(step)?;
+        batches.fill(acts, rows)?;
+        acts.forget(rows);
+        // Killed between two checkpoints, some may be ahead of others: they wait.
+        for (learner, (x, y)) in learners.iter_mut().filter(|(learner, _)| learner.state.step == step) {
+            if let Err(error) = learner.step(batches.of(*x), y.map(|y| batches.of(y))) {
+                lost.push(learner.job.said(&error.to_string()));
+            }
+        }
+        // One that diverges costs the others nothing.
+        learners.retain(|(learner, _)| learner.state.step != step);
+        if learners.is_empty() {
+            break;
+        }
+        step += 1;
+        progress.at(step, &live(&learners));
+        let due = match every {
+            CheckpointEvery::Time(time) => saved_at.0.elapsed() >= time,
+            CheckpointEvery::Steps(steps) => step - saved_at.1 >= steps,
+        };
+        if due && step < n_steps {
+            save(run, &learners)?;
+            saved_at = (Instant::now(), step);
+        }
+    }
+    acts.hold(&[])?;
+    let mut said = Vec::new();
+    for (learner, _) in &learners {
+        learner.save_log(run)?;
+        said.push(outcome::finish(run, acts, subject, (learner, &feed), n_steps)?);
+    }
+    progress.end(&said.join("\n"));
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(HarvestError::Request(lost.join("\n"))),
+    }
+}
+
+type Under<'a> = (Learner<'a>, (usize, Option<usize>));
+
+fn save(run: &mut Run, learners: &[Under]) -> Result<()> {
+    learners.iter().try_for_each(|(learner, _)| learner.save(run))
+}
+
+/// What jobs read and write at the rows of a step, each once.
+#[derive(Default)]
+struct Batches {
+    groups: Vec<Group>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Batches {
+    /// The place of a group's values.
+    fn index(&mut self, group: &Group) -> usize {
+        if let Some(there) = self.groups.iter().position(|g| g == group) {
+            return there;
+        }
+        self.groups.push(group.clone());
+        self.values.push(Vec::new());
+        self.groups.len() - 1
+    }
+
+    fn fill(&mut self, acts: &Activations, rows: &[u64]) -> Result<()> {
+        self.groups.iter().zip(&mut self.values).try_for_each(|(group, values)| group.gather(acts, rows, values))
+    }
+
+    fn of(&self, group: usize) -> &[f32] {
+        &self.values[group]
+    }
+}
+
+/// Refuses what would not fit into memory.
+fn check_memory(jobs: &[&Job], acts: &Activations, subject: &Subject) -> Result<()> {
+    let mut bytes = if acts.is_streamed() { acts.row_bytes().saturating_mul(subject.buffer_tokens) } else { 0 };
+    for job in jobs {
+        let sites = job.sites(&subject.model.spec)?;
+        let width = |sites: &[exegete_base::Site]| -> usize {
+            sites.iter().map(|site| subject.model.spec.site_width(*site, 0)).sum()
+        };
+        let reads = width(&sites.reads);
+        let writes = if sites.writes.is_empty() { reads } else { width(&sites.writes) };
+        bytes = bytes.saturating_add(Trainer::bytes(&job.settings, reads, writes));
+    }
+    let what = || format!("training {} dictionaries", jobs.len());
+    Ok(exegete_model::memory::check(bytes, what, "give fewer latents, or fewer dictionaries at a time")?)
+}
+
+/// How the jobs are doing, in a few words.
+fn live(learners: &[Under]) -> String {
+    let stats = || learners.iter().filter_map(|(learner, _)| learner.last);
+    let range = |of: fn(&StepStats) -> f64, digits: usize| {
+        let (low, high) = stats().map(|s| of(&s)).fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
+        let (low, high) = (format!("{low:.digits$}"), format!("{high:.digits$}"));
+        if low == high { low } else { format!("{low} to {high}") }
+    };
+    let (fvu, l0, dead) = (range(|s| s.fvu, 4), range(|s| s.l0, 1), range(|s| s.n_dead as f64, 0));
+    format!("FVU {fvu}  L0 {l0}  dead {dead}")
+}
+
+/// Checks that jobs can be fed by one pass.
+///
+/// # Errors
+/// Jobs that disagree in batch or epochs, and settings out of range.
+pub fn check(jobs: &[Job]) -> Result<()> {
+    let fed = |job: &Job| (job.settings.batch, job.settings.epochs);
+    for job in jobs {
+        job.settings.check().map_err(|detail| job.fault(&detail))?;
+        if fed(job) != fed(&jobs[0]) {
+            return Err(
+                job.fault("one pass feeds all dictionaries of a grid, so batch and epochs are the same for all")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Removes the checkpoints, which a finished training needs no more.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_checkpoints(run: &mut Run, jobs: &[Job]) -> Result<()> {
+    jobs.iter().try_for_each(|job| Ok(run.remove_part(&job.checkpoint())?))
+}
+
+/// The dictionary of a run.
+///
+/// # Errors
+/// It is not trained yet, or its files are damaged.
+pub fn dictionary(run: &Run) -> Result<Sae> {
+    Ok(saelens::load(&run.path(DIR))?.dictionary)
+}
