@@ -139,6 +139,9 @@ pub struct TrainSettings {
     /// Width of the band around a threshold in which jumprelu's gradients are felt, in the same units
     #[arg(long, default_value_t = 0.1)]
     pub bandwidth: f64,
+    /// A linear path beside a transcoder's latents, trained with them
+    #[arg(long)]
+    pub skip: bool,
     /// What holds the decoder's rows
     #[arg(long, value_enum, default_value_t = DecoderRows::Unit)]
     pub decoder_rows: DecoderRows,
@@ -195,6 +198,7 @@ impl Default for TrainSettings {
             penalty_c: 4.0,
             threshold: 0.1,
             bandwidth: 0.1,
+            skip: false,
             decoder_rows: DecoderRows::Unit,
             reconstruction: Reconstruction::Fvu,
             epochs: 6,

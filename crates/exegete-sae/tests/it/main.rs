@@ -3,5 +3,6 @@ mod containers;
 mod formats;
 mod saelens;
 mod training;
+mod training_halves;
 mod training_kinds;
 mod training_peers;
