@@ -6,3 +6,4 @@ mod training;
 mod training_halves;
 mod training_kinds;
 mod training_peers;
+mod training_transcoders;

@@ -1,6 +1,6 @@
 //! Steps in two halves, by an error that comes from elsewhere.
 
-use exegete_base::settings::{Activation, DecoderRows, Penalty, TrainSettings};
+use exegete_base::settings::{Activation, TrainSettings};
 use exegete_sae::train::{Given, StepStats, TrainState, Trainer};
 
 use crate::training_kinds::{D, F, N, agree_with, noise, params, settings, start};
@@ -119,36 +119,4 @@ fn halves_that_do_not_fit_are_refused() {
     let mut state = start(&topk);
     let mut trainer = Trainer::new(topk, 10).unwrap();
     assert!(error(trainer.step(&mut state, &x, Some(&x))).contains("autoencoder"));
-}
-
-fn transcoder(settings: &TrainSettings, d_out: usize) -> TrainState {
-    let state = TrainState::from_parts(settings, D, 0.7, noise(1, F * D), noise(2, F * d_out), noise(3, d_out));
-    TrainState { transcodes: true, centres: false, scale_out: 1.3, ..state }
-}
-
-#[test]
-fn crosscoders_penalties_count_the_sum_of_the_lengths_of_blocks() {
-    let (x, y) = (noise(9, N * D), noise(10, N * 8));
-    for (step, l0) in [(0, 0.0), (1, 0.01)] {
-        for penalty in [Penalty::L1, Penalty::Tanh, Penalty::HoyerSquare] {
-            let settings = TrainSettings { penalty, sparsity: 2.0, ..settings(Activation::Relu) };
-            let state = TrainState { step, l0, blocks: 4, ..transcoder(&settings, 8) };
-            let run = |state: &mut TrainState| {
-                Trainer::new(settings.clone(), 10).unwrap().step(state, &x, Some(&y)).unwrap().loss
-            };
-            agree_with(&format!("{penalty:?}, step {step}"), &state, &[], &run);
-        }
-    }
-    // L1 by hand.
-    let settings =
-        TrainSettings { penalty: Penalty::L1, decoder_rows: DecoderRows::Free, ..settings(Activation::Relu) };
-    let state = TrainState { blocks: 4, ..transcoder(&settings, 8) };
-    let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state.clone(), &x, Some(&y)).unwrap();
-    let sae = state.dictionary(&settings);
-    let codes = exegete_sae::Dictionary::encode(&sae, &x).unwrap();
-    let length = |row: &[f32]| row.chunks(2).map(|b| b.iter().map(|w| w * w).sum::<f32>().sqrt()).sum::<f32>();
-    let lengths: Vec<f32> = sae.w_dec_FD.chunks(8).map(length).collect();
-    let each = codes.latents().iter().zip(codes.values()).map(|(f, v)| f64::from(lengths[*f as usize] * v * 1.3));
-    let want = each.sum::<f64>() / N as f64;
-    assert!((stats.penalty / want - 1.0).abs() < 1e-4, "{} {want}", stats.penalty);
 }
