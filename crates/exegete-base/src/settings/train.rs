@@ -178,6 +178,9 @@ pub struct TrainSettings {
     /// Tokens without a firing after which a latent counts as dead
     #[arg(long, default_value_t = 250_000)]
     pub dead_after_tokens: u64,
+    /// Steps between resamplings, at which dead latents start anew on badly reconstructed inputs of the batch; 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub resample_every: u64,
 }
 
 impl Default for TrainSettings {
@@ -211,6 +214,7 @@ impl Default for TrainSettings {
             aux_weight: 1.0 / 32.0,
             aux_k: 0,
             dead_after_tokens: 250_000,
+            resample_every: 0,
         }
     }
 }

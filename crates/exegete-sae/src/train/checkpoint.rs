@@ -8,7 +8,7 @@ use crate::{Result, SaeError};
 const MAGIC: &[u8; 8] = b"EXGTRAIN";
 const VERSION: u64 = 3;
 /// Numbers behind the magic word.
-const NUMBERS: usize = 11;
+const NUMBERS: usize = 12;
 
 impl TrainState {
     /// Arrays in their order.
@@ -26,7 +26,7 @@ impl TrainState {
         let both = scale << 32 | reached;
         let flags = [self.transcodes, self.centres, self.w_skip.is_some()];
         let flags = flags.iter().enumerate().fold(0u64, |all, (i, flag)| all | u64::from(*flag) << i);
-        let shape = [u64::from(self.scale_out.to_bits()) << 32 | flags, self.blocks as u64];
+        let shape = [u64::from(self.scale_out.to_bits()) << 32 | flags, self.blocks as u64, self.seed];
         let numbers = [self.step, both, self.steering.to_bits(), self.l0.to_bits()].into_iter().chain(shape);
         let numbers = sizes.into_iter().chain(numbers);
         numbers.for_each(|n| out.extend(n.to_le_bytes()));
@@ -82,6 +82,7 @@ impl TrainState {
             extras: (0..extras).map(|_| param(f)).collect(),
             w_skip: skips.then(|| param(d * o)),
             since_fired_F: since.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+            seed: number(11),
             step: number(5),
             steering: f64::from_bits(number(7)),
             l0: f64::from_bits(number(8)),
@@ -114,7 +115,7 @@ mod tests {
         state.since_fired_F[3] = u64::MAX;
         let bytes = state.to_bytes();
         assert_eq!(TrainState::from_bytes(&bytes).unwrap(), state);
-        for cut in [0, 7, 95, 96, bytes.len() - 1] {
+        for cut in [0, 7, 103, 104, bytes.len() - 1] {
             assert!(TrainState::from_bytes(&bytes[..cut]).is_err());
         }
         for at in 0..48 {

@@ -55,8 +55,9 @@ impl Trainer {
             None if !state.transcodes => {
                 self.left_ND.extend(self.xs_ND.iter().zip(&self.recon_ND).map(|(x, r)| x - r));
             }
-            None if self.settings.aux_weight > 0.0 || self.settings.activation == Activation::Gated => {
-                let detail = "AuxK and gates of a transcoder need what is left of its target beside the gradient: give                               it, or turn AuxK off (--aux-weight 0)";
+            None if self.needs_target() => {
+                let detail = "AuxK, resampling and gates of a transcoder need what is left of its target beside the \
+                              gradient: give it, or turn them off (--aux-weight 0, --resample-every 0)";
                 return Err(SaeError::Shape(detail.into()));
             }
             None => {}
@@ -64,6 +65,12 @@ impl Trainer {
         self.ys_ND.clear();
         self.ys_ND.extend(self.recon_ND.iter().zip(&self.left_ND).map(|(r, left)| r + left));
         Ok(())
+    }
+
+    /// Whether a step needs its target for more than the error.
+    fn needs_target(&self) -> bool {
+        let settings = &self.settings;
+        settings.aux_weight > 0.0 || settings.resample_every > 0 || settings.activation == Activation::Gated
     }
 
     /// The error that was given, its gradients at the activations.

@@ -18,6 +18,7 @@ mod dense;
 mod encode;
 mod error;
 mod penalty;
+mod resample;
 mod select;
 mod sparsity;
 mod state;
@@ -69,7 +70,7 @@ pub struct Given<'a> {
     /// The error's gradient at the reconstruction that [`Trainer::forward`] gave, in scaled units, `[N, D_out]`. It is that of the
     /// whole batch: a mean over tokens has its `1 / N` in it.
     pub grad_ND: &'a [f32],
-    /// What is left of the target, `y_s - y'` in scaled units, `[N, D_out]`: what dead latents (AuxK) are to explain, and,
+    /// What is left of the target, `y_s - y'` in scaled units, `[N, D_out]`: what dead latents (AuxK, resampling) are to explain, and,
     /// with the reconstruction added, what a gate alone is to reconstruct. Where several trainers share an error, it is the
     /// shared one. An autoencoder that is given none takes its input less its reconstruction.
     pub left_ND: Option<&'a [f32]>,
@@ -280,6 +281,9 @@ impl Trainer {
         if self.settings.target_l0 > 0.0 {
             let off = (state.l0.max(1e-3) / self.settings.target_l0).ln();
             state.steering = (state.steering * (STEERING * off.clamp(-1.0, 1.0)).exp()).clamp(1e-6, 1e6);
+        }
+        if resample::is_due(&self.settings, state.step) {
+            self.resample(state);
         }
         state.step += 1;
         Ok(stats)

@@ -50,6 +50,8 @@ pub struct TrainState {
     pub w_skip: Option<Parameter>,
     /// Tokens since each latent last fired.
     pub since_fired_F: Vec<u64>,
+    /// Seed of what is drawn along the way.
+    pub seed: u64,
     /// Steps done.
     pub step: u64,
     /// Factor of the penalty's weight, where something steers it.
@@ -66,7 +68,7 @@ impl TrainState {
     pub fn init(settings: &TrainSettings, d: usize, scale: f32, mean_D: &[f32], seed: u64) -> Self {
         let w_dec = unit_rows(settings.latents, d, seed);
         let b_dec = mean_D.iter().map(|m| m * scale).collect();
-        Self::from_parts(settings, d, scale, w_dec.clone(), w_dec, b_dec)
+        Self { seed, ..Self::from_parts(settings, d, scale, w_dec.clone(), w_dec, b_dec) }
     }
 
     /// The start of training a transcoder: random unit decoder rows from a seed, the encoder their copy or, where widths differ,
@@ -80,6 +82,7 @@ impl TrainState {
             [input, output].map(|side| side.mean_D.iter().map(|m| m * side.scale).collect::<Vec<f32>>());
         let b_enc = w_enc.chunks_exact(d).map(|row| -dot(row, &mean_in)).collect();
         Self {
+            seed,
             scale_out: output.scale,
             transcodes: true,
             centres: false,
@@ -99,11 +102,7 @@ impl TrainState {
         b_dec_D: Vec<f32>,
     ) -> Self {
         let f = w_enc_FD.len() / d;
-        let extras = match settings.activation {
-            Activation::JumpRelu => vec![vec![settings.threshold as f32; f]],
-            Activation::Gated => vec![vec![0.0; f]; 2],
-            _ => Vec::new(),
-        };
+        let extras = first_extras(settings).into_iter().map(|first| Parameter::new(vec![first; f])).collect();
         Self {
             d,
             d_out: b_dec_D.len(),
@@ -116,9 +115,10 @@ impl TrainState {
             b_enc: Parameter::new(vec![0.0; f]),
             w_dec: Parameter::new(w_dec_FD),
             b_dec: Parameter::new(b_dec_D),
-            extras: extras.into_iter().map(Parameter::new).collect(),
+            extras,
             w_skip: None,
             since_fired_F: vec![0; f],
+            seed: 0,
             step: 0,
             steering: 1.0,
             l0: 0.0,
@@ -166,6 +166,15 @@ impl TrainState {
             transcodes: self.transcodes,
             ..Sae::zeros(self.d, self.d_out, 0, rule)
         }
+    }
+}
+
+/// What else a latent has at first, see [`TrainState::extras`].
+pub(super) fn first_extras(settings: &TrainSettings) -> Vec<f32> {
+    match settings.activation {
+        Activation::JumpRelu => vec![settings.threshold as f32],
+        Activation::Gated => vec![0.0; 2],
+        _ => Vec::new(),
     }
 }
 

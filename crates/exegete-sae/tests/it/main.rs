@@ -6,4 +6,5 @@ mod training;
 mod training_halves;
 mod training_kinds;
 mod training_peers;
+mod training_resample;
 mod training_transcoders;
