@@ -146,6 +146,9 @@ pub struct TrainSettings {
     /// Width of the band around a threshold in which jumprelu's gradients are felt, in the same units
     #[arg(long, default_value_t = 0.1)]
     pub bandwidth: f64,
+    /// A linear path beside a transcoder's latents, trained with them
+    #[arg(long)]
+    pub skip: bool,
     /// What holds the decoder's rows
     #[arg(long, value_enum, default_value_t = DecoderRows::Unit)]
     pub decoder_rows: DecoderRows,
@@ -182,6 +185,9 @@ pub struct TrainSettings {
     /// Tokens without a firing after which a latent counts as dead
     #[arg(long, default_value_t = 250_000)]
     pub dead_after_tokens: u64,
+    /// Steps between resamplings, at which dead latents start anew on badly reconstructed inputs of the batch; 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub resample_every: u64,
 }
 
 impl Default for TrainSettings {
@@ -204,6 +210,7 @@ impl Default for TrainSettings {
             penalty_c: 4.0,
             threshold: 0.1,
             bandwidth: 0.1,
+            skip: false,
             decoder_rows: DecoderRows::Unit,
             reconstruction: Reconstruction::Fvu,
             epochs: 6,
@@ -216,6 +223,7 @@ impl Default for TrainSettings {
             aux_weight: 1.0 / 32.0,
             aux_k: 0,
             dead_after_tokens: 250_000,
+            resample_every: 0,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Tensors: `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D_out]`, `b_dec [D_out]`, and by architecture `threshold [F]`,
 //! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
-//! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout.
+//! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout, and so are transcoders
+//! of other kinds than ReLU and JumpReLU, `topk_transcoder`, `topk_skip_transcoder` and so on.
 
 use std::path::Path;
 
@@ -20,20 +21,30 @@ pub const CONFIG: &str = "cfg.json";
 /// Name of the weights file.
 pub const WEIGHTS: &str = "sae_weights.safetensors";
 
-/// Architectures that are read, and whether they write to another site.
-const ARCHITECTURES: &[(&str, bool)] = &[
-    ("standard", false),
-    ("topk", false),
-    ("jumprelu", false),
-    ("gated", false),
-    ("batchtopk", false),
-    ("matryoshka_batchtopk", false),
-    ("kth_largest", false),
-    ("transcoder", true),
-    ("skip_transcoder", true),
-    ("jumprelu_transcoder", true),
-    ("jumprelu_skip_transcoder", true),
-];
+/// Architectures that are read. A transcoder of another kind than ReLU has its kind's name first.
+const ARCHITECTURES: &[&str] =
+    &["standard", "topk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk", "kth_largest", TRANSCODER, SKIPS];
+/// A dictionary that writes to another site.
+const TRANSCODER: &str = "transcoder";
+/// One with a path beside the latents.
+const SKIPS: &str = "skip_transcoder";
+
+/// The kind of an architecture, whether it writes to another site, and whether it has a path beside the latents.
+fn taken_apart(architecture: &str) -> Option<(&'static str, bool, bool)> {
+    let kinds = ARCHITECTURES.iter().filter(|name| ![TRANSCODER, SKIPS].contains(name));
+    let behind = |kind: &'static str| match architecture.strip_prefix(kind)?.strip_prefix('_')? {
+        TRANSCODER => Some((kind, true, false)),
+        SKIPS => Some((kind, true, true)),
+        _ => None,
+    };
+    match architecture {
+        TRANSCODER => Some(("standard", true, false)),
+        SKIPS => Some(("standard", true, true)),
+        _ => kinds
+            .copied()
+            .find_map(|kind| (kind == architecture).then_some((kind, false, false)).or_else(|| behind(kind))),
+    }
+}
 
 /// Forms of `kth_largest`: whether it is a gate, and its name.
 const KTH_FORMS: &[(bool, &str)] = &[(false, "b"), (true, "c")];
@@ -61,14 +72,14 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let mut t = place.tensors(WEIGHTS)?;
     let (d, o, f) = (facts.d_in, facts.d_out, facts.d_sae);
     let mut notes = facts.notes.clone();
-    let b_enc_name = if facts.architecture == "gated" { "b_gate" } else { "b_enc" };
+    let b_enc_name = if facts.kind == "gated" { "b_gate" } else { "b_enc" };
     let mut sae = Sae::zeros(d, o, 0, Rule::Relu(Relu));
     sae.b_enc_F = t.take(b_enc_name, &[f])?;
     sae.b_dec_D = t.take("b_dec", &[o])?;
     sae.w_enc_FD = t.turned("W_enc", [f, d])?;
     sae.w_dec_FD = t.take("W_dec", &[f, o])?;
     sae.w_skip_DD = t.matrix_if_there("W_skip", [o, d])?;
-    if facts.architecture.contains("skip") != sae.w_skip_DD.is_some() {
+    if facts.skips != sae.w_skip_DD.is_some() {
         let there = if sae.w_skip_DD.is_some() { "there" } else { "missing" };
         return Err(
             t.fail(format!("tensor \"W_skip\" is {there} in a dictionary of architecture {:?}", facts.architecture))
@@ -103,7 +114,7 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
 fn rule(facts: &Facts, t: &mut Tensors, sae: &Sae, notes: &mut Vec<String>) -> Result<Rule> {
     let f = facts.d_sae;
     let k = || facts.k.ok_or_else(|| t.fail("the configuration has no \"k\"; give --k"));
-    Ok(match facts.architecture.as_str() {
+    Ok(match facts.kind.as_str() {
         "topk" => Rule::TopK(TopK { k: k()? }),
         "kth_largest" => {
             let (is_gate, eps) =
@@ -128,7 +139,7 @@ fn rule(facts: &Facts, t: &mut Tensors, sae: &Sae, notes: &mut Vec<String>) -> R
             let (r_mag, b_mag) = (t.take("r_mag", &[f])?, t.take("b_mag", &[f])?);
             Rule::Gated(Gated::new(&r_mag, &sae.b_enc_F, &b_mag))
         }
-        name if name.starts_with("jumprelu") => {
+        "jumprelu" => {
             let threshold_F = match t.has("log_threshold") {
                 true => t.take("log_threshold", &[f])?.iter().map(|log| log.exp()).collect(),
                 false => t.take("threshold", &[f])?,
@@ -165,7 +176,9 @@ fn scale_activations(sae: &mut Sae, t: &mut Tensors) -> Result<()> {
 /// What the configuration says.
 struct Facts {
     architecture: String,
+    kind: String,
     transcodes: bool,
+    skips: bool,
     d_in: usize,
     d_out: usize,
     d_sae: usize,
@@ -210,12 +223,9 @@ impl Facts {
         if is_old {
             notes.push("of a release of SAELens before version 6".into());
         }
-        let Some((_, transcodes)) = ARCHITECTURES.iter().find(|(name, _)| *name == architecture) else {
-            let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
-            return Err(fail(format!(
-                "architecture {architecture:?} is not handled; handled are {}",
-                known.join(", ")
-            )));
+        let Some((kind, transcodes, skips)) = taken_apart(architecture) else {
+            let known = ARCHITECTURES.join(", ");
+            return Err(fail(format!("architecture {architecture:?} is not handled; handled are {known}")));
         };
         let metadata =
             if is_old { old_metadata(config) } else { config["metadata"].as_object().cloned().unwrap_or_default() };
@@ -234,9 +244,11 @@ impl Facts {
         };
         Ok(Self {
             architecture: architecture.into(),
-            transcodes: *transcodes,
+            kind: kind.into(),
+            transcodes,
+            skips,
             d_in,
-            d_out: if *transcodes { size("d_out")? } else { d_in },
+            d_out: if transcodes { size("d_out")? } else { d_in },
             d_sae: size("d_sae")?,
             k: choices.k.or(k.map(|k| k as usize)),
             kth: KTH_FORMS
@@ -308,16 +320,16 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
     sae.check()?;
     let (f, d, o) = (sae.b_enc_F.len(), sae.d_in, sae.d_out);
     let no_place = |what: &str| Err(SaeError::Shape(format!("SAELens's layout has no place for {what}")));
-    let skips = sae.w_skip_DD.is_some();
-    let architecture = match (&sae.rule, sae.transcodes, skips) {
-        (Rule::Relu(_), true, false) => "transcoder",
-        (Rule::Relu(_), true, true) => "skip_transcoder",
-        (Rule::JumpRelu(_), true, false) => "jumprelu_transcoder",
-        (Rule::JumpRelu(_), true, true) => "jumprelu_skip_transcoder",
+    let named = match sae.rule {
+        Rule::Relu(_) => String::new(),
+        _ => format!("{}_", sae.rule.name()),
+    };
+    let architecture = match (&sae.rule, sae.transcodes, sae.w_skip_DD.is_some()) {
         (Rule::BatchTopK(_), ..) => return no_place("a BatchTopK dictionary without a threshold; give it one first"),
-        (rule, true, _) => return no_place(&format!("a transcoder of kind {}", rule.name())),
         (_, false, true) => return no_place("a path beside the latents of an autoencoder"),
-        (rule, false, false) => rule.name(),
+        (_, true, true) => format!("{named}{SKIPS}"),
+        (_, true, false) => format!("{named}{TRANSCODER}"),
+        (rule, false, false) => rule.name().into(),
     };
     let mut config = json!({
         "architecture": architecture, "d_in": d, "d_sae": f, "dtype": "float32", "device": "cpu",

@@ -2,6 +2,8 @@
 
 use exegete_base::settings::{Activation, DecoderRows};
 use exegete_tensor::cpu::adam::{AdamStep, update};
+use exegete_tensor::cpu::buffer;
+use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::simd::{axpy, dot};
 use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
@@ -12,8 +14,8 @@ use super::{TrainState, Trainer};
 const EPS: f64 = 1e-8;
 
 impl Trainer {
-    /// Steps all parameters. `centres`: whether the decoder's bias was taken off the input.
-    pub(super) fn apply(&mut self, state: &mut TrainState, lr: f64, centres: bool) {
+    /// Steps all parameters.
+    pub(super) fn apply(&mut self, state: &mut TrainState, lr: f64) {
         let (d, o) = (state.d, state.d_out);
         let step = AdamStep::new(lr, (self.settings.beta1, self.settings.beta2), EPS, state.step + 1);
         let terms: &[_] = if self.dead.is_empty() { &[&self.main] } else { &[&self.main, &self.aux] };
@@ -24,11 +26,21 @@ impl Trainer {
         let mut db_dec = vec![0f32; o];
         self.main.grads[0].chunks_exact(o).for_each(|g| axpy(1.0, g, &mut db_dec));
         // Where it is taken off the input, it also stands in every pre-activation, with the other sign.
-        if centres {
+        if state.centres {
             for (g, row) in db_enc.iter().zip(state.w_enc.values.chunks_exact(d)).filter(|(g, _)| **g != 0.0) {
                 axpy(-g, row, &mut db_dec);
             }
         }
+        if let Some(skip) = &mut state.w_skip {
+            let n = self.xs_ND.len() / d;
+            let mut dw_skip = buffer(o * d);
+            let (grad, x) = (Mat::rows(&self.main.grads[0], o).t(), Mat::rows(&self.xs_ND, d));
+            gemm((o, d, n), &mut dw_skip, d, Into::Overwrite, 1.0, grad, x, true);
+            let rows = (skip.values.par_chunks_mut(d), skip.m.par_chunks_mut(d), skip.v.par_chunks_mut(d));
+            let rows = rows.0.zip(rows.1).zip(rows.2).zip(dw_skip.par_chunks(d));
+            rows.for_each(|(((w, m), v), g)| update(step, w, m, v, g));
+        }
+        let block = o / state.blocks;
         let is_unit = self.settings.decoder_rows == DecoderRows::Unit;
         let (enc, dec) = (ParamRows::new(&mut state.w_enc, d), ParamRows::new(&mut state.w_dec, o));
         let (centred_ND, norm_d_F) = (&self.centred_ND, &self.norm_d_F);
@@ -55,7 +67,9 @@ impl Trainer {
                     t.by_latent.sum_rows(f, &t.entries.values, t.grad_of(f), to_dec);
                 }
                 if let Some(norm_d) = norm_d_F.get(f).filter(|d| **d != 0.0) {
-                    axpy(norm_d / dot(wd, wd).sqrt().max(1e-12), wd, to_dec);
+                    for (to_dec, wd) in to_dec.chunks_exact_mut(block).zip(wd.chunks_exact(block)) {
+                        axpy(norm_d / dot(wd, wd).sqrt().max(1e-12), wd, to_dec);
+                    }
                 }
                 if is_unit {
                     // Only the part of the gradient that turns a decoder row may move it.

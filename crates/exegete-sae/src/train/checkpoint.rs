@@ -6,14 +6,14 @@ use super::TrainState;
 use crate::{Result, SaeError};
 
 const MAGIC: &[u8; 8] = b"EXGTRAIN";
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Numbers behind the magic word.
-const NUMBERS: usize = 9;
+const NUMBERS: usize = 12;
 
 impl TrainState {
     /// Arrays in their order.
     fn params(&self) -> impl Iterator<Item = &Parameter> {
-        [&self.w_enc, &self.b_enc, &self.w_dec, &self.b_dec].into_iter().chain(&self.extras)
+        [&self.w_enc, &self.b_enc, &self.w_dec, &self.b_dec].into_iter().chain(&self.extras).chain(&self.w_skip)
     }
 
     /// The state as bytes.
@@ -24,7 +24,11 @@ impl TrainState {
         let sizes = [VERSION, self.d as u64, self.d_out as u64, self.n_latents() as u64, self.extras.len() as u64];
         let [scale, reached] = [self.scale, self.reached].map(|x| u64::from(x.to_bits()));
         let both = scale << 32 | reached;
-        let numbers = sizes.into_iter().chain([self.step, both, self.steering.to_bits(), self.l0.to_bits()]);
+        let flags = [self.transcodes, self.centres, self.w_skip.is_some()];
+        let flags = flags.iter().enumerate().fold(0u64, |all, (i, flag)| all | u64::from(*flag) << i);
+        let shape = [u64::from(self.scale_out.to_bits()) << 32 | flags, self.blocks as u64, self.seed];
+        let numbers = [self.step, both, self.steering.to_bits(), self.l0.to_bits()].into_iter().chain(shape);
+        let numbers = sizes.into_iter().chain(numbers);
         numbers.for_each(|n| out.extend(n.to_le_bytes()));
         for array in self.params().flat_map(|p| [&p.values, &p.m, &p.v]) {
             array.iter().for_each(|x| out.extend(x.to_le_bytes()));
@@ -49,8 +53,14 @@ impl TrainState {
         let (Some(d), Some(o), Some(f), Some(extras)) = (size(1, 1), size(2, 1), size(3, 1), size(4, 0)) else {
             return Err(wrong("sizes out of range"));
         };
+        let (flags, blocks) = (number(9) as u32, usize::try_from(number(10)).unwrap_or(0));
+        if flags >= 8 || blocks == 0 || !o.is_multiple_of(blocks) {
+            return Err(wrong("shape out of range"));
+        }
+        let [transcodes, centres, skips] = std::array::from_fn(|i| flags >> i & 1 == 1);
+        let skip = if skips { d as u128 * o as u128 } else { 0 };
         let (wide, narrow) = ((d as u128 + o as u128) * f as u128, (1 + extras as u128) * f as u128 + o as u128);
-        if body.len() as u128 != 4 * 3 * (wide + narrow) + 8 * f as u128 {
+        if body.len() as u128 != 4 * 3 * (wide + narrow + skip) + 8 * f as u128 {
             return Err(wrong("its length does not fit its sizes"));
         }
         let (params, since) = body.split_at(body.len() - 8 * f);
@@ -61,12 +71,18 @@ impl TrainState {
             d,
             d_out: o,
             scale: f32::from_bits((number(6) >> 32) as u32),
+            scale_out: f32::from_bits((number(9) >> 32) as u32),
+            transcodes,
+            centres,
+            blocks,
             w_enc: param(f * d),
             b_enc: param(f),
             w_dec: param(f * o),
             b_dec: param(o),
             extras: (0..extras).map(|_| param(f)).collect(),
+            w_skip: skips.then(|| param(d * o)),
             since_fired_F: since.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+            seed: number(11),
             step: number(5),
             steering: f64::from_bits(number(7)),
             l0: f64::from_bits(number(8)),
@@ -79,18 +95,27 @@ impl TrainState {
 mod tests {
     use exegete_base::settings::{Activation, TrainSettings};
 
+    use super::super::Side;
     use super::*;
 
     #[test]
     fn states_round_trip_and_damage_is_an_error() {
         let settings = TrainSettings { latents: 7, activation: Activation::Gated, ..TrainSettings::default() };
-        let mut state = TrainState::init(&settings, 5, 0.3, &[1.0, 2.0, 3.0, 4.0, 5.0], 9);
+        round_trip(TrainState::init(&settings, 5, 0.3, &[1.0, 2.0, 3.0, 4.0, 5.0], 9));
+        let side = |scale, mean_D| Side { scale, mean_D };
+        let settings = TrainSettings { skip: true, ..settings };
+        let state =
+            TrainState::init_transcoder(&settings, side(0.3, &[1.0, 2.0, 3.0]), side(0.7, &[4.0, 5.0, 6.0, 7.0]), 9);
+        round_trip(TrainState { blocks: 2, ..state });
+    }
+
+    fn round_trip(mut state: TrainState) {
         (state.reached, state.steering, state.l0) = (0.25, 1.5, 31.25);
         state.step = 123;
         state.since_fired_F[3] = u64::MAX;
         let bytes = state.to_bytes();
         assert_eq!(TrainState::from_bytes(&bytes).unwrap(), state);
-        for cut in [0, 7, 79, 80, bytes.len() - 1] {
+        for cut in [0, 7, 103, 104, bytes.len() - 1] {
             assert!(TrainState::from_bytes(&bytes[..cut]).is_err());
         }
         for at in 0..48 {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::select::{Rule, Threshold};
 use super::term::squares;
-use super::{Formula, TrainState, Trainer};
+use super::{Formula, Given, TrainState, Trainer};
 use crate::sae::pre_activations;
 
 /// From what share of active latents on a step is dense.
@@ -50,8 +50,11 @@ pub(super) fn is_dense(settings: &TrainSettings, state: &TrainState) -> bool {
 }
 
 impl Trainer {
-    /// The forward and backward pass of a dense step. `sparsity` is the penalty's weight.
-    pub(super) fn dense_gradients(&mut self, state: &TrainState, n: usize, sparsity: f64) -> Sums {
+    /// The forward and backward pass of a dense step.
+    ///
+    /// An error from elsewhere comes with the gradient at the reconstruction that [`Self::dense_forward`] made.
+    pub(super) fn dense_gradients(&mut self, state: &TrainState, given: Option<&Given>) -> Sums {
+        let (n, sparsity) = (self.xs_ND.len() / state.d, self.sparsity(state));
         let (formula, next, mut sum_next) = (self.formula(state.step), self.annealed_to(state.step), 0.0);
         let (d, o, f) = (state.d, state.d_out, state.n_latents());
         let dense = &mut self.dense;
@@ -72,10 +75,13 @@ impl Trainer {
             }
         }
         self.extra_d = state.extras.iter().map(|p| vec![0f32; p.values.len()]).collect();
-        self.left_ND.clear();
-        self.left_ND.extend((0..n).flat_map(|_| &state.b_dec.values));
-        let (_, spread) = squares(&self.ys_ND, &self.ys_ND, o);
-        let factor = self.error_factor(n, spread);
+        let mut factor = 0.0;
+        if given.is_none() {
+            let mut base = std::mem::take(&mut self.left_ND);
+            self.base(state, &mut base);
+            self.left_ND = base;
+            factor = self.error_factor(n, squares(&self.ys_ND, &self.ys_ND, o).1);
+        }
         let rule = Threshold::new(&self.settings, state, self.per_active(sparsity, n));
         self.norm_d_F.clear();
         self.norm_d_F.resize(self.norms_F.len(), 0.0);
@@ -103,12 +109,18 @@ impl Trainer {
                 sum_next += penalties(next, 0.0, active, &self.norms_F, &mut self.norm_d_F, (slopes, f));
             }
             sums.penalty += penalties(formula, weight, active, &self.norms_F, &mut self.norm_d_F, (slopes, f));
-            let left = &mut self.left_ND[from * o..(from + rows) * o];
-            gemm((rows, o, f), left, o, Into::Add, 1.0, Mat::rows(active, f), Mat::rows(&state.w_dec.values, o), true);
-            let target = &self.ys_ND[from * o..(from + rows) * o];
-            for ((l, g), y) in left.iter_mut().zip(grad.iter_mut()).zip(target) {
-                *l = y - *l;
-                *g = (-2.0 * factor) as f32 * *l;
+            match given {
+                Some(given) => grad.copy_from_slice(&given.grad_ND[from * o..(from + rows) * o]),
+                None => {
+                    let left = &mut self.left_ND[from * o..(from + rows) * o];
+                    let w_dec = Mat::rows(&state.w_dec.values, o);
+                    gemm((rows, o, f), left, o, Into::Add, 1.0, Mat::rows(active, f), w_dec, true);
+                    let target = &self.ys_ND[from * o..(from + rows) * o];
+                    for ((l, g), y) in left.iter_mut().zip(grad.iter_mut()).zip(target) {
+                        *l = y - *l;
+                        *g = (-2.0 * factor) as f32 * *l;
+                    }
+                }
             }
             let into = if formula == Formula::None { Into::Overwrite } else { Into::Add };
             gemm((rows, f, o), slopes, f, into, 1.0, Mat::rows(grad, o), Mat::rows(&state.w_dec.values, o).t(), true);
@@ -126,11 +138,39 @@ impl Trainer {
         self.annealed = (sum_next > 0.0).then(|| sums.penalty / sum_next);
         self.main.d.clear();
         self.main.group_by_latent(f);
+        let (l0, penalty) = (sums.l0 / n as f64, sums.penalty / n as f64);
+        if let Some(given) = given {
+            self.main.take_grad(given.grad_ND);
+            return Sums { error: given.loss, fvu: given.fvu, l0, penalty };
+        }
         self.main.grads.resize(1, Vec::new());
         self.main.grads[0].clear();
         self.main.grads[0].extend(self.left_ND.iter().map(|l| (-2.0 * factor) as f32 * l));
-        let (square, _) = squares(&self.ys_ND, &self.left_ND, o);
-        Sums { error: factor * square, fvu: square / spread, l0: sums.l0 / n as f64, penalty: sums.penalty / n as f64 }
+        let (square, spread) = squares(&self.ys_ND, &self.left_ND, o);
+        Sums { error: factor * square, fvu: square / spread, l0, penalty }
+    }
+
+    /// The forward pass of a dense step alone: pre-activations are computed again on the way back, for those of a whole
+    /// batch are too many to hold.
+    pub(super) fn dense_forward(&mut self, state: &TrainState) {
+        let (d, o, f, n) = (state.d, state.d_out, state.n_latents(), self.xs_ND.len() / state.d);
+        let block = BLOCK.min(n);
+        if self.pre.len() < block * f {
+            self.pre = buffer(block * f);
+        }
+        let mut recon = std::mem::take(&mut self.recon_ND);
+        self.base(state, &mut recon);
+        let rule = Threshold::new(&self.settings, state, 0.0);
+        for from in (0..n).step_by(block) {
+            let rows = block.min(n - from);
+            let pre = &mut self.pre[..rows * f];
+            let x = &self.centred_ND[from * d..(from + rows) * d];
+            pre_activations(x, d, &state.w_enc.values, &state.b_enc.values, pre);
+            for_rows(pre, f, |_, row| row.iter_mut().enumerate().for_each(|(f, h)| *h = rule.value(f, *h)));
+            let (active, w_dec) = (Mat::rows(pre, f), Mat::rows(&state.w_dec.values, o));
+            gemm((rows, o, f), &mut recon[from * o..(from + rows) * o], o, Into::Add, 1.0, active, w_dec, true);
+        }
+        self.recon_ND = recon;
     }
 }
 

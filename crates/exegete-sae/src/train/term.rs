@@ -26,6 +26,13 @@ impl Term {
         from as u32..self.ends[group] as u32
     }
 
+    /// Takes the gradient at what all latents add to, where they are one group.
+    pub(super) fn take_grad(&mut self, grad_ND: &[f32]) {
+        self.grads.resize_with(1, Vec::new);
+        self.grads[0].clear();
+        self.grads[0].extend_from_slice(grad_ND);
+    }
+
     /// The gradient at what a latent adds to.
     pub(super) fn grad_of(&self, latent: usize) -> &[f32] {
         &self.grads[self.ends.partition_point(|end| *end <= latent)]

@@ -3,5 +3,8 @@ mod containers;
 mod formats;
 mod saelens;
 mod training;
+mod training_halves;
 mod training_kinds;
 mod training_peers;
+mod training_resample;
+mod training_transcoders;

@@ -4,11 +4,11 @@ use exegete_base::settings::{Activation, DecoderRows, KthForm, Penalty, Reconstr
 use exegete_sae::train::{TrainState, Trainer};
 use exegete_tensor::optim::Parameter;
 
-const D: usize = 6;
-const F: usize = 24;
-const N: usize = 16;
+pub(crate) const D: usize = 6;
+pub(crate) const F: usize = 24;
+pub(crate) const N: usize = 16;
 
-fn settings(activation: Activation) -> TrainSettings {
+pub(crate) fn settings(activation: Activation) -> TrainSettings {
     TrainSettings {
         latents: F,
         activation,
@@ -27,7 +27,7 @@ fn settings(activation: Activation) -> TrainSettings {
     }
 }
 
-fn noise(seed: u64, n: usize) -> Vec<f32> {
+pub(crate) fn noise(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -38,7 +38,7 @@ fn noise(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|_| next() + next()).collect()
 }
 
-fn start(settings: &TrainSettings) -> TrainState {
+pub(crate) fn start(settings: &TrainSettings) -> TrainState {
     let mut state = TrainState::from_parts(settings, D, 0.7, noise(1, F * D), noise(2, F * D), noise(3, D));
     state.b_enc.values = noise(4, F);
     for (i, extra) in state.extras.iter_mut().enumerate() {
@@ -47,14 +47,11 @@ fn start(settings: &TrainSettings) -> TrainState {
     state
 }
 
-fn params(state: &mut TrainState) -> Vec<&mut Parameter> {
+pub(crate) fn params(state: &mut TrainState) -> Vec<&mut Parameter> {
     let mut all = vec![&mut state.w_enc, &mut state.b_enc, &mut state.w_dec, &mut state.b_dec];
     all.extend(&mut state.extras);
+    all.extend(&mut state.w_skip);
     all
-}
-
-fn loss(settings: &TrainSettings, state: &TrainState, x: &[f32], y: Option<&[f32]>) -> f64 {
-    Trainer::new(settings.clone(), 10).unwrap().step(&mut state.clone(), x, y).unwrap().loss
 }
 
 /// Gradients of the loss, one list for each parameter: Adam's first moment after one step is a tenth of them.
@@ -69,12 +66,24 @@ fn agree(name: &str, settings: &TrainSettings, skip: &[usize], y: Option<&[f32]>
     agree_at(0, 0.0, name, settings, skip, y);
 }
 
-/// Compares gradients with differences of the loss, along the gradient and one other direction of each parameter. `step` is
-/// one of ten, and the running number of active latents says whether it is dense.
+/// [`agree_with`] a step on random data. `step` is one of ten, and the running number of active latents says whether it is
+/// dense.
 fn agree_at(step: u64, l0: f64, name: &str, settings: &TrainSettings, skip: &[usize], y: Option<&[f32]>) {
-    let (state, x) = (TrainState { step, l0, ..start(settings) }, noise(9, N * D));
-    let grads = gradients(settings, &state, &x, y);
-    for (i, grad) in grads.iter().enumerate().filter(|(i, _)| !skip.contains(i)) {
+    let (mut state, x) = (TrainState { step, l0, ..start(settings) }, noise(9, N * D));
+    if y.is_some() {
+        (state.transcodes, state.centres) = (true, false);
+    }
+    let run = |state: &mut TrainState| Trainer::new(settings.clone(), 10).unwrap().step(state, &x, y).unwrap().loss;
+    agree_with(name, &state, skip, &run);
+}
+
+/// Compares the gradients of a step with differences of the loss that it gives, along the gradient and one other direction
+/// of each parameter.
+pub(crate) fn agree_with(name: &str, state: &TrainState, skip: &[usize], run: &dyn Fn(&mut TrainState) -> f64) {
+    let mut after = state.clone();
+    run(&mut after);
+    let grads = params(&mut after).into_iter().map(|p| p.m.iter().map(|m| m / 0.1).collect::<Vec<f32>>());
+    for (i, grad) in grads.enumerate().filter(|(i, _)| !skip.contains(i)) {
         let norm = grad.iter().map(|g| g * g).sum::<f32>().sqrt();
         assert!(norm > 1e-5, "{name}: parameter {i} has no gradient");
         let along: Vec<f32> = grad.iter().map(|g| g / norm).collect();
@@ -83,7 +92,7 @@ fn agree_at(step: u64, l0: f64, name: &str, settings: &TrainSettings, skip: &[us
             let moved = |by: f32| {
                 let mut moved = state.clone();
                 params(&mut moved)[i].values.iter_mut().zip(&direction).for_each(|(w, d)| *w += by * d);
-                loss(settings, &moved, &x, y)
+                run(&mut moved)
             };
             let numeric = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
             let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
