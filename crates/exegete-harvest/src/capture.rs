@@ -79,3 +79,22 @@ fn check_finite(rows: &[f32], d: usize, site: Site, w: &WindowRows) -> Result<()
         w.window.start,
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use exegete_base::{DocId, SiteKind};
+    use exegete_store::Window;
+
+    use super::*;
+
+    #[test]
+    fn the_first_activation_that_is_not_finite_is_placed() {
+        let window = Window { doc: DocId::new(2, 7), window: 1, start: 40, token_ids: vec![0; 4] };
+        let w = WindowRows { window, first: 90 };
+        let site = Site::at(SiteKind::ResidPost, 3);
+        assert!(check_finite(&[0.0; 6], 2, site, &w).is_ok());
+        let said = check_finite(&[0.0, 1.0, 2.0, f32::NAN, f32::INFINITY, 0.0], 2, site, &w).unwrap_err().to_string();
+        let place = "document 7 of text file 2, position 2 of the window that begins at its token 40";
+        assert!(said.contains("blocks.3.hook_resid_post") && said.contains(place), "{said}");
+    }
+}

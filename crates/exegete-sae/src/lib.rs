@@ -5,8 +5,10 @@
 //! arrays. This crate knows no model and no run directory.
 #![deny(missing_docs)]
 
+mod any;
 mod codes;
 pub mod containers;
+mod cross_layer;
 mod dictionary;
 mod error;
 pub mod formats;
@@ -16,7 +18,9 @@ pub mod releases;
 mod sae;
 pub mod train;
 
+pub use any::AnyDictionary;
 pub use codes::Codes;
+pub use cross_layer::CrossLayer;
 pub use dictionary::{Clamp, Dictionary, Splice};
 pub use error::SaeError;
 pub use sae::{InputNorm, Sae};

@@ -153,6 +153,17 @@ impl Sae {
         }
     }
 
+    /// The encoder's bias where the decoder's is not taken off the input first, and activations are the same.
+    pub fn uncentred_b_enc(&self) -> Vec<f32> {
+        if !self.centres_input {
+            return self.b_enc_F.clone();
+        }
+        let rows = self.w_enc_FD.chunks_exact(self.d_in);
+        let along =
+            |row: &[f32]| row.iter().zip(&self.b_dec_D).map(|(w, b)| f64::from(*w) * f64::from(*b)).sum::<f64>();
+        self.b_enc_F.iter().zip(rows).map(|(b, row)| (f64::from(*b) - along(row)) as f32).collect()
+    }
+
     /// Takes in a factor of the input (`n(x) = factor * x`), so that the dictionary is one of the input as it is.
     pub fn fold_input_factor(&mut self, factor: f32) {
         self.w_enc_FD.iter_mut().for_each(|w| *w *= factor);

@@ -79,7 +79,7 @@ fn functions(args: &EditArgs, model: &Model, printer: &Printer) -> Result<Vec<(S
         let (name, value) = rest.rsplit_once(':').with_context(form)?;
         let (sae, latent) = name.rsplit_once('@').with_context(form)?;
         let latent: usize = latent.parse().with_context(form)?;
-        let dictionary = Arc::new(open_dictionary::load(sae, &Choices::default(), printer)?.dictionary);
+        let dictionary = Arc::new(open_dictionary::load(sae, &Choices::default(), printer)?.dictionary.into_sae()?);
         let width = model.spec.site_width(site, 0);
         all.push((site, Arc::new(Clamp::new(dictionary, vec![(latent, number(value, text)?)], width)?)));
     }
@@ -150,9 +150,10 @@ fn scaled(text: &str, model: &Model, printer: &Printer) -> Result<(Site, Vec<f32
 
 /// A direction. Dictionaries are opened here, where every way to name one is known.
 fn direction(name: &str, model: &Model, site: Site, printer: &Printer) -> Result<Vec<f32>> {
-    let open = |sae: &str| match open_dictionary::load(sae, &Choices::default(), printer) {
-        Ok(saved) => Ok(saved.dictionary),
-        Err(error) => Err(MethodError::Request(format!("{error:#}"))),
+    let open = |sae: &str| {
+        let saved = open_dictionary::load(sae, &Choices::default(), printer);
+        let found = saved.and_then(|saved| Ok(saved.dictionary.into_sae()?));
+        found.map_err(|error| MethodError::Request(format!("{error:#}")))
     };
     Ok(direction::resolve(name, model, site, &open)?)
 }

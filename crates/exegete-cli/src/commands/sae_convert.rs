@@ -1,8 +1,8 @@
 //! `exegete sae convert`: a dictionary in another layout, with a check that it computes the same.
 
 use anyhow::{Context, Result, bail};
+use exegete_sae::Dictionary;
 use exegete_sae::formats::{self, Choices};
-use exegete_sae::{Dictionary, Sae};
 use exegete_store::write_atomic;
 use serde_json::json;
 
@@ -29,7 +29,7 @@ pub(crate) fn run(settings: &SaeConvert, printer: &Printer) -> Result<()> {
             write_atomic(&dir.join(name), |w| std::io::Write::write_all(w, bytes))?;
         }
         let again = formats::load(dir, &as_written)?;
-        checked = Some(compare(&saved.dictionary, &again.dictionary)?);
+        checked = Some(compare(&*saved.dictionary, &*again.dictionary)?);
         Ok(())
     })?;
     let (active, worst) = checked.context("nothing was written")?;
@@ -48,14 +48,14 @@ pub(crate) fn run(settings: &SaeConvert, printer: &Printer) -> Result<()> {
 
 /// Runs both on the same inputs: how many activations were compared, and the largest difference as a share of the largest
 /// value.
-fn compare(ours: &Sae, written: &Sae) -> Result<(usize, f32)> {
+fn compare(ours: &dyn Dictionary, written: &dyn Dictionary) -> Result<(usize, f32)> {
     let (mut active, mut worst) = (0, 0f32);
     for (i, size) in SIZES.into_iter().enumerate() {
-        let n = INPUTS * ours.d_in;
+        let n = INPUTS * ours.d_in();
         let x: Vec<f32> = (0..n).map(|at| size * (((at + i * n) as f32 * 0.618_034).fract() * 3.5 - 1.75)).collect();
-        let run = |sae: &Sae| -> Result<_> {
+        let run = |sae: &dyn Dictionary| -> Result<_> {
             let codes = sae.encode(&x)?;
-            let mut out = vec![0f32; INPUTS * sae.d_out];
+            let mut out = vec![0f32; INPUTS * sae.d_out()];
             sae.reconstruct(&x, &codes, &mut out)?;
             Ok((codes, out))
         };

@@ -7,7 +7,7 @@ use exegete_harvest::proof::{self, Proof, Verdict};
 use exegete_harvest::windows::text_options;
 use exegete_model::{Model, Processing, site_named};
 use exegete_sae::formats::{Choices, Saved};
-use exegete_sae::{Dictionary, InputNorm, Sae};
+use exegete_sae::{AnyDictionary, Dictionary, InputNorm, Sae};
 use exegete_store::open_corpus;
 use serde_json::json;
 
@@ -17,7 +17,6 @@ use crate::{builtin, open_dictionary, open_model};
 
 pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Result<()> {
     let saved = load(&settings.sae, printer)?;
-    let sae = &saved.dictionary;
     tell(&saved, printer);
     let proof = match &settings.model {
         None => None,
@@ -27,10 +26,11 @@ pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Res
     if let (Some(proof), Some(verdict)) = (&proof, &verdict) {
         tell_proof(proof, &saved, verdict, printer);
     }
-    let (encoder, decoder) = norms(sae);
+    let (all, sae) = (&saved.dictionary, &saved.dictionary.encoders()[0]);
+    let (encoder, decoder) = norms(all);
     printer.json(&json!({
-        "format": saved.format, "kind": sae.kind(), "rule": sae.rule.describe(), "d_in": sae.d_in, "d_out": sae.d_out,
-        "n_latents": sae.n_latents(), "transcoder": sae.transcodes, "centres_input": sae.centres_input,
+        "format": saved.format, "kind": all.kind(), "rule": sae.rule.describe(), "d_in": all.d_in(), "d_out": all.d_out(),
+        "n_latents": all.n_latents(), "layers": all.encoders().len(), "transcoder": all.transcodes(), "centres_input": sae.centres_input,
         "input_norm": sae.norm.name(), "metadata": saved.metadata, "notes": saved.notes,
         "encoder_norms": encoder, "decoder_norms": decoder, "published_l0": saved.published_l0,
         "published_variance_explained": saved.published_variance,
@@ -46,26 +46,35 @@ pub(crate) fn load(args: &SaeArgs, printer: &Printer) -> Result<Saved> {
 }
 
 /// The shortest and the longest row of the encoder, and of the decoder.
-fn norms(sae: &Sae) -> ([f32; 2], [f32; 2]) {
-    let of = |rows: &[f32], d: usize| {
-        let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
-        rows.chunks(d).map(norm).fold([f32::MAX, 0.0], |[low, high], n| [low.min(n), high.max(n)])
+fn norms(all: &AnyDictionary) -> ([f32; 2], [f32; 2]) {
+    let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let span = |[low, high]: [f32; 2], n: f32| [low.min(n), high.max(n)];
+    let none = [f32::MAX, 0.0];
+    let of = |found: ([f32; 2], [f32; 2]), sae: &Sae| {
+        let encoder = sae.w_enc_FD.chunks(sae.d_in).map(norm).fold(found.0, span);
+        (encoder, sae.w_dec_FD.chunks(sae.d_out).map(norm).fold(found.1, span))
     };
-    (of(&sae.w_enc_FD, sae.d_in), of(&sae.w_dec_FD, sae.d_out))
+    all.encoders().iter().fold((none, none), of)
 }
 
 fn tell(saved: &Saved, printer: &Printer) {
-    let sae = &saved.dictionary;
+    let all = &saved.dictionary;
+    let sae = &all.encoders()[0];
     let rule = match sae.rule.describe() {
         text if text.is_empty() => text,
         text => format!(" ({text})"),
     };
-    let what = if sae.transcodes { "transcoder, " } else { "" };
+    let layers = all.encoders().len();
+    let what = match (layers, all.transcodes()) {
+        (1, true) => "transcoder, ",
+        (1, false) => "",
+        _ => "cross-layer transcoder, ",
+    };
     printer.line(format!("layout    {}", saved.format));
-    printer.line(format!("kind      {what}{}{rule}", sae.kind()));
-    let width = match sae.d_in == sae.d_out {
-        true => format!("{} wide", sae.d_in),
-        false => format!("{} wide, output {} wide", sae.d_in, sae.d_out),
+    printer.line(format!("kind      {what}{}{rule}", all.kind()));
+    let width = match all.d_in() == all.d_out() {
+        true => format!("{} wide", all.d_in()),
+        false => format!("{} wide, output {} wide", all.d_in(), all.d_out()),
     };
     let norm = match sae.norm {
         InputNorm::None => String::new(),
@@ -73,8 +82,9 @@ fn tell(saved: &Saved, printer: &Printer) {
     };
     printer.line(format!("input     {width}, decoder bias taken off: {}{norm}", sae.centres_input));
     let skip = if sae.w_skip_DD.is_some() { ", and a linear path beside them" } else { "" };
-    printer.line(format!("latents   {}{skip}", sae.n_latents()));
-    let (encoder, decoder) = norms(sae);
+    let each = if layers > 1 { format!(", {} in each of {layers} layers", sae.n_latents()) } else { String::new() };
+    printer.line(format!("latents   {}{each}{skip}", all.n_latents()));
+    let (encoder, decoder) = norms(all);
     printer.line(format!(
         "norms     encoder rows {:.3} to {:.3}, decoder rows {:.3} to {:.3}",
         encoder[0], encoder[1], decoder[0], decoder[1]
@@ -117,12 +127,12 @@ fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, print
         max_tokens: settings.tokens,
     };
     let corpus = open_corpus(&builtin::texts(&settings.text)?, &text_options(&text))?;
-    Ok(proof::measure(&model, &saved.dictionary, (site, out), &corpus, &text, printer)?)
+    Ok(proof::measure(&model, &*saved.dictionary, (site, out), &corpus, &text, printer)?)
 }
 
 /// The site that a dictionary writes: its own, or for a transcoder the output of the MLP that it stands for.
 fn written(model: &Model, saved: &Saved, site: Site) -> Result<Site> {
-    if !saved.dictionary.transcodes {
+    if !saved.dictionary.transcodes() {
         return Ok(site);
     }
     if let Some(name) = saved.metadata.get("hook_name_out").and_then(|v| v.as_str()) {

@@ -5,7 +5,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use exegete_sae::Dictionary;
 use serde_json::Value;
 
 use super::{NO_DATA, exegete, stderr, stories};
@@ -47,6 +46,24 @@ name = "annealed"
 activation = "relu"
 penalty = "p-anneal"
 penalty_p = 0.2
+
+[[dictionary]]
+name = "transcoder"
+site = "blocks.1.mlp.hook_in"
+site_out = "blocks.1.hook_mlp_out"
+skip = true
+
+[[dictionary]]
+name = "crosscoder"
+site = "blocks.0.hook_resid_post,blocks.1.hook_resid_post"
+activation = "batchtopk"
+decoder_rows = "free"
+
+[[dictionary]]
+name = "layers"
+site = "blocks.*.mlp.hook_in"
+site_out = "blocks.*.hook_mlp_out"
+latents = 64
 "#;
 
 fn train(model: &Path, grid: &Path, out: &Path) -> Command {
@@ -82,10 +99,10 @@ fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
     assert!(output.status.success(), "{}", stderr(&output));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = told["dictionaries"].as_array().unwrap();
-    assert_eq!(rows.len(), 9);
+    assert_eq!(rows.len(), 12);
     for row in rows {
         let name = row["name"].as_str().unwrap();
-        let saved = exegete_sae::formats::saelens::load(&whole.join("sae").join(name)).unwrap();
+        let saved = exegete_sae::formats::load(&whole.join("sae").join(name), &Default::default()).unwrap();
         let (result, kind) = (&row["result"], saved.dictionary.kind());
         assert_eq!(result["kind"], kind, "{name}");
         let (l0, fvu) = (result["l0"].as_f64().unwrap(), result["fvu"]["value"].as_f64().unwrap());
@@ -94,8 +111,8 @@ fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
         assert!(fvu < 1.0 && is_near && l0 > 0.0, "{name}: FVU {fvu}, L0 {l0}");
     }
     let want = content(&whole);
-    // Weights, configuration and log of each.
-    assert_eq!(want.len(), 27, "{:?}", want.keys());
+    // Weights, configuration and log of each; weights of each layer's two sides.
+    assert_eq!(want.len(), 11 * 3 + 2 + 5 * 2, "{:?}", want.keys());
 
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let seed: u64 = std::env::var("EXEGETE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(seed);
@@ -114,6 +131,113 @@ fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
         let differs: Vec<&PathBuf> = want.keys().filter(|name| got[*name] != want[*name]).collect();
         assert!(differs.is_empty(), "killed at {name}:{count} with seed {seed}: {differs:?} differ");
     }
+}
+
+/// A training of one of every shape, streamed or cached.
+fn of_shapes(dir: &Path, out: &str, flags: &[&str]) -> Command {
+    let grid = dir.join("shapes.toml");
+    let (keys, shapes) = (GRID.find("[[").unwrap(), GRID.find("[[dictionary]]\nname = \"transcoder").unwrap());
+    std::fs::write(&grid, [&GRID[..keys], &GRID[shapes..]].concat()).unwrap();
+    let model = stories().unwrap();
+    let mut command = train(&model, &grid, &dir.join(out));
+    command.args(flags);
+    command
+}
+
+#[test]
+fn activations_that_are_streamed_train_the_same_dictionaries_as_those_that_are_kept() {
+    if stories().is_none() {
+        return exegete_testkit::not_run(NO_DATA);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let run = |out: &str, flags: &[&str]| {
+        let output = of_shapes(dir, out, flags).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        content(&dir.join(out))
+    };
+    // A buffer, or none: with one, streaming may find other scales and other tokens to calibrate on, where not all rows are
+    // in it.
+    let whole = run("kept", &[]);
+    assert_eq!(whole, run("streamed", &["--stream", "--buffer-tokens", "1000000"]));
+    let buffered = run("buffered", &["--buffer-tokens", "2000"]);
+    assert!(buffered != whole, "a small buffer mixes as a large one does");
+    let flags = ["--stream", "--buffer-tokens", "2000"];
+    let streamed = run("streamed-2000", &flags);
+    for (name, count) in [("train", 20), ("train", 170), ("commit.before", 30)] {
+        let killed =
+            of_shapes(dir, "killed", &flags).env("EXEGETE_KILLPOINT", format!("{name}:{count}")).output().unwrap();
+        assert_eq!(killed.status.signal(), Some(9), "{}", stderr(&killed));
+        assert_eq!(run("killed", &flags), streamed, "killed at {name}:{count}");
+        std::fs::remove_dir_all(dir.join("killed")).unwrap();
+    }
+}
+
+#[test]
+fn activations_are_shared_between_trainings_and_checked() {
+    if stories().is_none() {
+        return exegete_testkit::not_run(NO_DATA);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (whole, store) = (dir.join("store"), dir.join("store").display().to_string());
+    let run = |out: &str, flags: &[&str]| {
+        let output = of_shapes(dir, out, &[&["--activations", &store], flags].concat()).output().unwrap();
+        (output.status.success(), stderr(&output))
+    };
+    let plain = of_shapes(dir, "plain", &[]).output().unwrap();
+    assert!(plain.status.success() && !dir.join("plain/cache").exists(), "{}", stderr(&plain));
+    let (done, said) = run("first", &[]);
+    assert!(done && said.contains("cache "), "{said}");
+    let (done, said) = run("second", &[]);
+    assert!(done && !said.contains("cache "), "the model was run again: {said}");
+    for out in ["first", "second"] {
+        assert_eq!(content(&dir.join(out)), content(&dir.join("plain")), "{out}");
+    }
+    // Of another text, another precision, another model.
+    let (done, said) = run("other", &["--max-tokens", "9000"]);
+    assert!(!done && said.contains("--activations") && said.contains("max_tokens: was 12000, now 9000"), "{said}");
+    let (done, said) = run("other", &["--activations-dtype", "bf16"]);
+    assert!(!done && said.contains("stored: was \"f32\", now \"bf16\""), "{said}");
+    assert!(!dir.join("other").exists());
+    let part = whole.join("cache/blocks.1.hook_resid_post/part-00000.safetensors");
+    let mut bytes = std::fs::read(&part).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let (done, said) = run("third", &[]);
+    assert!(!done && said.contains("part-00000.safetensors") && said.contains("not what was written"), "{said}");
+}
+
+#[test]
+fn activations_of_fewer_bytes_train_nearly_as_well() {
+    if stories().is_none() {
+        return exegete_testkit::not_run(NO_DATA);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let measured = |stored: &str| {
+        let flags = ["--activations-dtype", stored, "--keep-cache", "--json"];
+        let output = of_shapes(dir.path(), stored, &flags).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let fvu = |row: &Value| row["result"]["fvu"]["value"].as_f64().unwrap();
+        let parts = content_of(&dir.path().join(stored).join("cache"));
+        (told["dictionaries"].as_array().unwrap().iter().map(fvu).collect::<Vec<_>>(), parts)
+    };
+    let (exact, bytes) = measured("f32");
+    for (stored, share, off) in [("bf16", 0.5, 0.02), ("int8", 0.25, 0.05)] {
+        let (fvus, less) = measured(stored);
+        assert!((less as f64 / bytes as f64 - share).abs() < 0.03, "{stored}: {less} of {bytes} bytes");
+        for (a, b) in fvus.iter().zip(&exact) {
+            assert!((a / b - 1.0).abs() < off, "{stored}: FVU {a}, of f32 {b}");
+        }
+    }
+}
+
+/// Bytes of all files under a directory.
+fn content_of(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries.map(|path| if path.is_dir() { content_of(&path) } else { path.metadata().unwrap().len() }).sum()
 }
 
 #[test]
@@ -162,4 +286,19 @@ fn grids_and_settings_that_cannot_be_are_refused_and_leave_nothing() {
     assert!(said.contains("fewer than one batch"), "{said}");
     let said = refused("[[dictionary]]\nname = \"a\"", &["--site", "blocks.99.hook_resid_post"]);
     assert!(said.contains("blocks.99"), "{said}");
+    for (keys, what) in [
+        ("site = \"blocks.0.hook_mlp_out\"\nsite_out = \"blocks.0.hook_mlp_out\"", "leave it out for an autoencoder"),
+        ("site = \"blocks.0.hook_mlp_out,blocks.1.mlp.hook_post\"", "one width"),
+        ("site = \"blocks.0.hook_mlp_out,blocks.0.hook_mlp_out\"", "named twice"),
+        ("site = \"blocks.0.mlp.hook_in\"\nsite_out = \"blocks.*.hook_mlp_out\"", "1 sites and --site-out 6"),
+        (
+            "site = \"blocks.0.mlp.hook_in,blocks.1.mlp.hook_in\"\nsite_out = \"blocks.0.hook_mlp_out,blocks.1.hook_mlp_out\"",
+            "with a *",
+        ),
+        ("skip = true", "--site-out"),
+        ("site = \"blocks.*.hook_mlp_out\"\nactivation = \"gated\"", "no layout"),
+    ] {
+        let said = refused(&format!("[[dictionary]]\nname = \"a\"\n{keys}"), &[]);
+        assert!(said.contains("\"a\"") && said.contains(what), "{said}");
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use exegete_base::Site;
 use exegete_base::settings::TrainSettings;
 use exegete_model::ModelSpec;
+use exegete_sae::train::Side;
 
 use super::Subject;
 use super::job::{Job, Sites};
@@ -33,6 +34,11 @@ impl Group {
     /// Number of columns.
     pub(super) fn width(&self) -> usize {
         self.mean.len()
+    }
+
+    /// As a trainer wants to know it.
+    pub(super) fn side(&self) -> Side<'_> {
+        Side { scale: self.scale, mean_D: &self.mean }
     }
 
     /// The rows' values, times the factors.

@@ -1,6 +1,6 @@
 //! What is to be trained: settings, and the sites that they speak of.
 
-use exegete_base::settings::TrainSettings;
+use exegete_base::settings::{Activation, KthForm, TrainSettings};
 use exegete_base::{Site, SiteKind};
 use exegete_model::{ModelSpec, site_named};
 use serde_json::{Value, json};
@@ -48,7 +48,22 @@ impl Job {
     /// # Errors
     /// Sites that the model does not have, or that do not go together.
     pub fn sites(&self, spec: &ModelSpec) -> Result<Sites> {
-        Sites::of(&self.settings, spec).map_err(|e| self.fault(&e))
+        let sites = Sites::of(&self.settings, spec).map_err(|e| self.fault(&e))?;
+        let (shape, activation) = (sites.shape(), self.settings.activation);
+        let several = matches!(shape, Shape::Crosscoder | Shape::CrossLayer);
+        let measured = activation == Activation::KthLargest && self.settings.kth_form != KthForm::A;
+        if several && (measured || activation == Activation::Gated) {
+            let detail =
+                "no layout of crosscoders and cross-layer transcoders has a place for gated and kth-largest ones";
+            return Err(self.fault(&format!("{detail}; take topk, batchtopk, relu or jumprelu")));
+        }
+        if self.settings.skip && shape != Shape::Transcoder {
+            return Err(self.fault("--skip is a path beside a transcoder's latents: it needs --site-out, of one site"));
+        }
+        if shape == Shape::CrossLayer && !self.settings.prefixes.is_empty() {
+            return Err(self.fault("a cross-layer transcoder is not nested: leave --prefixes away"));
+        }
+        Ok(sites)
     }
 }
 
@@ -102,8 +117,13 @@ impl Sites {
         if writes == reads {
             return Err("--site-out names the sites that are read; leave it out for an autoencoder".into());
         }
-        if writes.len() > 1 && !reads.is_sorted_by_key(|site| site.layer) {
-            return Err("a cross-layer transcoder's sites stand in the order of the layers".into());
+        let every = |sites: &[Site]| {
+            let one = |(i, site): (usize, &Site)| site.layer == Some(i) && site.kind == sites[0].kind;
+            sites.len() == spec.n_layers && sites.iter().enumerate().all(one)
+        };
+        if writes.len() > 1 && !(every(&reads) && every(&writes)) {
+            let detail = "a cross-layer transcoder reads one point of every layer and writes another";
+            return Err(format!("{detail}: give each with a * for the layer, such as blocks.*.hook_mlp_out"));
         }
         Ok(Self { reads, writes })
     }

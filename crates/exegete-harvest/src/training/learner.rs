@@ -1,10 +1,12 @@
 //! A job under way: its trainer, its state, its log and its checkpoints.
 
-use exegete_sae::train::{StepStats, TrainState, Trainer};
+use exegete_base::settings::TrainSettings;
+use exegete_sae::AnyDictionary;
+use exegete_sae::train::{CrossLayerTrainer, Side, StepStats, TrainState, Trainer};
 use exegete_store::{Run, StepRow};
 
 use super::feed::Ends;
-use super::job::Job;
+use super::job::{Job, Shape};
 use crate::{HarvestError, Result};
 
 const CHECKPOINT: &str = "checkpoint.bin";
@@ -27,10 +29,38 @@ impl Job {
 pub(super) struct Learner<'a> {
     pub(super) job: &'a Job,
     pub(super) ends: Ends,
-    pub(super) state: TrainState,
+    /// One, or of a cross-layer transcoder one a layer.
+    pub(super) states: Vec<TrainState>,
     pub(super) last: Option<StepStats>,
-    trainer: Trainer,
+    trainer: Steps,
     log: Vec<StepRow>,
+}
+
+/// What takes steps.
+enum Steps {
+    One(Box<Trainer>),
+    Layers(CrossLayerTrainer),
+}
+
+/// The states in which a job begins.
+fn begin(settings: &TrainSettings, ends: &Ends, seed: u64) -> Vec<TrainState> {
+    let Ends { sites, reads, .. } = ends;
+    let n = reads.sites.len();
+    let writes = ends.target();
+    match sites.shape() {
+        Shape::Autoencoder => vec![TrainState::init(settings, reads.width(), reads.scale, &reads.mean, seed)],
+        // It is the autoencoder of all its sites, whose parts of a decoder row count one by one.
+        Shape::Crosscoder => {
+            let state = TrainState::init(settings, reads.width(), reads.scale, &reads.mean, seed);
+            vec![TrainState { blocks: n, ..state }]
+        }
+        Shape::Transcoder => vec![TrainState::init_transcoder(settings, reads.side(), writes.side(), seed)],
+        Shape::CrossLayer => {
+            let each = reads.mean.chunks_exact(reads.width() / n);
+            let sides: Vec<Side> = each.map(|mean_D| Side { scale: reads.scale, mean_D }).collect();
+            CrossLayerTrainer::init(settings, &sides, writes.side(), seed)
+        }
+    }
 }
 
 impl<'a> Learner<'a> {
@@ -39,21 +69,38 @@ impl<'a> Learner<'a> {
     /// # Errors
     /// Settings out of range, a damaged checkpoint.
     pub(super) fn new(run: &Run, job: &'a Job, ends: Ends, n_steps: u64) -> Result<Self> {
-        let trainer = Trainer::new(job.settings.clone(), n_steps)?;
-        let (state, log) = match run.part_done(&job.checkpoint()) {
-            true => read_checkpoint(run, job)?,
-            false => {
-                let reads = &ends.reads;
-                (TrainState::init(&job.settings, reads.width(), reads.scale, &reads.mean, job.seed), Vec::new())
-            }
+        let (settings, n) = (&job.settings, ends.reads.sites.len());
+        let trainer = match ends.sites.shape() {
+            Shape::CrossLayer => Steps::Layers(CrossLayerTrainer::new(settings, n, n_steps)?),
+            _ => Steps::One(Box::new(Trainer::new(settings.clone(), n_steps)?)),
         };
-        Ok(Self { job, ends, state, last: None, trainer, log })
+        let (states, log) = match run.part_done(&job.checkpoint()) {
+            true => read_checkpoint(run, job)?,
+            false => (begin(settings, &ends, job.seed), Vec::new()),
+        };
+        Ok(Self { job, ends, states, last: None, trainer, log })
+    }
+
+    /// Steps done.
+    pub(super) fn at(&self) -> u64 {
+        self.states[0].step
+    }
+
+    /// The dictionary as it stands, of sites times their factors.
+    pub(super) fn dictionary(&self) -> AnyDictionary {
+        match &self.trainer {
+            Steps::One(_) => self.states[0].dictionary(&self.job.settings).into(),
+            Steps::Layers(_) => CrossLayerTrainer::dictionary(&self.states, &self.job.settings).into(),
+        }
     }
 
     /// A step on what is read and, where that is another, what is written.
     pub(super) fn step(&mut self, x_ND: &[f32], y_ND: Option<&[f32]>) -> Result<()> {
-        let step = self.state.step;
-        let stats = self.trainer.step(&mut self.state, x_ND, y_ND)?;
+        let step = self.at();
+        let stats = match &mut self.trainer {
+            Steps::One(trainer) => trainer.step(&mut self.states[0], x_ND, y_ND)?,
+            Steps::Layers(trainer) => trainer.step(&mut self.states, x_ND, y_ND.unwrap_or_default())?,
+        };
         if step.is_multiple_of(LOG_EVERY) {
             self.log.push(StepRow {
                 step,
@@ -80,20 +127,34 @@ impl<'a> Learner<'a> {
     /// Saves the log and the state.
     pub(super) fn save(&self, run: &mut Run) -> Result<()> {
         self.save_log(run)?;
-        let bytes = self.state.to_bytes();
-        run.commit_part(&self.job.checkpoint(), self.state.step, |w| std::io::Write::write_all(w, &bytes))?;
+        let step = self.at();
+        run.commit_part(&self.job.checkpoint(), step, |w| {
+            // Each state behind its length.
+            self.states.iter().try_for_each(|state| {
+                let bytes = state.to_bytes();
+                std::io::Write::write_all(w, &(bytes.len() as u64).to_le_bytes())?;
+                std::io::Write::write_all(w, &bytes)
+            })
+        })?;
         Ok(())
     }
 }
 
-/// A state and what was logged up to it.
-fn read_checkpoint(run: &Run, job: &Job) -> Result<(TrainState, Vec<StepRow>)> {
+/// States and what was logged up to them.
+fn read_checkpoint(run: &Run, job: &Job) -> Result<(Vec<TrainState>, Vec<StepRow>)> {
     let path = run.path(&job.checkpoint());
     let again = |why: String| HarvestError::Request(format!("{}: {why}; remove it to train anew", path.display()));
     let bytes = std::fs::read(&path).map_err(|e| again(e.to_string()))?;
-    let state = TrainState::from_bytes(&bytes).map_err(|e| again(e.to_string()))?;
+    let (mut states, mut rest) = (Vec::new(), &bytes[..]);
+    while let Some((len, behind)) = rest.split_first_chunk::<8>() {
+        let state = usize::try_from(u64::from_le_bytes(*len)).ok().and_then(|len| behind.split_at_checked(len));
+        let (state, behind) = state.ok_or_else(|| again("it is cut off".into()))?;
+        states.push(TrainState::from_bytes(state).map_err(|e| again(e.to_string()))?);
+        rest = behind;
+    }
+    let step = states.first().map(|state| state.step).ok_or_else(|| again("it is empty".into()))?;
     let mut log = exegete_store::read_steps(&run.path(&job.log()))?;
     // It was written first, and may be ahead.
-    log.retain(|row| row.step < state.step);
-    Ok((state, log))
+    log.retain(|row| row.step < step);
+    Ok((states, log))
 }

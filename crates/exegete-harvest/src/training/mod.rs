@@ -79,7 +79,7 @@ pub fn run(
         .map(|l| (batches.index(&l.ends.reads), l.ends.writes.as_ref().map(|w| batches.index(w))))
         .collect();
     let mut learners: Vec<(Learner, (usize, Option<usize>))> = learners.into_iter().zip(of).collect();
-    let Some(mut step) = learners.iter().map(|(learner, _)| learner.state.step).min() else { return Ok(()) };
+    let Some(mut step) = learners.iter().map(|(learner, _)| learner.at()).min() else { return Ok(()) };
     progress.begin(STAGE, n_steps, "steps", step);
     let (mut saved_at, mut lost) = ((Instant::now(), step), Vec::new());
     while step < n_steps {
@@ -88,13 +88,13 @@ pub fn run(
         batches.fill(acts, rows)?;
         acts.forget(rows);
         // Killed between two checkpoints, some may be ahead of others: they wait.
-        for (learner, (x, y)) in learners.iter_mut().filter(|(learner, _)| learner.state.step == step) {
+        for (learner, (x, y)) in learners.iter_mut().filter(|(learner, _)| learner.at() == step) {
             if let Err(error) = learner.step(batches.of(*x), y.map(|y| batches.of(y))) {
                 lost.push(learner.job.said(&error.to_string()));
             }
         }
         // One that diverges costs the others nothing.
-        learners.retain(|(learner, _)| learner.state.step != step);
+        learners.retain(|(learner, _)| learner.at() != step);
         if learners.is_empty() {
             break;
         }
@@ -213,5 +213,5 @@ pub fn remove_checkpoints(run: &mut Run, jobs: &[Job]) -> Result<()> {
 /// # Errors
 /// It is not trained yet, or its files are damaged.
 pub fn dictionary(run: &Run) -> Result<Sae> {
-    Ok(saelens::load(&run.path(DIR))?.dictionary)
+    Ok(saelens::load(&run.path(DIR))?.dictionary.into_sae()?)
 }

@@ -1,15 +1,17 @@
 //! What came out of a training: calibrated, measured on held-out documents, and saved.
 
+use exegete_base::Site;
 use exegete_base::settings::Activation;
 use exegete_base::stats::Estimate;
-use exegete_sae::formats::{Saved, saelens};
+use exegete_sae::formats::{self, Saved, cross_layer, crosscoder, saelens};
 use exegete_sae::metrics::{self, Reconstruction};
-use exegete_sae::{Dictionary, Sae};
+use exegete_sae::{AnyDictionary, Dictionary};
 use exegete_store::Run;
 use serde_json::{Map, Value, json};
 
 use super::Subject;
 use super::feed::{Ends, Feed};
+use super::job::Shape;
 use super::learner::Learner;
 use crate::Result;
 use crate::activations::Activations;
@@ -28,9 +30,9 @@ pub(super) fn finish(
     (learner, feed): (&Learner, &Feed),
     n_steps: u64,
 ) -> Result<String> {
-    let Learner { job, ends, state, .. } = learner;
-    let settings = &job.settings;
-    let mut dictionary = state.dictionary(settings);
+    let Learner { job, ends, states, .. } = learner;
+    let (settings, state) = (&job.settings, &states[0]);
+    let mut dictionary = learner.dictionary();
     let mut metadata: Map<String, Value> = Map::new();
     if settings.activation == Activation::BatchTopK {
         let mut x = Vec::new();
@@ -38,9 +40,9 @@ pub(super) fn finish(
         acts.hold(&[])?;
         metadata.insert("exegete_calibrated_on_tokens".into(), json!(x.len() / ends.reads.width()));
         metadata.insert("exegete_batchtopk_k".into(), json!(settings.k));
-        dictionary = dictionary.calibrated(&x)?;
+        dictionary = calibrated(dictionary, &x)?;
     }
-    let quality = measure(&dictionary, acts, ends, subject)?;
+    let quality = measure(&*dictionary, acts, ends, subject)?;
     let (fvu, l0) = (quality.estimate, quality.l0);
     fold_factors(&mut dictionary, ends);
     let facts = [
@@ -54,25 +56,27 @@ pub(super) fn finish(
         ("exegete_training", json!(settings)),
     ];
     metadata.extend(facts.map(|(key, value)| (key.to_owned(), value)));
-    metadata.insert("hook_name".into(), json!(ends.sites.reads[0].to_string()));
-    if let Some(out) = ends.sites.writes.first() {
-        metadata.insert("hook_name_out".into(), json!(out.to_string()));
+    let shape = ends.sites.shape();
+    metadata.insert("hook_name".into(), json!(names(&ends.sites.reads, shape)));
+    if !ends.sites.writes.is_empty() {
+        metadata.insert("hook_name_out".into(), json!(names(&ends.sites.writes, shape)));
     }
-    if ends.sites.reads.len() > 1 {
-        metadata.insert("exegete_sites".into(), ends.sites.recorded());
-    }
-    let kind = dictionary.kind();
-    let (config, weights) = saelens::to_bytes(&Saved { metadata, ..Saved::new(dictionary, saelens::NAME) })?;
-    for (name, bytes) in [(saelens::WEIGHTS, weights), (saelens::CONFIG, config)] {
+    let (kind, n_latents) = (dictionary.kind(), dictionary.n_latents());
+    let layout = match shape {
+        Shape::Autoencoder | Shape::Transcoder => saelens::NAME,
+        Shape::Crosscoder => crosscoder::NAME,
+        Shape::CrossLayer => cross_layer::NAME,
+    };
+    for (name, bytes) in formats::write(&Saved { metadata, ..Saved::new(dictionary, layout) }, layout)? {
         let rel = format!("{}/{name}", job.dir());
-        run.commit_part(&rel, state.n_latents() as u64, |w| std::io::Write::write_all(w, &bytes))?;
+        run.commit_part(&rel, n_latents as u64, |w| std::io::Write::write_all(w, &bytes))?;
     }
     let summary = json!({
-        "kind": kind, "n_latents": state.n_latents(), "k": settings.k, "steps": n_steps,
+        "kind": kind, "n_latents": n_latents, "k": settings.k, "steps": n_steps,
         "tokens": n_steps * settings.batch as u64, "lr": settings.peak_lr(), "sites": ends.sites.recorded(),
         "aux_k": settings.resolved_aux_k(state.d), "fvu": fvu, "fvu_measured_on": quality.measured_on, "l0": l0,
         "silent": quality.n_silent, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
-        "sparsity": settings.sparsity * state.steering,
+        "sparsity": settings.sparsity * state.steering, "layout": layout,
     });
     run.finish_stage(&job.stage(), summary)?;
     let span = match fvu.n {
@@ -91,19 +95,54 @@ pub(super) fn finish(
     Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{missed}", fvu.value))
 }
 
-/// Makes a dictionary of sites times their factors one of the sites as they are.
-fn fold_factors(dictionary: &mut Sae, ends: &Ends) {
-    let columns = |width: usize, factors: &[f32]| -> Vec<f32> {
-        let each = width / factors.len();
-        factors.iter().flat_map(|factor| std::iter::repeat_n(*factor, each)).collect()
-    };
-    let reads = columns(dictionary.d_in, &ends.reads.factors);
-    let writes = columns(dictionary.d_out, &ends.target().factors);
-    for row in dictionary.w_enc_FD.chunks_exact_mut(reads.len()) {
-        row.iter_mut().zip(&reads).for_each(|(w, factor)| *w *= factor);
+/// Sites as metadata name them, with commas between; those of a cross-layer transcoder with a `*`, as
+/// its layout names them.
+fn names(sites: &[Site], shape: Shape) -> String {
+    let starred = |site: &Site| site.layer.map(|layer| site.to_string().replacen(&format!(".{layer}."), ".*.", 1));
+    match starred(&sites[0]) {
+        Some(name) if shape == Shape::CrossLayer => name,
+        _ => sites.iter().map(Site::to_string).collect::<Vec<_>>().join(","),
     }
-    for row in dictionary.w_dec_FD.chunks_exact_mut(writes.len()).chain([&mut dictionary.b_dec_D[..]]) {
-        row.iter_mut().zip(&writes).for_each(|(w, factor)| *w /= factor);
+}
+
+/// A dictionary with the thresholds that its ranks come to on these inputs.
+fn calibrated(dictionary: AnyDictionary, x_ND: &[f32]) -> Result<AnyDictionary> {
+    Ok(match dictionary {
+        AnyDictionary::Sae(sae) => sae.calibrated(x_ND)?.into(),
+        AnyDictionary::CrossLayer(mut all) => {
+            let (n, d) = (all.layers.len(), all.d_in() / all.layers.len());
+            for (i, layer) in all.layers.iter_mut().enumerate() {
+                let own: Vec<f32> = x_ND.chunks_exact(d).skip(i).step_by(n).flatten().copied().collect();
+                *layer = layer.clone().calibrated(&own)?;
+            }
+            all.into()
+        }
+    })
+}
+
+/// Makes a dictionary of sites times their factors one of the sites as they are.
+fn fold_factors(dictionary: &mut AnyDictionary, ends: &Ends) {
+    let (reads, writes) = (&ends.reads.factors, &ends.target().factors);
+    let multiply = |row: &mut [f32], factors: &[f32], inverse: bool| {
+        let each = row.len() / factors.len();
+        for (block, factor) in row.chunks_exact_mut(each).zip(factors) {
+            let factor = if inverse { 1.0 / factor } else { *factor };
+            block.iter_mut().for_each(|w| *w *= factor);
+        }
+    };
+    match dictionary {
+        AnyDictionary::Sae(sae) => {
+            sae.w_enc_FD.chunks_exact_mut(sae.d_in).for_each(|row| multiply(row, reads, false));
+            sae.w_dec_FD.chunks_exact_mut(sae.d_out).for_each(|row| multiply(row, writes, true));
+            multiply(&mut sae.b_dec_D, writes, true);
+        }
+        AnyDictionary::CrossLayer(all) => {
+            for (i, sae) in all.layers.iter_mut().enumerate() {
+                multiply(&mut sae.w_enc_FD, &reads[i..=i], false);
+                sae.w_dec_FD.chunks_exact_mut(sae.d_out).for_each(|row| multiply(row, &writes[i..], true));
+            }
+            multiply(&mut all.b_dec_LD, writes, true);
+        }
     }
 }
 

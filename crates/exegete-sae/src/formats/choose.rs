@@ -22,7 +22,9 @@ pub fn files_of(path: &str, format: Option<&str>, there: &BTreeSet<String>) -> R
     }
     let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
     let layouts: Vec<&Format> = FORMATS.iter().filter(|f| format.is_none_or(|name| f.name == name)).collect();
-    let full = |files: &[&str]| files.iter().map(|name| format!("{folder}{name}")).collect::<Vec<_>>();
+    let full = |files: &[&str]| -> Vec<String> {
+        files.iter().flat_map(|name| each(&format!("{folder}{name}"), there)).collect()
+    };
     let mut ways = layouts.iter().flat_map(|f| f.files).map(|files| full(files));
     if let Some(files) = ways.find(|files| files.iter().all(|name| there.contains(name))) {
         return Ok(files);
@@ -39,6 +41,16 @@ pub fn files_of(path: &str, format: Option<&str>, there: &BTreeSet<String>) -> R
             inside.join(", ")
         )
     })
+}
+
+/// The files that a name stands for: itself, or with `{}` those of all layers that are there, of the first at least.
+fn each(name: &str, there: &BTreeSet<String>) -> Vec<String> {
+    if !name.contains("{}") {
+        return vec![name.to_owned()];
+    }
+    let of = |layer: usize| name.replace("{}", &layer.to_string());
+    let more = (1..).map(of).take_while(|name| there.contains(name));
+    [of(0)].into_iter().chain(more).collect()
 }
 
 /// Files, and the directories that they are in.

@@ -37,8 +37,9 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     sae.w_dec_FD = t.take("W_dec", &[f, o])?;
     sae.w_skip_DD = t.matrix_if_there("W_skip", [o, d])?;
     t.finish("a circuit-tracer transcoder")?;
+    let is_relu = sae.rule == Rule::Relu(Relu);
     let mut saved = Saved::new(sae, NAME);
-    if saved.dictionary.rule == Rule::Relu(Relu) {
+    if is_relu {
         saved.note("no threshold and no k are in the file: read as ReLU; where config.yaml says topk, give --k");
     }
     let name = place.parts().next().unwrap_or_default();

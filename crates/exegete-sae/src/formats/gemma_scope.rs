@@ -29,11 +29,14 @@ pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
     let parts: Vec<String> = place.parts().collect();
     let has = |word: &str| parts.iter().any(|p| p.contains(word));
     sae.transcodes = has("transcoder");
+    let is_embedding = has("embedding");
+    if is_embedding {
+        let root = (sae.d_in as f32).sqrt();
+        sae.w_enc_FD.iter_mut().for_each(|w| *w /= root);
+        sae.w_dec_FD.iter_mut().chain(&mut sae.b_dec_D).for_each(|w| *w *= root);
+    }
     let mut saved = Saved::new(sae, NAME);
-    if has("embedding") {
-        let root = (saved.dictionary.d_in as f32).sqrt();
-        saved.dictionary.w_enc_FD.iter_mut().for_each(|w| *w /= root);
-        saved.dictionary.w_dec_FD.iter_mut().chain(&mut saved.dictionary.b_dec_D).for_each(|w| *w *= root);
+    if is_embedding {
         saved.note("of the embedding, which this model multiplies by the root of its width: folded in");
     }
     saved.published_l0 = parts.iter().find_map(|p| p.strip_prefix("average_l0_")?.parse().ok());
@@ -53,7 +56,7 @@ pub(super) fn read(place: &Place, _: &Choices) -> Result<Saved> {
 
 /// Nothing but the arrays: this layout has no configuration.
 pub(super) fn write(saved: &Saved) -> Result<Files> {
-    let sae = &saved.dictionary;
+    let sae = saved.dictionary.sae()?;
     let (f, d) = (sae.b_enc_F.len(), sae.d_in);
     let no_place = |what: &str| Err(SaeError::Shape(format!("Gemma Scope's layout has no place for {what}")));
     let Rule::JumpRelu(jump) = &sae.rule else {
@@ -66,23 +69,12 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
     if sae.norm != InputNorm::None {
         return no_place("an input that is normalised");
     }
-    // relu(W (x - b_dec) + b) is relu(W x + (b - W b_dec)).
-    let b_enc_F = match sae.centres_input {
-        false => sae.b_enc_F.clone(),
-        true => {
-            sae.b_enc_F.iter().zip(sae.w_enc_FD.chunks_exact(d)).map(|(b, row)| b - dot(row, &sae.b_dec_D)).collect()
-        }
-    };
     let arrays = vec![
         ("W_enc", vec![d, f], transposed(&sae.w_enc_FD, f, d)),
         ("W_dec", vec![f, d], sae.w_dec_FD.clone()),
-        ("b_enc", vec![f], b_enc_F),
+        ("b_enc", vec![f], sae.uncentred_b_enc()),
         ("b_dec", vec![d], sae.b_dec_D.clone()),
         ("threshold", vec![f], jump.threshold_F.clone()),
     ];
-    Ok(vec![(WEIGHTS, containers::npz_of(&arrays).map_err(SaeError::Shape)?)])
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+    Ok(vec![(WEIGHTS.into(), containers::npz_of(&arrays).map_err(SaeError::Shape)?)])
 }

@@ -29,7 +29,10 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let [config_name, weights] = if is_first { FIRST } else { LATER };
     let (path, config) = place.json(config_name)?;
     if let Some(kind) = config["sae_type"].as_str().filter(|kind| *kind != "sae") {
-        return Err(SaeError::format(&path, format!("sae_type {kind:?} is not read yet; \"sae\" is")));
+        return Err(SaeError::format(
+            &path,
+            format!("sae_type {kind:?} is not handled; \"sae\" and \"crosscoder\" are"),
+        ));
     }
     if config["use_glu_encoder"] == true {
         return Err(SaeError::format(&path, "an encoder with a gated linear unit is not handled"));

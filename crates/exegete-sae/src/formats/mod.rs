@@ -6,6 +6,8 @@
 
 mod choose;
 mod circuit_tracer;
+pub mod cross_layer;
+pub mod crosscoder;
 mod dictionary_learning;
 mod gemma_scope;
 mod gemma_scope_2;
@@ -22,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::containers::{self, Arrays};
-use crate::{InputNorm, Result, Sae, SaeError};
+use crate::{AnyDictionary, InputNorm, Result, SaeError};
 pub use choose::files_of;
 use tensors::Tensors;
 
@@ -30,7 +32,7 @@ use tensors::Tensors;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Saved {
     /// The dictionary.
-    pub dictionary: Sae,
+    pub dictionary: AnyDictionary,
     /// SAELens's `metadata`: model and hook names, and whatever else; unknown keys are kept.
     pub metadata: Map<String, Value>,
     /// Name of the layout it was read from.
@@ -45,8 +47,8 @@ pub struct Saved {
 
 impl Saved {
     /// A dictionary of which nothing else is known.
-    pub fn new(dictionary: Sae, format: &'static str) -> Self {
-        let (notes, metadata) = (Vec::new(), Map::new());
+    pub fn new(dictionary: impl Into<AnyDictionary>, format: &'static str) -> Self {
+        let (dictionary, notes, metadata) = (dictionary.into(), Vec::new(), Map::new());
         Self { dictionary, metadata, format, notes, published_l0: None, published_variance: None }
     }
 
@@ -78,14 +80,15 @@ pub struct Choices {
 }
 
 /// Names of files and their contents.
-pub type Files = Vec<(&'static str, Vec<u8>)>;
+pub type Files = Vec<(String, Vec<u8>)>;
 
 /// A layout.
 struct Format {
     name: &'static str,
     /// What is there, for the message that nothing fits.
     looks_like: &'static str,
-    /// The files of a directory of this layout, in each of the ways that occur; none where a dictionary is a single file.
+    /// The files of a directory of this layout, in each of the ways that occur; none where a dictionary is a single file. A
+    /// name with `{}` stands for those of all layers.
     files: &'static [&'static [&'static str]],
     fits: fn(&Place) -> bool,
     read: fn(&Place, &Choices) -> Result<Saved>,
@@ -125,6 +128,38 @@ const FORMATS: &[Format] = &[
         fits: gemma_scope::fits,
         read: gemma_scope::read,
         write: Some(gemma_scope::write),
+    },
+    Format {
+        name: crosscoder::NAME,
+        looks_like: "config.json of sae_type crosscoder, and sae_weights.safetensors",
+        files: &[&crosscoder::FILES],
+        fits: crosscoder::fits,
+        read: crosscoder::read,
+        write: Some(crosscoder::write),
+    },
+    Format {
+        name: crosscoder::KISSANE_NAME,
+        looks_like: "cfg.json and cc_weights.pt",
+        files: &[&crosscoder::KISSANE_FILES],
+        fits: crosscoder::fits_kissane,
+        read: crosscoder::read_kissane,
+        write: None,
+    },
+    Format {
+        name: cross_layer::NAME,
+        looks_like: "W_enc_0.safetensors, W_dec_0.safetensors and so on",
+        files: &[&cross_layer::FILES, &cross_layer::FILES_ALONE],
+        fits: cross_layer::fits,
+        read: cross_layer::read,
+        write: Some(cross_layer::write),
+    },
+    Format {
+        name: cross_layer::GEMMA_NAME,
+        looks_like: "params_layer_0.safetensors and so on",
+        files: &[&cross_layer::GEMMA_FILES],
+        fits: cross_layer::fits_gemma,
+        read: cross_layer::read_gemma,
+        write: None,
     },
     Format {
         name: llama_scope::NAME,

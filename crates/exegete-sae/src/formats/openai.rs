@@ -37,8 +37,9 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     if matches!(sae.rule, Rule::TopK(_)) {
         sae.norm = InputNorm::LayerNorm;
     }
+    let rule = sae.rule.clone();
     let mut saved = Saved::new(sae, NAME);
-    if let Rule::TopK(TopK { k }) = saved.dictionary.rule {
+    if let Rule::TopK(TopK { k }) = rule {
         saved.published_l0 = Some(k as f64);
         saved.note("the input is normalised as by LayerNorm, and the output is brought back");
     }

@@ -308,7 +308,7 @@ fn norm(value: &Value) -> std::result::Result<(InputNorm, bool), String> {
 
 pub(super) fn write(saved: &Saved) -> Result<Files> {
     let (config, weights) = to_bytes(saved)?;
-    Ok(vec![(WEIGHTS, weights), (CONFIG, config)])
+    Ok(vec![(WEIGHTS.into(), weights), (CONFIG.into(), config)])
 }
 
 /// The two files' contents, ready to be written by whoever owns the directory.
@@ -316,7 +316,7 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
 /// # Errors
 /// Arrays that do not fit together; what this layout has no place for.
 pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
-    let sae = &saved.dictionary;
+    let sae = saved.dictionary.sae()?;
     sae.check()?;
     let (f, d, o) = (sae.b_enc_F.len(), sae.d_in, sae.d_out);
     let no_place = |what: &str| Err(SaeError::Shape(format!("SAELens's layout has no place for {what}")));

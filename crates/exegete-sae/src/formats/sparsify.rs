@@ -55,7 +55,7 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
 
 /// Of what else is known, the configuration keeps what this layout had said itself, and what was read and from where.
 pub(super) fn write(saved: &Saved) -> Result<Files> {
-    let sae = &saved.dictionary;
+    let sae = saved.dictionary.sae()?;
     let (f, d) = (sae.b_enc_F.len(), sae.d_in);
     let no_place = |what: String| Err(SaeError::Shape(format!("sparsify's layout has no place for {what}")));
     let Rule::TopK(TopK { k }) = sae.rule else {
@@ -97,7 +97,7 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
         ("b_dec", vec![d], sae.b_dec_D.clone()),
     ];
     arrays.extend(sae.w_skip_DD.clone().map(|skip| ("W_skip", vec![d, d], skip)));
-    Ok(vec![(FILES[1], safetensors_of(&arrays)?), (FILES[0], json_of(&config)?)])
+    Ok(vec![(FILES[1].into(), safetensors_of(&arrays)?), (FILES[0].into(), json_of(&config)?)])
 }
 
 /// Our name of a hookpoint: the output of a module.

@@ -14,6 +14,7 @@
 
 mod apply;
 mod checkpoint;
+mod cross_layer;
 mod dense;
 mod encode;
 mod error;
@@ -28,6 +29,7 @@ use exegete_base::settings::{Activation, DecoderRows, TrainSettings};
 use exegete_tensor::cpu::simd::dot;
 use rayon::prelude::*;
 
+pub use self::cross_layer::CrossLayerTrainer;
 use self::dense::{Dense, Sums};
 use self::encode::BLOCK;
 pub use self::penalty::Formula;

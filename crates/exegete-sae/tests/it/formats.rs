@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use exegete_sae::formats::{Choices, Saved, load, write};
-use exegete_sae::{Dictionary, Sae, containers};
+use exegete_sae::{Dictionary, containers};
 use exegete_testkit::{Golden, assert_close, refs_dir};
 use proptest::prelude::*;
 
@@ -40,10 +40,10 @@ fn open(dir: &Path) -> Saved {
 }
 
 /// Activations, dense, and the reconstruction.
-fn run(sae: &Sae, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let (n, f) = (x.len() / sae.d_in, sae.n_latents());
+fn run(sae: &dyn Dictionary, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let (n, f) = (x.len() / sae.d_in(), sae.n_latents());
     let codes = sae.encode(x).unwrap();
-    let (mut dense, mut recon) = (vec![0f32; n * f], vec![0f32; n * sae.d_out]);
+    let (mut dense, mut recon) = (vec![0f32; n * f], vec![0f32; n * sae.d_out()]);
     for t in 0..n {
         codes.of(t).for_each(|(latent, value)| dense[t * f + latent as usize] = value);
     }
@@ -62,7 +62,7 @@ fn computes(saved: &Saved, dir: &Path) {
     let name = dir.display().to_string();
     let golden =
         Golden::load(dir.strip_prefix(refs_dir()).unwrap().join("golden.safetensors").to_string_lossy().into_owned());
-    let (acts, recon) = run(&saved.dictionary, golden.f32("x"));
+    let (acts, recon) = run(&*saved.dictionary, golden.f32("x"));
     let active = |acts: &[f32]| acts.iter().map(|a| *a > 0.0).collect::<Vec<bool>>();
     assert_eq!(active(&acts), active(golden.f32("acts")), "{name}: other latents are active");
     assert!(active(&acts).iter().any(|a| *a), "{name}: nothing is active, so nothing is tested");
@@ -140,10 +140,10 @@ fn gradients_flow_through_every_rule_and_beside_it() {
     for case in ["saelens_standard", "saelens_jumprelu", "saelens_gated", "saelens_skip", "dl_topk"] {
         let golden = Golden::load(format!("sae_peers/{case}/golden.safetensors"));
         let sae = open(&refs_dir().join("sae_peers").join(case)).dictionary;
-        let x = golden.f32("x")[..2 * sae.d_in].to_vec();
-        let seed: Vec<f32> = (0..2 * sae.d_out).map(|i| (i as f32 * 1.7).cos()).collect();
+        let x = golden.f32("x")[..2 * sae.d_in()].to_vec();
+        let seed: Vec<f32> = (0..2 * sae.d_out()).map(|i| (i as f32 * 1.7).cos()).collect();
         let objective =
-            |x: &[f32]| -> f64 { run(&sae, x).1.iter().zip(&seed).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+            |x: &[f32]| -> f64 { run(&*sae, x).1.iter().zip(&seed).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
         let grad = sae.backward(&x, &seed, None).unwrap();
         let mut near_a_kink = 0;
         for i in 0..x.len() {
@@ -158,7 +158,7 @@ fn gradients_flow_through_every_rule_and_beside_it() {
         assert!(near_a_kink <= 1, "{case}: {near_a_kink} of {} slopes differ", x.len());
     }
     let normed = open(&refs_dir().join("sae_peers/saelens_layer_norm")).dictionary;
-    let error = normed.backward(&vec![0.5; normed.d_in], &vec![1.0; normed.d_in], None).unwrap_err().to_string();
+    let error = normed.backward(&vec![0.5; normed.d_in()], &vec![1.0; normed.d_in()], None).unwrap_err().to_string();
     assert!(error.contains("layer_norm"), "{error}");
 }
 
@@ -178,10 +178,10 @@ fn conventions_that_change_numbers_are_said() {
 fn what_a_release_or_a_path_says_stands_in_for_a_configuration() {
     let layouts = refs_dir().join("sae_layouts");
     let r1 = layouts.join("llama_scope_r1");
-    let mut expected = open(&r1).dictionary;
+    let mut expected = open(&r1).dictionary.into_sae().unwrap();
     expected.fold_input_factor(2.5);
     let stated = Choices { input_factor: Some(2.5), ..Choices::default() };
-    assert_eq!(load(&r1, &stated).unwrap().dictionary, expected);
+    assert_eq!(load(&r1, &stated).unwrap().dictionary, expected.into());
     // Version 1 states its own.
     assert_eq!(load(&layouts.join("llama_scope_1"), &stated).unwrap(), open(&layouts.join("llama_scope_1")));
 
@@ -195,7 +195,7 @@ fn what_a_release_or_a_path_says_stands_in_for_a_configuration() {
         fs::create_dir_all(&dir).unwrap();
         fs::copy(layouts.join("gemma_scope_2/params.safetensors"), dir.join("params.safetensors")).unwrap();
         let saved = load(&dir, &named).unwrap();
-        assert_eq!((saved.site(), saved.dictionary.transcodes), (Some(site), transcodes));
+        assert_eq!((saved.site(), saved.dictionary.transcodes()), (Some(site), transcodes));
     }
 }
 
@@ -327,7 +327,7 @@ proptest! {
         });
         let at = copy.path().join(dir.file_name().unwrap());
         if let Ok(saved) = load(&place(&at), &Choices::default()) {
-            run(&saved.dictionary, &vec![0.5; saved.dictionary.d_in]);
+            run(&*saved.dictionary, &vec![0.5; saved.dictionary.d_in()]);
         }
     }
 }

@@ -83,12 +83,15 @@ fn what_a_release_states_about_the_input_is_taken_in() {
     assert_eq!(unknown.dictionary, plain.dictionary);
     assert!(unknown.notes.iter().any(|note| note.contains("states it elsewhere")), "{:?}", unknown.notes);
     let folded = formats::load(dir.path(), &stated).unwrap();
-    let mut expected = plain.dictionary.clone();
+    let mut expected = plain.dictionary.sae().unwrap().clone();
     expected.fold_input_factor(0.25);
-    assert_eq!(folded.dictionary, expected);
+    assert_eq!(folded.dictionary, expected.into());
     assert!(folded.notes.iter().any(|note| note.contains("scaled by 0.25")), "{:?}", folded.notes);
     let normed = Choices { norm: Some(InputNorm::ConstantNormRescale), ..Choices::default() };
-    assert_eq!(formats::load(dir.path(), &normed).unwrap().dictionary.norm, InputNorm::ConstantNormRescale);
+    assert_eq!(
+        formats::load(dir.path(), &normed).unwrap().dictionary.sae().unwrap().norm,
+        InputNorm::ConstantNormRescale
+    );
 }
 
 proptest! {
