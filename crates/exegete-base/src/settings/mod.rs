@@ -3,7 +3,7 @@
 mod train;
 
 use clap::ValueEnum;
-pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
+pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, ThresholdForm, TrainSettings};
 
 use serde::{Deserialize, Serialize};
 
