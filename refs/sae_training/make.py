@@ -8,8 +8,9 @@ Recorded are the losses of all steps as the project computes them, the number of
 dictionary does on `scale * x_held`: FVU about the mean, and L0. Gradients are not clipped: both projects clip at a norm of 1,
 which Adam all but undoes and which would hide what is compared.
 
-AuxK is off (SAELens is told that no latent is dead, dictionary_learning has its weight at 0). SAELens ranks activations as
-they are (rescale_acts_by_decoder_norm off).
+AuxK is off (SAELens is told that no latent is dead, dictionary_learning has its weight at 0), but for Anthropic's recipe, whose
+pre-activation loss is one of dead latents: there a latent is dead after DEAD tokens without a firing. SAELens ranks
+activations as they are (rescale_acts_by_decoder_norm off).
 """
 
 import sys
@@ -28,7 +29,7 @@ from sae_lens import saes
 from sae_lens.saes.sae import TrainStepInput
 
 D, F, K, BATCH, EPOCHS, LR = 32, 128, 6, 128, 6, 1e-3
-L1, L0, THETA, BANDWIDTH = 0.3, 0.05, 0.5, 0.4
+L1, L0, THETA, BANDWIDTH, DEAD = 0.3, 0.05, 0.5, 0.4, 1024
 
 torch.set_num_threads(1)
 torch.nn.utils.clip_grad_norm_ = lambda *_, **__: None
@@ -41,16 +42,17 @@ def unexplained(x, x_hat):
     return ((x - x_hat).pow(2).sum() / (x - x.mean(0)).pow(2).sum()).reshape(1)
 
 
-def lens(name, **more):
+def lens(name, dead_after=None, **more):
     config = getattr(saes, f"{name}TrainingSAEConfig")(d_in=D, d_sae=F, **more)
     sae = getattr(saes, f"{name}TrainingSAE")(config)
     with torch.no_grad():
         sae.W_dec.copy_(W_dec)
         sae.W_enc.copy_(W_dec.T)
     adam = torch.optim.Adam(sae.parameters(), lr=LR, betas=(0.9, 0.999))
-    dead, losses, l0s = torch.zeros(F, dtype=torch.bool), [], []
+    since, losses, l0s = torch.zeros(F), [], []
     coefficients = {key: c.value if hasattr(c, "value") else c for key, c in sae.get_coefficients().items()}
     for step, x in enumerate(batches):
+        dead = since > (dead_after or float("inf"))
         given = TrainStepInput(
             sae_in=x, dead_neuron_mask=dead, coefficients=coefficients, n_training_steps=step, is_logging_step=False
         )
@@ -60,6 +62,7 @@ def lens(name, **more):
         adam.step()
         losses.append(out.loss.item())
         l0s.append((out.feature_acts > 0).sum().item() / BATCH)
+        since = torch.where((out.feature_acts > 0).any(0), 0, since + BATCH)
     with torch.no_grad():
         acts = sae.encode(x_held)
         return losses, l0s, unexplained(x_held, sae.decode(acts)), (acts > 0).sum(-1).float().mean().reshape(1)
@@ -95,6 +98,15 @@ CASES = {
     ),
     "lens_jumprelu": lambda: lens(
         "JumpReLU", jumprelu_init_threshold=THETA, jumprelu_bandwidth=BANDWIDTH, l0_coefficient=L0
+    ),
+    "lens_anthropic": lambda: lens(
+        "JumpReLU", DEAD, jumprelu_init_threshold=THETA, jumprelu_bandwidth=BANDWIDTH, l0_coefficient=0.3,
+        jumprelu_sparsity_loss_mode="tanh", jumprelu_tanh_scale=4.0, jumprelu_ste_to_input=True,
+        pre_act_loss_coefficient=0.1,
+    ),
+    "lens_quadratic": lambda: lens(
+        "JumpReLU", jumprelu_init_threshold=THETA, jumprelu_bandwidth=BANDWIDTH, l0_coefficient=0.01,
+        jumprelu_sparsity_loss_mode="quadratic", target_l0=8.0,
     ),
     "dl_standard": lambda: learning(standard.StandardTrainerAprilUpdate(l1_penalty=L1, sparsity_warmup_steps=0, **both)),
     "dl_topk": lambda: learning(top_k.TopKTrainer(k=K, auxk_alpha=0.0, **both)),

@@ -53,7 +53,7 @@ mod tests {
     fn every_preset_is_made_of_settings_that_hold() {
         let Value::Object(defaults) = serde_json::to_value(TrainSettings::default()).unwrap() else { panic!() };
         let all = all().unwrap();
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), 10);
         for Preset { name, about, settings } in all {
             assert!(!about.is_empty() && settings.keys().all(|key| defaults.contains_key(key)), "{name}");
             let mut whole = defaults.clone();

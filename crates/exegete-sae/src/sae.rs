@@ -6,7 +6,7 @@
 use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, for_rows, sparse};
 
-use crate::kinds::Rule;
+use crate::kinds::{Block, Gram, Rule};
 use crate::{Codes, Dictionary, Result, SaeError};
 
 /// Pre-activations that are held at once, in values.
@@ -131,6 +131,11 @@ impl Sae {
             let detail = "a transcoder's decoder bias belongs to its output and cannot be taken off its input";
             return Err(SaeError::Shape(detail.into()));
         }
+        if let Rule::MatchingPursuit(_) = self.rule
+            && (self.transcodes || self.w_enc_FD != self.w_dec_FD || self.b_enc_F.iter().any(|b| *b != 0.0))
+        {
+            return Err(SaeError::Shape("the encoder of a matching pursuit is its decoder, without a bias".into()));
+        }
         match self.rule.fault(f) {
             Some(detail) => Err(SaeError::Shape(detail)),
             None => Ok(()),
@@ -166,6 +171,12 @@ impl Sae {
 
     /// Takes in a factor of the input (`n(x) = factor * x`), so that the dictionary is one of the input as it is.
     pub fn fold_input_factor(&mut self, factor: f32) {
+        if let Rule::MatchingPursuit(pursuit) = &mut self.rule {
+            // Its rows are encoder and decoder at once, and activations are in the units of the input.
+            pursuit.residual_threshold /= factor;
+            self.b_dec_D.iter_mut().for_each(|b| *b /= factor);
+            return;
+        }
         self.w_enc_FD.iter_mut().for_each(|w| *w *= factor);
         self.w_dec_FD.iter_mut().chain(&mut self.b_dec_D).for_each(|w| *w /= factor);
         // The path beside the latents goes from the scaled input to the scaled output: it stays.
@@ -230,14 +241,16 @@ impl Dictionary for Sae {
         let (n, d, f) = (self.tokens(x_ND)?, self.d_in, self.n_latents());
         // Always as many together, the last block padded, so that a token's pre-activations do not depend on the others.
         let block = (HELD / f).clamp(16, 512);
-        let mut codes = Codes::default();
+        let (mut codes, mut gram) = (Codes::default(), Gram::default());
         let (mut x, mut pre) = (vec![0f32; block * d], buffer(block * f));
         for from in (0..n).step_by(block) {
             let rows = block.min(n - from);
             self.encoders(&x_ND[from * d..(from + rows) * d], &mut x[..rows * d]);
             x[rows * d..].fill(0.0);
             pre_activations(&x, d, &self.w_enc_FD, &self.b_enc_F, &mut pre);
-            self.rule.select(&pre[..rows * f], f, &mut codes);
+            let (x_ND, pre_NF) = (&x[..rows * d], &mut pre[..rows * f]);
+            let w_dec_FD = &self.w_dec_FD[..];
+            self.rule.select(Block { x_ND, pre_NF, n_latents: f, w_dec_FD, gram: &mut gram }, &mut codes);
         }
         self.rule.finish(&mut codes);
         Ok(codes)
@@ -274,8 +287,8 @@ impl Dictionary for Sae {
             let detail = format!("gradients do not flow through an input norm ({})", self.norm.name());
             return Err(SaeError::Shape(format!("{detail}; take a dictionary without one")));
         }
-        if let Rule::KthLargest(_) = self.rule {
-            let detail = "gradients do not flow through activations that are measured from the k-th largest";
+        if let Rule::KthLargest(_) | Rule::MatchingPursuit(_) = self.rule {
+            let detail = "gradients do not flow through activations that depend on those of other latents";
             return Err(SaeError::Shape(format!("{detail}; take a dictionary of another kind")));
         }
         let n = self.tokens(x_ND)?;

@@ -5,7 +5,7 @@ mod train;
 
 pub use activations::{ActivationSettings, StoredAs};
 use clap::ValueEnum;
-pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
+pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, ThresholdForm, TrainSettings};
 
 use serde::{Deserialize, Serialize};
 

@@ -69,6 +69,39 @@ pub enum Penalty {
     PAnneal,
     /// The number of active latents, by straight-through gradients of the thresholds (jumprelu)
     L0,
+    /// 2 / t (L0 - t)^2 with the token's L0 and t = --target-l0, by the same gradients (Gemma Scope 2)
+    L0Target,
+    /// (L0 / t - 1)^2 with the batch's mean L0 (dictionary_learning)
+    L0TargetBatch,
+}
+
+/// What is trained of a threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThresholdForm {
+    /// The threshold itself, held at 0 or above
+    #[default]
+    Direct,
+    /// Its logarithm, which a small learning rate hardly moves where thresholds are small
+    Log,
+}
+
+impl ThresholdForm {
+    /// The threshold of a parameter.
+    pub fn threshold(self, parameter: f32) -> f32 {
+        match self {
+            Self::Direct => parameter.max(0.0),
+            Self::Log => parameter.exp(),
+        }
+    }
+
+    /// The parameter of a threshold.
+    pub fn parameter(self, threshold: f32) -> f32 {
+        match self {
+            Self::Direct => threshold,
+            Self::Log => threshold.ln(),
+        }
+    }
 }
 
 /// What holds the decoder's rows.
@@ -131,7 +164,8 @@ pub struct TrainSettings {
     /// Share of the steps over which the penalty's weight rises from 0
     #[arg(long, default_value_t = 0.05)]
     pub sparsity_warmup: f64,
-    /// Mean number of active latents to which the penalty's weight is steered; 0 leaves the weight alone
+    /// Mean number of active latents to which the penalty's weight is steered, or that l0-target and l0-target-batch aim at;
+    /// 0 leaves the weight alone
     #[arg(long, default_value_t = 0.0)]
     pub target_l0: f64,
     /// The power of freshman, freshman-ratio and, at the end, p-anneal
@@ -143,9 +177,18 @@ pub struct TrainSettings {
     /// First threshold of jumprelu, in units in which inputs have the mean length sqrt(d)
     #[arg(long, default_value_t = 0.1)]
     pub threshold: f64,
+    /// What is trained of jumprelu's thresholds
+    #[arg(long, value_enum, default_value_t = ThresholdForm::Direct)]
+    pub threshold_form: ThresholdForm,
     /// Width of the band around a threshold in which jumprelu's gradients are felt, in the same units
     #[arg(long, default_value_t = 0.1)]
     pub bandwidth: f64,
+    /// Let pre-activations feel jumprelu's straight-through gradients too, and not thresholds alone (Anthropic)
+    #[arg(long)]
+    pub ste_to_input: bool,
+    /// Weight of the loss that raises dead latents of jumprelu to their thresholds (Anthropic); 0 turns it off
+    #[arg(long, default_value_t = 0.0)]
+    pub pre_act_weight: f64,
     /// A linear path beside a transcoder's latents, trained with them
     #[arg(long)]
     pub skip: bool,
@@ -209,7 +252,10 @@ impl Default for TrainSettings {
             penalty_p: 2.0,
             penalty_c: 4.0,
             threshold: 0.1,
+            threshold_form: ThresholdForm::Direct,
             bandwidth: 0.1,
+            ste_to_input: false,
+            pre_act_weight: 0.0,
             skip: false,
             decoder_rows: DecoderRows::Unit,
             reconstruction: Reconstruction::Fvu,
@@ -249,6 +295,11 @@ impl TrainSettings {
         }
     }
 
+    /// Whether the penalty's weight is steered to a number of active latents.
+    pub fn steers(&self) -> bool {
+        self.target_l0 > 0.0 && !matches!(self.penalty, Penalty::L0Target | Penalty::L0TargetBatch)
+    }
+
     /// Whether activations are chosen by their rank, so that their number is set by k.
     pub fn is_ranked(&self) -> bool {
         matches!(self.activation, Activation::TopK | Activation::BatchTopK | Activation::KthLargest)
@@ -274,7 +325,8 @@ impl TrainSettings {
         let positive = |x: f64| x > 0.0 && x.is_finite();
         let not_negative = |x: f64| x >= 0.0 && x.is_finite();
         let penalty = self.resolved_penalty();
-        let (jumps, steered) = (self.activation == Activation::JumpRelu, self.target_l0 > 0.0);
+        let (jumps, steered) = (self.activation == Activation::JumpRelu, self.steers());
+        let counts = matches!(penalty, Penalty::L0 | Penalty::L0Target | Penalty::L0TargetBatch);
         let ascending = self.prefixes.windows(2).all(|pair| pair[0] < pair[1]);
         let within = self.prefixes.iter().all(|prefix| *prefix >= 1 && *prefix < self.latents);
         let rules = [
@@ -294,8 +346,25 @@ impl TrainSettings {
             (!steered || !self.is_ranked(), "--target-l0 has no say where --k sets the number of active latents"),
             (!steered || self.sparsity > 0.0, "--target-l0 needs a first --sparsity above 0"),
             (
-                penalty != Penalty::L0 || jumps,
-                "--penalty l0 is felt by thresholds alone: it needs --activation jumprelu",
+                !counts || jumps,
+                "--penalty l0, l0-target and l0-target-batch are felt by thresholds: they need --activation jumprelu",
+            ),
+            (
+                penalty == Penalty::L0 || !counts || self.target_l0 > 0.0,
+                "--penalty l0-target and l0-target-batch aim at a number of active latents: give --target-l0",
+            ),
+            (
+                jumps || !self.ste_to_input && self.threshold_form == ThresholdForm::Direct,
+                "--ste-to-input and --threshold-form are of thresholds: they need --activation jumprelu",
+            ),
+            (not_negative(self.pre_act_weight), "--pre-act-weight must be a number, 0 or more"),
+            (
+                jumps || self.pre_act_weight == 0.0,
+                "--pre-act-weight raises latents to their thresholds: it needs --activation jumprelu",
+            ),
+            (
+                self.threshold > 0.0 || self.threshold_form == ThresholdForm::Direct,
+                "--threshold must be above 0 where its logarithm is trained",
             ),
             (positive(self.penalty_p), "--penalty-p must be above 0"),
             (

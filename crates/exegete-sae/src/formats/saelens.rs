@@ -1,7 +1,7 @@
 //! The SAELens directory: `cfg.json` and `sae_weights.safetensors`, of version 6 and of those before.
 //!
 //! Tensors: `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D_out]`, `b_dec [D_out]`, and by architecture `threshold [F]`,
-//! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
+//! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`; a matching pursuit has no encoder. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
 //! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout, and so are transcoders
 //! of other kinds than ReLU and JumpReLU, `topk_transcoder`, `topk_skip_transcoder` and so on.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::tensors::{Tensors, safetensors_of};
 use super::{Choices, Files, Place, Saved, json_of, transposed};
-use crate::kinds::{BatchTopK, Gated, JumpRelu, KthLargest, Relu, Rule, TopK};
+use crate::kinds::{BatchTopK, Gated, JumpRelu, KthLargest, MatchingPursuit, Relu, Rule, TopK};
 use crate::{InputNorm, Result, Sae, SaeError};
 
 /// Name of the layout.
@@ -22,8 +22,18 @@ pub const CONFIG: &str = "cfg.json";
 pub const WEIGHTS: &str = "sae_weights.safetensors";
 
 /// Architectures that are read. A transcoder of another kind than ReLU has its kind's name first.
-const ARCHITECTURES: &[&str] =
-    &["standard", "topk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk", "kth_largest", TRANSCODER, SKIPS];
+const ARCHITECTURES: &[&str] = &[
+    "standard",
+    "topk",
+    "jumprelu",
+    "gated",
+    "batchtopk",
+    "matryoshka_batchtopk",
+    "matching_pursuit",
+    "kth_largest",
+    TRANSCODER,
+    SKIPS,
+];
 /// A dictionary that writes to another site.
 const TRANSCODER: &str = "transcoder";
 /// One with a path beside the latents.
@@ -74,10 +84,20 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let mut notes = facts.notes.clone();
     let b_enc_name = if facts.kind == "gated" { "b_gate" } else { "b_enc" };
     let mut sae = Sae::zeros(d, o, 0, Rule::Relu(Relu));
-    sae.b_enc_F = t.take(b_enc_name, &[f])?;
+    let is_tied = facts.kind == "matching_pursuit";
+    if !is_tied {
+        sae.b_enc_F = t.take(b_enc_name, &[f])?;
+        sae.w_enc_FD = t.turned("W_enc", [f, d])?;
+    }
     sae.b_dec_D = t.take("b_dec", &[o])?;
-    sae.w_enc_FD = t.turned("W_enc", [f, d])?;
     sae.w_dec_FD = t.take("W_dec", &[f, o])?;
+    if is_tied {
+        (sae.w_enc_FD, sae.b_enc_F) = (sae.w_dec_FD.clone(), vec![0.0; f]);
+        if !facts.centres_input {
+            // SAELens adds the bias at the end only where it took it off at the start.
+            sae.b_dec_D.fill(0.0);
+        }
+    }
     sae.w_skip_DD = t.matrix_if_there("W_skip", [o, d])?;
     if facts.skips != sae.w_skip_DD.is_some() {
         let there = if sae.w_skip_DD.is_some() { "there" } else { "missing" };
@@ -135,6 +155,15 @@ fn rule(facts: &Facts, t: &mut Tensors, sae: &Sae, notes: &mut Vec<String>) -> R
                 Rule::BatchTopK(BatchTopK { k })
             }
         }
+        "matching_pursuit" => {
+            let pursuit = facts.pursuit.ok_or_else(|| {
+                t.fail(
+                    "\"residual_threshold\" must be a number, \"max_iterations\" a whole number or null, and \
+                        \"stop_on_duplicate_support\" true or false",
+                )
+            })?;
+            Rule::MatchingPursuit(pursuit)
+        }
         "gated" => {
             let (r_mag, b_mag) = (t.take("r_mag", &[f])?, t.take("b_mag", &[f])?);
             Rule::Gated(Gated::new(&r_mag, &sae.b_enc_F, &b_mag))
@@ -160,8 +189,9 @@ fn scale_activations(sae: &mut Sae, t: &mut Tensors) -> Result<()> {
     if scale.iter().all(|s| *s == 1.0) {
         return Ok(());
     }
-    if scale.iter().any(|s| *s <= 0.0) || matches!(sae.rule, Rule::Gated(_)) {
-        return Err(t.fail("tensor \"scaling_factor\" is not above 0 everywhere, or of a gated dictionary"));
+    if scale.iter().any(|s| *s <= 0.0) || matches!(sae.rule, Rule::Gated(_) | Rule::MatchingPursuit(_)) {
+        let detail = "tensor \"scaling_factor\" is not above 0 everywhere, or of a dictionary that has none";
+        return Err(t.fail(detail));
     }
     for (latent, s) in scale.iter().enumerate() {
         sae.w_enc_FD[latent * d..(latent + 1) * d].iter_mut().for_each(|w| *w *= s);
@@ -184,6 +214,7 @@ struct Facts {
     d_sae: usize,
     k: Option<usize>,
     kth: Option<(bool, f32)>,
+    pursuit: Option<MatchingPursuit>,
     centres_input: bool,
     rescales: bool,
     norm: InputNorm,
@@ -255,6 +286,7 @@ impl Facts {
                 .iter()
                 .find(|(_, name)| config["kth_form"] == *name)
                 .and_then(|(is_gate, _)| Some((*is_gate, config["kth_eps"].as_f64()? as f32))),
+            pursuit: pursuit(config, d_in),
             // Missing means true: SAELens's default, and that of its releases before version 6. A transcoder has none.
             centres_input: flag("apply_b_dec_to_input", !transcodes)?,
             rescales: flag("rescale_acts_by_decoder_norm", false)?,
@@ -264,6 +296,16 @@ impl Facts {
             notes,
         })
     }
+}
+
+/// What the configuration says of a matching pursuit, with SAELens's defaults for what is missing.
+fn pursuit(config: &Value, d_in: usize) -> Option<MatchingPursuit> {
+    let given = |key: &str| Some(&config[key]).filter(|value| !value.is_null());
+    Some(MatchingPursuit {
+        max_iterations: given("max_iterations").map_or(Some(d_in), |n| usize::try_from(n.as_u64()?).ok())?,
+        residual_threshold: given("residual_threshold").map_or(Some(1e-2), Value::as_f64)? as f32,
+        stops_on_duplicate: given("stop_on_duplicate_support").map_or(Some(true), Value::as_bool)?,
+    })
 }
 
 /// The activation function, under either of its old names.
@@ -326,6 +368,7 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
     };
     let architecture = match (&sae.rule, sae.transcodes, sae.w_skip_DD.is_some()) {
         (Rule::BatchTopK(_), ..) => return no_place("a BatchTopK dictionary without a threshold; give it one first"),
+        (Rule::MatchingPursuit(_), true, _) => return no_place("a transcoder that reads with its decoder"),
         (_, false, true) => return no_place("a path beside the latents of an autoencoder"),
         (_, true, true) => format!("{named}{SKIPS}"),
         (_, true, false) => format!("{named}{TRANSCODER}"),
@@ -339,13 +382,12 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
     if sae.transcodes {
         config["d_out"] = o.into();
     }
-    let mut arrays = vec![
-        ("W_enc", vec![d, f], transposed(&sae.w_enc_FD, f, d)),
-        ("W_dec", vec![f, o], sae.w_dec_FD.clone()),
-        ("b_dec", vec![o], sae.b_dec_D.clone()),
-    ];
-    let bias = if let Rule::Gated(_) = sae.rule { "b_gate" } else { "b_enc" };
-    arrays.push((bias, vec![f], sae.b_enc_F.clone()));
+    let mut arrays = vec![("W_dec", vec![f, o], sae.w_dec_FD.clone()), ("b_dec", vec![o], sae.b_dec_D.clone())];
+    if !matches!(sae.rule, Rule::MatchingPursuit(_)) {
+        let bias = if let Rule::Gated(_) = sae.rule { "b_gate" } else { "b_enc" };
+        arrays.push((bias, vec![f], sae.b_enc_F.clone()));
+        arrays.push(("W_enc", vec![d, f], transposed(&sae.w_enc_FD, f, d)));
+    }
     match &sae.rule {
         Rule::TopK(TopK { k }) => {
             config["k"] = (*k).into();
@@ -361,6 +403,11 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
             config["k"] = kth.k.into();
             config["kth_eps"] = kth.eps.into();
             config["kth_form"] = KTH_FORMS.iter().find(|(is_gate, _)| *is_gate == kth.is_gate).map(|(_, n)| *n).into();
+        }
+        Rule::MatchingPursuit(pursuit) => {
+            config["max_iterations"] = pursuit.max_iterations.into();
+            config["residual_threshold"] = pursuit.residual_threshold.into();
+            config["stop_on_duplicate_support"] = pursuit.stops_on_duplicate.into();
         }
         Rule::Relu(_) | Rule::BatchTopK(_) => {}
     }

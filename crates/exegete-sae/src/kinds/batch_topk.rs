@@ -3,7 +3,7 @@
 //! A token's code depends on the tokens that are encoded with it. So a dictionary with a threshold is read as
 //! [`JumpRelu`](super::JumpRelu); this is for those that were saved without one.
 
-use super::{JumpRelu, Kind, Relu, Rule, wrong_k};
+use super::{Block, JumpRelu, Kind, Relu, Rule, wrong_k};
 use crate::{Codes, Dictionary, Result, Sae};
 
 /// The rule of a BatchTopK dictionary without a threshold.
@@ -32,8 +32,8 @@ impl Sae {
 impl Kind for BatchTopK {
     const NAME: &'static str = "batchtopk";
 
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
-        Relu.select(pre_NF, n_latents, codes);
+    fn select(&self, block: Block, codes: &mut Codes) {
+        Relu.select(block, codes);
     }
 
     fn finish(&self, codes: &mut Codes) {

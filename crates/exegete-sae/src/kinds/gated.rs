@@ -3,7 +3,7 @@
 //! Both factors share the encoder's matrix. So with `h = x W_enc + b_gate`, which is what the encoder gives, the magnitude
 //! is `e^r_mag h + (b_mag - e^r_mag b_gate)`: a scale and a shift for each latent.
 
-use super::{Kind, select_each, wrong_size};
+use super::{Block, Kind, select_each, wrong_size};
 use crate::Codes;
 
 /// The rule of a gated dictionary. The encoder's bias is that of the gate.
@@ -27,7 +27,7 @@ impl Gated {
 impl Kind for Gated {
     const NAME: &'static str = "gated";
 
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+    fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
         let magnitude =
             |latent: usize, h: f32| if h > 0.0 { self.scale_F[latent] * h + self.shift_F[latent] } else { 0.0 };
         select_each(pre_NF, n_latents, codes, magnitude);

@@ -2,7 +2,7 @@
 //!
 //! The comparison is strict, and a threshold below 0 counts as 0, as SAELens and Gemma Scope have it.
 
-use super::{Kind, select_each, wrong_size};
+use super::{Block, Kind, select_each, wrong_size};
 use crate::Codes;
 
 /// The rule of a JumpReLU dictionary.
@@ -15,7 +15,7 @@ pub struct JumpRelu {
 impl Kind for JumpRelu {
     const NAME: &'static str = "jumprelu";
 
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+    fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
         select_each(pre_NF, n_latents, codes, |latent, h| if h > self.threshold_F[latent].max(0.0) { h } else { 0.0 });
     }
 

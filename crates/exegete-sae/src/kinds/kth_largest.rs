@@ -7,7 +7,7 @@
 use exegete_tensor::cpu::topk::Selection;
 use rayon::prelude::*;
 
-use super::{Kind, wrong_k};
+use super::{Block, Kind, wrong_k};
 use crate::Codes;
 
 /// The rule of a dictionary whose activations are measured from the k-th largest.
@@ -58,7 +58,7 @@ impl KthLargest {
 impl Kind for KthLargest {
     const NAME: &'static str = "kth_largest";
 
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+    fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
         let one = |search: &mut Search, pre: &[f32]| -> Vec<(u32, f32)> {
             let (kth, _) = self.kth(pre, search);
             let each = pre.iter().enumerate().map(|(latent, h)| (latent as u32, self.value(*h, kth)));

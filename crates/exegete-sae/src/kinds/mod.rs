@@ -6,6 +6,7 @@ mod batch_topk;
 mod gated;
 mod jumprelu;
 mod kth_largest;
+mod matching_pursuit;
 mod relu;
 mod topk;
 
@@ -14,18 +15,34 @@ pub use gated::Gated;
 pub use jumprelu::JumpRelu;
 pub use kth_largest::KthLargest;
 pub(crate) use kth_largest::Search;
+pub(crate) use matching_pursuit::Gram;
+pub use matching_pursuit::MatchingPursuit;
 pub use relu::Relu;
 pub use topk::TopK;
 
 use crate::Codes;
+
+/// Tokens that are encoded together.
+pub(crate) struct Block<'a> {
+    /// The input as the encoder takes it, `[N, D]`.
+    pub(crate) x_ND: &'a [f32],
+    /// Pre-activations, `[N, F]`; what is left of them afterwards is nobody's.
+    pub(crate) pre_NF: &'a mut [f32],
+    /// F.
+    pub(crate) n_latents: usize,
+    /// The decoder, `[F, D_out]`.
+    pub(crate) w_dec_FD: &'a [f32],
+    /// Products of the decoder's rows that are kept from block to block.
+    pub(crate) gram: &'a mut Gram,
+}
 
 /// What a kind does with pre-activations `h = x W_enc^T + b_enc`.
 pub(crate) trait Kind {
     /// Its name, as SAELens spells its architecture.
     const NAME: &'static str;
 
-    /// Activations of each token from its pre-activations, `[N, F]`.
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes);
+    /// Activations of each token of a block.
+    fn select(&self, block: Block, codes: &mut Codes);
 
     /// What is left when all tokens of a call have been selected.
     fn finish(&self, _codes: &mut Codes) {}
@@ -63,8 +80,8 @@ macro_rules! kinds {
                 match self { $(Self::$kind(kind) => kind.describe()),* }
             }
 
-            pub(crate) fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
-                match self { $(Self::$kind(kind) => kind.select(pre_NF, n_latents, codes)),* }
+            pub(crate) fn select(&self, block: Block, codes: &mut Codes) {
+                match self { $(Self::$kind(kind) => kind.select(block, codes)),* }
             }
 
             pub(crate) fn finish(&self, codes: &mut Codes) {
@@ -94,6 +111,8 @@ kinds! {
     KthLargest,
     /// A gate's sign and a magnitude of its own.
     Gated,
+    /// One latent after the other, each for what the others left.
+    MatchingPursuit,
 }
 
 /// Activations of each token by a rule for single values; tokens on all threads.

@@ -1,6 +1,6 @@
 //! ReLU: `f = relu(h)` (Bricken et al. 2023, "Towards Monosemanticity").
 
-use super::{Kind, select_each};
+use super::{Block, Kind, select_each};
 use crate::Codes;
 
 /// The rule of a ReLU dictionary.
@@ -10,7 +10,7 @@ pub struct Relu;
 impl Kind for Relu {
     const NAME: &'static str = "standard";
 
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+    fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
         select_each(pre_NF, n_latents, codes, |_, h| h);
     }
 

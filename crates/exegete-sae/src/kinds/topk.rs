@@ -2,7 +2,7 @@
 
 use exegete_tensor::cpu::{buffer, topk};
 
-use super::{Kind, wrong_k};
+use super::{Block, Kind, wrong_k};
 use crate::Codes;
 
 /// The rule of a TopK dictionary.
@@ -15,7 +15,7 @@ pub struct TopK {
 impl Kind for TopK {
     const NAME: &'static str = "topk";
 
-    fn select(&self, pre_NF: &[f32], n_latents: usize, codes: &mut Codes) {
+    fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
         let (n, k) = (pre_NF.len() / n_latents, self.k);
         let (mut values, mut idx) = (buffer(n * k), vec![0u32; n * k]);
         topk::row_topk(pre_NF, n_latents, k, &mut values, &mut idx);

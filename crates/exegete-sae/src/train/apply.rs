@@ -1,6 +1,6 @@
 //! Sums each latent's gradients and steps all parameters by Adam.
 
-use exegete_base::settings::{Activation, DecoderRows};
+use exegete_base::settings::{Activation, DecoderRows, ThresholdForm};
 use exegete_tensor::cpu::adam::{AdamStep, update};
 use exegete_tensor::cpu::buffer;
 use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
@@ -9,6 +9,7 @@ use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
 
 use super::state::normalise;
+use super::term::Term;
 use super::{TrainState, Trainer};
 
 const EPS: f64 = 1e-8;
@@ -18,7 +19,9 @@ impl Trainer {
     pub(super) fn apply(&mut self, state: &mut TrainState, lr: f64) {
         let (d, o) = (state.d, state.d_out);
         let step = AdamStep::new(lr, (self.settings.beta1, self.settings.beta2), EPS, state.step + 1);
-        let terms: &[_] = if self.dead.is_empty() { &[&self.main] } else { &[&self.main, &self.aux] };
+        let more = [(self.has_aux(), &self.aux), (self.has_low(), &self.low)];
+        let more = more.into_iter().filter_map(|(is_there, term)| is_there.then_some(term));
+        let terms: Vec<&Term> = std::iter::once(&self.main).chain(more).collect();
         let dense = if self.dense.fired.is_empty() { None } else { Some(&self.dense) };
         let sum_of =
             |f: usize| dense.map_or(0.0, |dense| dense.b_enc[f]) + terms.iter().map(|t| t.sum_of(f)).sum::<f32>();
@@ -54,7 +57,7 @@ impl Trainer {
                     Some(dense) => to_enc.copy_from_slice(&dense.w_enc[f * d..(f + 1) * d]),
                     None => to_enc.fill(0.0),
                 }
-                for t in terms {
+                for t in &terms {
                     t.by_latent.sum_rows(f, &t.d, centred_ND, to_enc);
                 }
                 update(step, we, me, ve, to_enc);
@@ -63,7 +66,7 @@ impl Trainer {
                     Some(dense) => to_dec.copy_from_slice(&dense.w_dec[f * o..(f + 1) * o]),
                     None => to_dec.fill(0.0),
                 }
-                for t in terms {
+                for t in terms.iter().filter(|t| t.decodes()) {
                     t.by_latent.sum_rows(f, &t.entries.values, t.grad_of(f), to_dec);
                 }
                 if let Some(norm_d) = norm_d_F.get(f).filter(|d| **d != 0.0) {
@@ -92,10 +95,15 @@ impl Trainer {
         }
         step_whole(&mut state.b_enc, &db_enc);
         step_whole(&mut state.b_dec, &db_dec);
+        let is_log = self.settings.threshold_form == ThresholdForm::Log;
+        let jumps = self.settings.activation == Activation::JumpRelu;
+        if jumps && is_log {
+            self.extra_d[0].iter_mut().zip(&self.theta_F).for_each(|(g, theta)| *g *= theta);
+        }
         for (extra, g) in state.extras.iter_mut().zip(&self.extra_d) {
             step_whole(extra, g);
         }
-        if self.settings.activation == Activation::JumpRelu {
+        if jumps && !is_log {
             state.extras[0].values.iter_mut().for_each(|t| *t = t.max(0.0));
         }
     }

@@ -9,7 +9,9 @@ use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, for_rows};
 use rayon::prelude::*;
 
-use super::select::{Rule, Threshold};
+use super::encode::dead;
+use super::rules::Threshold;
+use super::select::Rule;
 use super::term::squares;
 use super::{Formula, Given, TrainState, Trainer};
 use crate::sae::pre_activations;
@@ -46,7 +48,9 @@ pub(super) struct Sums {
 /// Whether a step is dense: activations by thresholds, many of them, as far as the steps before tell.
 pub(super) fn is_dense(settings: &TrainSettings, state: &TrainState) -> bool {
     let by_threshold = matches!(settings.activation, Activation::Relu | Activation::JumpRelu);
-    by_threshold && settings.prefixes.is_empty() && (state.step == 0 || state.l0 > FROM * state.n_latents() as f64)
+    // The band in which pre-activations feel thresholds is wide, and has most latents in it.
+    let is_crowded = settings.ste_to_input || state.step == 0 || state.l0 > FROM * state.n_latents() as f64;
+    by_threshold && settings.prefixes.is_empty() && is_crowded
 }
 
 impl Trainer {
@@ -57,6 +61,9 @@ impl Trainer {
         let (n, sparsity) = (self.xs_ND.len() / state.d, self.sparsity(state));
         let (formula, next, mut sum_next) = (self.formula(state.step), self.annealed_to(state.step), 0.0);
         let (d, o, f) = (state.d, state.d_out, state.n_latents());
+        let (weight, mean_l0) = ((sparsity / n as f64) as f32, self.mean_l0(state, formula));
+        // Dead latents look at what is left with what a sparse pass would have at hand.
+        self.clear();
         let dense = &mut self.dense;
         for (array, len) in [(&mut dense.w_enc, f * d), (&mut dense.w_dec, f * o), (&mut dense.b_enc, f)] {
             array.clear();
@@ -64,10 +71,6 @@ impl Trainer {
         }
         dense.fired.clear();
         dense.fired.resize(f, false);
-        // Dead latents look at what is left with what a sparse pass would have at hand.
-        self.main.entries.clear();
-        self.aux.entries.clear();
-        let k_aux = self.settings.resolved_aux_k(d).min(self.dead.len());
         let block = BLOCK.min(n);
         for array in [&mut self.pre, &mut dense.active, &mut dense.slopes] {
             if array.len() < block * f {
@@ -82,11 +85,12 @@ impl Trainer {
             self.left_ND = base;
             factor = self.error_factor(n, squares(&self.ys_ND, &self.ys_ND, o).1);
         }
-        let rule = Threshold::new(&self.settings, state, self.per_active(sparsity, n));
+        let rule = Threshold::new(&self.settings, &self.theta_F);
+        let dead = dead(&self.settings, d, &self.dead, &self.theta_F);
         self.norm_d_F.clear();
         self.norm_d_F.resize(self.norms_F.len(), 0.0);
         let mut grad = buffer(block * o);
-        let (mut sums, weight) = (Sums::default(), (sparsity / n as f64) as f32);
+        let mut sums = Sums::default();
         for from in (0..n).step_by(block) {
             let rows = block.min(n - from);
             let dense = &mut self.dense;
@@ -94,13 +98,9 @@ impl Trainer {
             let (slopes, grad) = (&mut dense.slopes[..rows * f], &mut grad[..rows * o]);
             let x = &self.centred_ND[from * d..(from + rows) * d];
             pre_activations(x, d, &state.w_enc.values, &state.b_enc.values, pre);
-            if k_aux > 0 {
-                self.selector.block(
-                    Rule::Nothing,
-                    (pre, f),
-                    (&self.dead, k_aux),
-                    (&mut self.main.entries, &mut self.aux.entries),
-                );
+            let into = [&mut self.main.entries, &mut self.aux.entries, &mut self.low.entries];
+            if dead.highest > 0 || dead.below.is_some() {
+                self.selector.block(Rule::Nothing, (pre, f), dead, into);
             }
             for_rows(active, f, |n, row| {
                 row.iter_mut().zip(&pre[n * f..]).enumerate().for_each(|(f, (a, h))| *a = rule.value(f, *h));
@@ -124,7 +124,8 @@ impl Trainer {
             }
             let into = if formula == Formula::None { Into::Overwrite } else { Into::Add };
             gemm((rows, f, o), slopes, f, into, 1.0, Mat::rows(grad, o), Mat::rows(&state.w_dec.values, o).t(), true);
-            for (latent, c) in through_rule(&rule, pre, slopes, f).into_iter().enumerate() {
+            let per_active_N = per_active(formula, active, f, (weight, mean_l0));
+            for (latent, c) in through_rule(&rule, pre, slopes, (f, &per_active_N)).into_iter().enumerate() {
                 dense.b_enc[latent] += c.d;
                 dense.fired[latent] |= c.n_active > 0;
                 sums.l0 += f64::from(c.n_active);
@@ -138,7 +139,7 @@ impl Trainer {
         self.annealed = (sum_next > 0.0).then(|| sums.penalty / sum_next);
         self.main.d.clear();
         self.main.group_by_latent(f);
-        let (l0, penalty) = (sums.l0 / n as f64, sums.penalty / n as f64);
+        let (l0, penalty) = (sums.l0 / n as f64, formula.of_mean(sums.penalty / n as f64));
         if let Some(given) = given {
             self.main.take_grad(given.grad_ND);
             return Sums { error: given.loss, fvu: given.fvu, l0, penalty };
@@ -153,25 +154,52 @@ impl Trainer {
     /// The forward pass of a dense step alone: pre-activations are computed again on the way back, for those of a whole
     /// batch are too many to hold.
     pub(super) fn dense_forward(&mut self, state: &TrainState) {
-        let (d, o, f, n) = (state.d, state.d_out, state.n_latents(), self.xs_ND.len() / state.d);
+        let (o, f) = (state.d_out, state.n_latents());
+        let mut recon = std::mem::take(&mut self.recon_ND);
+        self.base(state, &mut recon);
+        self.each_block(state, |from, active| {
+            let rows = active.len() / f;
+            let (active, w_dec) = (Mat::rows(active, f), Mat::rows(&state.w_dec.values, o));
+            gemm((rows, o, f), &mut recon[from * o..(from + rows) * o], o, Into::Add, 1.0, active, w_dec, true);
+        });
+        self.recon_ND = recon;
+    }
+
+    /// The batch's mean number of active latents, where a penalty's gradient cannot go without; 0 elsewhere.
+    fn mean_l0(&mut self, state: &TrainState, formula: Formula) -> f64 {
+        let mut count = 0;
+        if let Formula::L0TargetBatch(_) = formula {
+            self.each_block(state, |_, active| count += active.iter().filter(|a| **a > 0.0).count());
+        }
+        count as f64 / (self.xs_ND.len() / state.d) as f64
+    }
+
+    /// Hands out the activations of block after block, with the first token of each.
+    fn each_block(&mut self, state: &TrainState, mut take: impl FnMut(usize, &[f32])) {
+        let (d, f, n) = (state.d, state.n_latents(), self.xs_ND.len() / state.d);
         let block = BLOCK.min(n);
         if self.pre.len() < block * f {
             self.pre = buffer(block * f);
         }
-        let mut recon = std::mem::take(&mut self.recon_ND);
-        self.base(state, &mut recon);
-        let rule = Threshold::new(&self.settings, state, 0.0);
+        let rule = Threshold::new(&self.settings, &self.theta_F);
         for from in (0..n).step_by(block) {
             let rows = block.min(n - from);
             let pre = &mut self.pre[..rows * f];
             let x = &self.centred_ND[from * d..(from + rows) * d];
             pre_activations(x, d, &state.w_enc.values, &state.b_enc.values, pre);
             for_rows(pre, f, |_, row| row.iter_mut().enumerate().for_each(|(f, h)| *h = rule.value(f, *h)));
-            let (active, w_dec) = (Mat::rows(pre, f), Mat::rows(&state.w_dec.values, o));
-            gemm((rows, o, f), &mut recon[from * o..(from + rows) * o], o, Into::Add, 1.0, active, w_dec, true);
+            take(from, pre);
         }
-        self.recon_ND = recon;
     }
+}
+
+/// The loss's gradient at the activities of a block's tokens; empty where it has none.
+fn per_active(formula: Formula, active: &[f32], f: usize, (weight, mean_l0): (f32, f64)) -> Vec<f32> {
+    if !formula.counts() {
+        return Vec::new();
+    }
+    let one = |row: &[f32]| weight * formula.per_active(row.iter().filter(|a| **a > 0.0).count(), mean_l0);
+    active.par_chunks_exact(f).map(one).collect()
 }
 
 /// Penalties of a block's tokens, summed in their order, and their gradients at the activations.
@@ -216,7 +244,7 @@ struct Column {
 }
 
 /// Turns gradients at activations into those at pre-activations, and sums each latent's over the tokens, in order.
-fn through_rule(rule: &Threshold, pre: &[f32], slopes: &mut [f32], f: usize) -> Vec<Column> {
+fn through_rule(rule: &Threshold, pre: &[f32], slopes: &mut [f32], (f, per_active_N): (usize, &[f32])) -> Vec<Column> {
     let mut columns = vec![Column::default(); f];
     // Each thread takes a stretch of latents of all tokens.
     let stretch = f.div_ceil(4 * rayon::current_num_threads()).max(64);
@@ -228,8 +256,9 @@ fn through_rule(rule: &Threshold, pre: &[f32], slopes: &mut [f32], f: usize) -> 
         let first = i * stretch;
         for (n, slopes) in rows.into_iter().enumerate() {
             let pre = &pre[n * f + first..];
+            let per_active = per_active_N.get(n).copied().unwrap_or(0.0);
             for (l, ((d, h), c)) in slopes.iter_mut().zip(pre).zip(columns.iter_mut()).enumerate() {
-                let (through, extra) = rule.back(first + l, *h, *d);
+                let (through, extra) = rule.back(first + l, *h, *d, per_active);
                 c.n_active += u32::from(rule.value(first + l, *h) > 0.0);
                 (*d, c.d, c.extra) = (through, c.d + through, c.extra + extra);
             }

@@ -1,9 +1,10 @@
 //! From a batch to the entries of its codes.
 
-use exegete_base::settings::Activation;
+use exegete_base::settings::{Activation, TrainSettings};
 use exegete_tensor::cpu::buffer;
 
-use super::{TrainState, Trainer, select};
+use super::select::Dead;
+use super::{TrainState, Trainer, rules, select};
 use crate::sae::pre_activations;
 use crate::{Result, SaeError};
 
@@ -28,7 +29,7 @@ impl Trainer {
     /// The latents that count as dead.
     pub(super) fn find_dead(&mut self, state: &TrainState) {
         self.dead.clear();
-        if self.settings.aux_weight > 0.0 {
+        if self.settings.aux_weight > 0.0 || self.settings.pre_act_weight > 0.0 {
             let is_dead = |(_, since): &(usize, &u64)| **since > self.settings.dead_after_tokens;
             self.dead.extend(state.since_fired_F.iter().enumerate().filter(is_dead).map(|(i, _)| i as u32));
         }
@@ -51,17 +52,16 @@ impl Trainer {
         if self.main.entries.idx.len() > u32::MAX as usize {
             return Err(SaeError::Shape("more than 2^32 activations in a batch: lower --batch".into()));
         }
-        select::activate(&self.settings, state, &mut self.main.entries);
+        rules::activate(&self.settings, state, &self.theta_F, &mut self.main.entries);
         self.dense.fired.clear();
         Ok(())
     }
 
     fn look_through(&mut self, state: &TrainState, n: usize, limit: Option<usize>) {
         let (d, f) = (state.d, state.n_latents());
-        let k_aux = self.settings.resolved_aux_k(d).min(self.dead.len());
-        self.main.entries.clear();
-        self.aux.entries.clear();
-        let rule = self.selector.begin(&self.settings, state, limit);
+        self.clear();
+        let rule = self.selector.begin(&self.settings, state, &self.theta_F, limit);
+        let dead = dead(&self.settings, d, &self.dead, &self.theta_F);
         let block = BLOCK.min(n);
         if self.pre.len() < block * f {
             self.pre = buffer(block * f);
@@ -76,8 +76,21 @@ impl Trainer {
                 &state.b_enc.values,
                 pre,
             );
-            let both = (&mut self.main.entries, &mut self.aux.entries);
-            self.selector.block(rule, (pre, f), (&self.dead, k_aux), both);
+            let into = [&mut self.main.entries, &mut self.aux.entries, &mut self.low.entries];
+            self.selector.block(rule, (pre, f), dead, into);
         }
     }
+    /// Takes all entries away.
+    pub(super) fn clear(&mut self) {
+        for term in [&mut self.main, &mut self.aux, &mut self.low] {
+            term.entries.clear();
+        }
+    }
+}
+
+/// What a step wants of its dead latents.
+pub(super) fn dead<'a>(settings: &TrainSettings, d: usize, latents: &'a [u32], theta_F: &'a [f32]) -> Dead<'a> {
+    let highest = if settings.aux_weight > 0.0 { settings.resolved_aux_k(d).min(latents.len()) } else { 0 };
+    let below = (settings.pre_act_weight > 0.0 && !latents.is_empty()).then_some(theta_F);
+    Dead { latents, highest, below }
 }

@@ -4,7 +4,7 @@
 //! `error + sparsity * penalty + aux_weight * aux`, where the error is `|y_s - y'|^2` over `|y_s - mean|^2` or summed over
 //! the width, `aux = |e - e'|^2 / |e - mean e|^2` with `e = y_s - y'` held fixed and `e'` its reconstruction from the
 //! k_aux dead latents that fire most (AuxK, Gao et al. 2024, appendix A.2; its gradient reaches the encoder too), and the
-//! penalty a formula of each token's activations. Nested dictionaries (Matryoshka, Bussmann et al. 2025, arXiv 2503.17547)
+//! penalty a formula of each token's activations; a loss that raises dead latents may be added, see `pre_act_gradient`. Nested dictionaries (Matryoshka, Bussmann et al. 2025, arXiv 2503.17547)
 //! take the mean of the errors of all prefixes. No weight gradient is ever stored: each latent's rows are summed from its
 //! own tokens and handed to Adam at once, by one task, in the order of the tokens; only while codes are not sparse yet
 //! (module `dense`) are there arrays of gradients.
@@ -20,6 +20,7 @@ mod encode;
 mod error;
 mod penalty;
 mod resample;
+mod rules;
 mod select;
 mod sparsity;
 mod state;
@@ -52,6 +53,8 @@ pub struct StepStats {
     pub fvu: f64,
     /// Auxiliary part, before its weight; 0 where no latent is dead.
     pub aux: f64,
+    /// The loss that raises dead latents to their thresholds, before its weight, mean over tokens.
+    pub pre_act: f64,
     /// The penalty, before its weight, mean over tokens.
     pub penalty: f64,
     /// The penalty's weight.
@@ -91,9 +94,13 @@ pub struct Trainer {
     left_ND: Vec<f32>,
     main: Term,
     aux: Term,
+    /// Dead latents below their thresholds, for the pre-activation loss.
+    low: Term,
     dense: Dense,
     dead: Vec<u32>,
     penalty_d: Vec<f32>,
+    /// Thresholds; empty where there are none.
+    theta_F: Vec<f32>,
     /// Lengths of decoder rows; empty where these are held.
     norms_F: Vec<f32>,
     /// Gradients of the penalty at the lengths of decoder rows; empty where these are held.
@@ -129,9 +136,11 @@ impl Trainer {
             left_ND: Vec::new(),
             main,
             aux,
+            low: Term::default(),
             dense: Dense::default(),
             dead: Vec::new(),
             penalty_d: Vec::new(),
+            theta_F: Vec::new(),
             norms_F: Vec::new(),
             norm_d_F: Vec::new(),
             annealed: None,
@@ -146,7 +155,9 @@ impl Trainer {
         let by_threshold = matches!(settings.activation, Activation::Relu | Activation::JumpRelu);
         let (arrays, blocks) = if by_threshold { (16, 3) } else { (12, 1) };
         let rows = settings.batch.saturating_mul(4 * (3 * d + 4 * d_out));
-        both.saturating_mul(arrays).saturating_add(f.saturating_mul(48 + 4 * BLOCK * blocks)).saturating_add(rows)
+        let rest = f.saturating_mul(48 + 4 * BLOCK * blocks).saturating_add(rows);
+        let skip = if settings.skip { d.saturating_mul(16 * d_out) } else { 0 };
+        both.saturating_mul(arrays).saturating_add(rest).saturating_add(skip)
     }
 
     /// One step on a batch of activations, in the input's units; a transcoder's targets besides, in the output's.
@@ -240,6 +251,7 @@ impl Trainer {
         }
         self.take_in(state, x_ND);
         self.find_dead(state);
+        rules::thresholds(&self.settings, state, &mut self.theta_F);
         self.norms_F.clear();
         if self.settings.decoder_rows == DecoderRows::Free {
             let block = o / state.blocks;
@@ -249,12 +261,24 @@ impl Trainer {
         Ok(n)
     }
 
+    /// Whether dead latents are to explain what is left.
+    fn has_aux(&self) -> bool {
+        self.settings.aux_weight > 0.0 && !self.dead.is_empty()
+    }
+
+    /// Whether dead latents are to be raised to their thresholds.
+    fn has_low(&self) -> bool {
+        self.settings.pre_act_weight > 0.0 && !self.dead.is_empty()
+    }
+
     /// AuxK, the optimiser and what is counted.
     fn end(&mut self, state: &mut TrainState, sums: Sums) -> Result<StepStats> {
         let Sums { error, fvu, penalty, l0 } = sums;
-        let aux = if self.dead.is_empty() { 0.0 } else { self.aux_gradient(state) };
-        let sparsity = self.sparsity(state);
-        let loss = error + sparsity * penalty + self.settings.aux_weight * aux;
+        let (n, sparsity) = (self.xs_ND.len() / state.d, self.sparsity(state));
+        let aux = if self.has_aux() { self.aux_gradient(state) } else { 0.0 };
+        let pre_act = if self.has_low() { self.pre_act_gradient(n) } else { 0.0 };
+        let weighed = self.settings.aux_weight * aux + self.settings.pre_act_weight * pre_act;
+        let loss = error + sparsity * penalty + weighed;
         if !loss.is_finite() {
             let (d, xs) = (state.d, &self.xs_ND);
             let all_alike = xs.chunks_exact(d).all(|row| row == &xs[..d]) && xs.iter().all(|x| x.is_finite());
@@ -266,11 +290,10 @@ impl Trainer {
             };
             return Err(SaeError::Shape(format!("step {}: {detail}", state.step)));
         }
-        let stats = StepStats { loss, fvu, aux, penalty, sparsity, l0, n_dead: self.dead.len() };
+        let stats = StepStats { loss, fvu, aux, pre_act, penalty, sparsity, l0, n_dead: self.dead.len() };
         let lr = self.settings.peak_lr() * self.settings.lr_factor(state.step, self.n_steps);
         self.apply(state, lr);
-        let n = (self.xs_ND.len() / state.d) as u64;
-        state.since_fired_F.iter_mut().for_each(|since| *since += n);
+        state.since_fired_F.iter_mut().for_each(|since| *since += n as u64);
         let entries = &self.main.entries;
         for (latent, _) in entries.idx.iter().zip(&entries.values).filter(|(_, value)| **value > 0.0) {
             state.since_fired_F[*latent as usize] = 0;
@@ -280,7 +303,7 @@ impl Trainer {
         }
         state.l0 = if state.step == 0 { stats.l0 } else { state.l0 + L0_DECAY * (stats.l0 - state.l0) };
         state.steering *= self.annealed.take().unwrap_or(1.0);
-        if self.settings.target_l0 > 0.0 {
+        if self.settings.steers() {
             let off = (state.l0.max(1e-3) / self.settings.target_l0).ln();
             state.steering = (state.steering * (STEERING * off.clamp(-1.0, 1.0)).exp()).clamp(1e-6, 1e6);
         }
@@ -304,9 +327,10 @@ impl Trainer {
         if !is_gated {
             self.main.d.iter_mut().zip(&self.penalty_d).for_each(|(d, penalty)| *d += penalty);
         }
-        let per_active = self.per_active(sparsity, n);
+        let per_active_N = self.per_active(state, n, sparsity);
         let main = &mut self.main;
-        self.extra_d = select::backward(&self.settings, state, &main.entries, per_active, &mut main.d);
+        let latents = (state, &self.theta_F[..]);
+        self.extra_d = rules::backward(&self.settings, latents, &main.entries, &per_active_N, &mut main.d);
         let gate = if is_gated { self.gate_gradient(state, n) } else { 0.0 };
         self.main.group_by_latent(state.n_latents());
         let l0 = self.main.entries.values.iter().filter(|v| **v > 0.0).count() as f64 / n as f64;

@@ -31,6 +31,10 @@ pub enum Formula {
     FreshmanRatio(f64),
     /// The number of active latents: without a slope here, see the thresholds' straight-through gradients.
     L0,
+    /// `2 / target (L0 - target)^2`, L0 that of the token (Gemma Scope 2, as SAELens has it).
+    L0Target(f64),
+    /// `(L0 / target - 1)^2`, L0 the batch's mean (dictionary_learning). A token's value is its L0, see [`Formula::of_mean`].
+    L0TargetBatch(f64),
 }
 
 impl Formula {
@@ -58,7 +62,33 @@ impl Formula {
                 }
             }
             Penalty::L0 => Self::L0,
+            Penalty::L0Target => Self::L0Target(settings.target_l0),
+            Penalty::L0TargetBatch => Self::L0TargetBatch(settings.target_l0),
         }
+    }
+
+    /// The penalty, given the mean of its tokens' values.
+    pub fn of_mean(self, mean: f64) -> f64 {
+        match self {
+            Self::L0TargetBatch(target) => (mean / target - 1.0).powi(2),
+            _ => mean,
+        }
+    }
+
+    /// Whether it counts activities.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::L0 | Self::L0Target(_) | Self::L0TargetBatch(_))
+    }
+
+    /// The slope of a token's penalty at one of its activities, of which it has so many, the batch so many on average.
+    pub fn per_active(self, count: usize, mean: f64) -> f32 {
+        let slope = match self {
+            Self::L0 => 1.0,
+            Self::L0Target(target) => 4.0 / target * (count as f64 - target),
+            Self::L0TargetBatch(target) => 2.0 / target * (mean / target - 1.0),
+            _ => 0.0,
+        };
+        slope as f32
     }
 
     /// The penalty of a token, and its slopes at `u`.
@@ -66,7 +96,8 @@ impl Formula {
         match self {
             Self::None => each(u, du, |_| (0.0, 0.0)),
             Self::L1 => each(u, du, |u| (u, 1.0)),
-            Self::L0 => each(u, du, |u| (if u > 0.0 { 1.0 } else { 0.0 }, 0.0)),
+            Self::L0 | Self::L0TargetBatch(_) => each(u, du, |u| (if u > 0.0 { 1.0 } else { 0.0 }, 0.0)),
+            Self::L0Target(target) => 2.0 / target * (Self::L0.row(u, du) - target).powi(2),
             Self::Power(p) => each(u, du, |u| {
                 let root = (u + ROOT_EPS).powf(p);
                 (root - ROOT_EPS.powf(p), p * root / (u + ROOT_EPS))

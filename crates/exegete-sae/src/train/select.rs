@@ -1,4 +1,4 @@
-//! Activations while training: the entries of a batch's sparse codes, from its pre-activations, and the way back.
+//! The entries of a batch's sparse codes, from its pre-activations.
 //!
 //! An entry is a latent at a token whose activation is not 0, or at whose pre-activation a gradient may be: in the band
 //! around a JumpReLU's threshold. Blocks of tokens are looked through by all threads, each into a list of its own.
@@ -111,11 +111,23 @@ pub(super) enum Rule {
     Nothing,
 }
 
+/// What is wanted of dead latents.
+#[derive(Clone, Copy)]
+pub(super) struct Dead<'a> {
+    /// Those that are dead.
+    pub(super) latents: &'a [u32],
+    /// How many of a token, the highest, for AuxK.
+    pub(super) highest: usize,
+    /// The thresholds below which all of them are wanted, for the pre-activation loss.
+    pub(super) below: Option<&'a [f32]>,
+}
+
 /// Scratch of a thread's share of a block.
 #[derive(Default)]
 struct Share {
     main: Entries,
     aux: Entries,
+    low: Entries,
     search: Search,
     idx: Vec<u32>,
     bounds: Vec<f32>,
@@ -129,9 +141,15 @@ pub(super) struct Selector {
 }
 
 impl Selector {
-    /// The rule of a step, and the bounds that go with it. `limit` is the number of entries of a token that BatchTopK looks
+    /// The rule of a step, and the bounds that go with it, for thresholds if there are. `limit` is the number of entries of a token that BatchTopK looks
     /// at, where no bound is known.
-    pub(super) fn begin(&mut self, settings: &TrainSettings, state: &TrainState, limit: Option<usize>) -> Rule {
+    pub(super) fn begin(
+        &mut self,
+        settings: &TrainSettings,
+        state: &TrainState,
+        theta_F: &[f32],
+        limit: Option<usize>,
+    ) -> Rule {
         let f = state.n_latents();
         let mut all_above = |bound: f32| {
             self.bounds_F.clear();
@@ -153,20 +171,22 @@ impl Selector {
             Activation::JumpRelu => {
                 let half = settings.bandwidth as f32 / 2.0;
                 self.bounds_F.clear();
-                self.bounds_F.extend(state.extras[0].values.iter().map(|t| (t - half).max(0.0)));
+                // Below 0 thresholds feel nothing unless pre-activations do.
+                let least = if settings.ste_to_input { f32::NEG_INFINITY } else { 0.0 };
+                self.bounds_F.extend(theta_F.iter().map(|t| (t - half).max(least)));
                 Rule::Above
             }
         }
     }
 
-    /// Appends the entries of a block of tokens to `main`, and those of the `k_aux` dead latents that are highest to `aux`.
-    /// Values are `relu(h)`, or what the rule makes of it.
+    /// Appends the entries of a block of tokens to `main`, and to `aux` and `low` what is wanted of dead latents. Values are
+    /// `relu(h)`, or what the rule makes of it.
     pub(super) fn block(
         &mut self,
         rule: Rule,
         (pre_NF, f): (&[f32], usize),
-        (dead, k_aux): (&[u32], usize),
-        (main, aux): (&mut Entries, &mut Entries),
+        dead: Dead,
+        [main, aux, low]: [&mut Entries; 3],
     ) {
         let each = (pre_NF.len() / f).div_ceil(8 * rayon::current_num_threads()).max(1);
         let n_shares = pre_NF.len().div_ceil(each * f);
@@ -177,21 +197,21 @@ impl Selector {
         pre_NF.par_chunks(each * f).zip(&mut self.shares).for_each(|(rows, share)| {
             share.main.clear();
             share.aux.clear();
+            share.low.clear();
             for row in rows.chunks_exact(f) {
                 share.row(rule, row, bounds_F);
-                if k_aux > 0 {
-                    share.dead_row(row, dead, k_aux);
-                }
+                share.dead_row(row, dead);
             }
         });
         for share in &self.shares[..n_shares] {
             main.append(&share.main);
             aux.append(&share.aux);
+            low.append(&share.low);
         }
     }
 }
 
-fn kth_rule(settings: &TrainSettings, form: KthForm) -> KthLargest {
+pub(super) fn kth_rule(settings: &TrainSettings, form: KthForm) -> KthLargest {
     KthLargest { is_gate: form == KthForm::C, k: settings.k, eps: settings.kth_eps as f32 }
 }
 
@@ -234,14 +254,25 @@ impl Share {
         self.main.end();
     }
 
-    /// The dead latents that are highest.
-    fn dead_row(&mut self, row: &[f32], dead: &[u32], k_aux: usize) {
-        self.bounds.clear();
-        self.bounds.extend(dead.iter().map(|latent| row[*latent as usize]));
-        for (i, pre) in self.search.largest(&self.bounds, k_aux) {
-            self.aux.push(dead[i as usize], pre, pre.max(0.0));
+    /// What is wanted of a token's dead latents.
+    fn dead_row(&mut self, row: &[f32], dead: Dead) {
+        if dead.highest > 0 {
+            self.bounds.clear();
+            self.bounds.extend(dead.latents.iter().map(|latent| row[*latent as usize]));
+            for (i, pre) in self.search.largest(&self.bounds, dead.highest) {
+                self.aux.push(dead.latents[i as usize], pre, pre.max(0.0));
+            }
+            self.aux.end();
         }
-        self.aux.end();
+        if let Some(theta_F) = dead.below {
+            for latent in dead.latents {
+                let pre = row[*latent as usize];
+                if pre < theta_F[*latent as usize] {
+                    self.low.push(*latent, pre, 0.0);
+                }
+            }
+            self.low.end();
+        }
     }
 }
 
@@ -272,120 +303,4 @@ pub(super) fn keep_largest(entries: &mut Entries, most: usize, limit: Option<usi
     entries.retain(|e| keep[e]);
     state.reached = reached;
     true
-}
-
-/// A rule of single latents: active above a threshold, which is 0 for ReLU. Straight-through gradients of a threshold are
-/// those of Rajamanoharan et al. 2024 (arXiv 2407.14435), equation 11, with a rectangle as kernel: `-(threshold / width)`
-/// times the activation's gradient, and `-1 / width` times an activity's, where the pre-activation is within half the
-/// width. The pre-activation passes its gradient on where it is active.
-pub(super) struct Threshold<'a> {
-    theta_F: Option<&'a [f32]>,
-    width: f32,
-    per_active: f32,
-}
-
-impl<'a> Threshold<'a> {
-    /// That of some settings. `per_active` is the loss's gradient at an activity itself (L0).
-    pub(super) fn new(settings: &TrainSettings, state: &'a TrainState, per_active: f32) -> Self {
-        let theta_F = (settings.activation == Activation::JumpRelu).then(|| &state.extras[0].values[..]);
-        Self { theta_F, width: settings.bandwidth as f32, per_active }
-    }
-
-    fn theta(&self, latent: usize) -> f32 {
-        self.theta_F.map_or(0.0, |theta| theta[latent].max(0.0))
-    }
-
-    /// The activation.
-    pub(super) fn value(&self, latent: usize, h: f32) -> f32 {
-        if h > self.theta(latent) { h } else { 0.0 }
-    }
-
-    /// The gradient at the pre-activation, given that at the activation, and that at the threshold.
-    pub(super) fn back(&self, latent: usize, h: f32, d: f32) -> (f32, f32) {
-        let theta = self.theta(latent);
-        let is_felt = self.theta_F.is_some() && h > 0.0 && ((h - theta) / self.width).abs() < 0.5;
-        let extra = if is_felt { -(theta * d + self.per_active) / self.width } else { 0.0 };
-        (if h > theta { d } else { 0.0 }, extra)
-    }
-}
-
-/// What the activations of entries have become for the loss: turns relu(h) into the activation where the rule is one of
-/// single latents.
-pub(super) fn activate(settings: &TrainSettings, state: &TrainState, entries: &mut Entries) {
-    match settings.activation {
-        Activation::JumpRelu => {
-            let rule = Threshold::new(settings, state, 0.0);
-            for (value, latent) in entries.values.iter_mut().zip(&entries.idx) {
-                *value = rule.value(*latent as usize, *value);
-            }
-        }
-        Activation::Gated => {
-            let [r_mag, b_mag] = [&state.extras[0].values, &state.extras[1].values];
-            for ((value, pre), latent) in entries.values.iter_mut().zip(&entries.pre).zip(&entries.idx) {
-                let f = *latent as usize;
-                *value = (r_mag[f].exp() * (pre - state.b_enc.values[f]) + b_mag[f]).max(0.0);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Turns gradients at activations into gradients at pre-activations, in place, and gives those of the latents' extras.
-/// `per_active` is the loss's gradient at an activity itself (L0).
-pub(super) fn backward(
-    settings: &TrainSettings,
-    state: &TrainState,
-    entries: &Entries,
-    per_active: f32,
-    d: &mut [f32],
-) -> Vec<Vec<f32>> {
-    let mut extras: Vec<Vec<f32>> = state.extras.iter().map(|p| vec![0f32; p.values.len()]).collect();
-    match settings.activation {
-        Activation::TopK | Activation::BatchTopK | Activation::Relu => entries.mask(d),
-        Activation::JumpRelu => {
-            let rule = Threshold::new(settings, state, per_active);
-            for ((d, pre), latent) in d.iter_mut().zip(&entries.pre).zip(&entries.idx) {
-                let (through, extra) = rule.back(*latent as usize, *pre, *d);
-                (*d, extras[0][*latent as usize]) = (through, extras[0][*latent as usize] + extra);
-            }
-        }
-        Activation::Gated => {
-            for (e, (d, latent)) in d.iter_mut().zip(&entries.idx).enumerate() {
-                let f = *latent as usize;
-                if entries.values[e] <= 0.0 {
-                    *d = 0.0;
-                    continue;
-                }
-                let scale = state.extras[0].values[f].exp();
-                extras[0][f] += *d * scale * (entries.pre[e] - state.b_enc.values[f]);
-                extras[1][f] += *d;
-                *d *= scale;
-            }
-        }
-        Activation::KthLargest => match settings.kth_form {
-            KthForm::A => entries.mask(d),
-            form => kth_backward(&kth_rule(settings, form), entries, d),
-        },
-    }
-    extras
-}
-
-fn kth_backward(rule: &KthLargest, entries: &Entries, d: &mut [f32]) {
-    for (range, kth) in entries.starts.windows(2).zip(&entries.kth) {
-        let at_kth = kth.map_or(0.0, |kth| entries.pre[kth]);
-        let mut through_kth = 0f32;
-        for e in range[0]..range[1] {
-            match (rule.is_gate, entries.pre[e]) {
-                (false, _) => through_kth -= d[e],
-                (true, h) if h < at_kth => {
-                    through_kth -= d[e] * h / rule.eps;
-                    d[e] *= (h - at_kth) / rule.eps + 1.0 + h / rule.eps;
-                }
-                (true, _) => {}
-            }
-        }
-        if let Some(kth) = kth {
-            d[*kth] += through_kth;
-        }
-    }
 }

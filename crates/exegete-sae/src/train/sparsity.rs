@@ -11,12 +11,17 @@ impl Trainer {
         self.settings.sparsity * self.settings.sparsity_factor(state.step, self.n_steps) * state.steering
     }
 
-    /// The loss's gradient at an activity itself, where it counts them.
-    pub(super) fn per_active(&self, sparsity: f64, n: usize) -> f32 {
-        match self.settings.resolved_penalty() {
-            Penalty::L0 => (sparsity / n as f64) as f32,
-            _ => 0.0,
+    /// The loss's gradient at the activities of each token, where it counts them; empty elsewhere.
+    pub(super) fn per_active(&self, state: &TrainState, n: usize, sparsity: f64) -> Vec<f32> {
+        let formula = self.formula(state.step);
+        if !formula.counts() {
+            return Vec::new();
         }
+        let Term { entries, .. } = &self.main;
+        let count = |values: &[f32]| values.iter().filter(|v| **v > 0.0).count();
+        let (weight, mean_l0) = ((sparsity / n as f64) as f32, count(&entries.values) as f64 / n as f64);
+        let rows = entries.starts.windows(2).map(|r| count(&entries.values[r[0]..r[1]]));
+        rows.map(|count| weight * formula.per_active(count, mean_l0)).collect()
     }
 
     /// The next step's formula, where P-annealing changes its power: the weight then changes too, so that the penalty keeps
@@ -68,6 +73,28 @@ impl Trainer {
         for (d, latent) in self.penalty_d.iter_mut().zip(&entries.idx) {
             *d *= weight * norm(latent);
         }
+        formula.of_mean(sum / n as f64)
+    }
+
+    /// The pre-activation loss: dead latents are raised towards their thresholds, by `relu(theta - h)` times the length of their
+    /// decoder rows, summed over them (Anthropic, January 2025; for dead latents alone, as SAELens has it). Mean over tokens.
+    pub(super) fn pre_act_gradient(&mut self, n: usize) -> f64 {
+        let weight = (self.settings.pre_act_weight / n as f64) as f32;
+        self.norm_d_F.resize(self.norms_F.len(), 0.0);
+        let low = &mut self.low;
+        low.d.clear();
+        let mut sum = 0.0;
+        for (latent, pre) in low.entries.idx.iter().zip(&low.entries.pre) {
+            let f = *latent as usize;
+            let (norm, short) = (self.norms_F.get(f).copied().unwrap_or(1.0), self.theta_F[f] - pre);
+            sum += f64::from(short * norm);
+            low.d.push(-weight * norm);
+            self.extra_d[0][f] += weight * norm;
+            if let Some(norm_d) = self.norm_d_F.get_mut(f) {
+                *norm_d += weight * short;
+            }
+        }
+        low.group_by_latent(self.settings.latents);
         sum / n as f64
     }
 }

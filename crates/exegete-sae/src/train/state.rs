@@ -44,7 +44,7 @@ pub struct TrainState {
     pub w_dec: Parameter,
     /// Decoder bias, `[D_out]`.
     pub b_dec: Parameter,
-    /// What else a latent has, `[F]` each: the threshold of a JumpReLU; `r_mag` and `b_mag` of a gated dictionary.
+    /// What else a latent has, `[F]` each: the threshold of a JumpReLU, or its logarithm; `r_mag` and `b_mag` of a gated dictionary.
     pub extras: Vec<Parameter>,
     /// A linear path beside the latents, `[D_out, D]`, of a transcoder that has one.
     pub w_skip: Option<Parameter>,
@@ -143,7 +143,10 @@ impl TrainState {
             Activation::TopK => Rule::TopK(TopK { k }),
             Activation::BatchTopK => Rule::BatchTopK(BatchTopK { k }),
             Activation::Relu => Rule::Relu(Relu),
-            Activation::JumpRelu => Rule::JumpRelu(JumpRelu { threshold_F: unscaled(&self.extras[0].values) }),
+            Activation::JumpRelu => {
+                let theta = self.extras[0].values.iter().map(|t| settings.threshold_form.threshold(*t));
+                Rule::JumpRelu(JumpRelu { threshold_F: unscaled(&theta.collect::<Vec<f32>>()) })
+            }
             Activation::Gated => {
                 let [r_mag, b_mag] = [&self.extras[0].values, &unscaled(&self.extras[1].values)];
                 Rule::Gated(Gated::new(r_mag, &unscaled(&self.b_enc.values), b_mag))
@@ -172,7 +175,7 @@ impl TrainState {
 /// What else a latent has at first, see [`TrainState::extras`].
 pub(super) fn first_extras(settings: &TrainSettings) -> Vec<f32> {
     match settings.activation {
-        Activation::JumpRelu => vec![settings.threshold as f32],
+        Activation::JumpRelu => vec![settings.threshold_form.parameter(settings.threshold as f32)],
         Activation::Gated => vec![0.0; 2],
         _ => Vec::new(),
     }

@@ -33,6 +33,11 @@ impl Term {
         self.grads[0].extend_from_slice(grad_ND);
     }
 
+    /// Whether its activations add to anything.
+    pub(super) fn decodes(&self) -> bool {
+        !self.grads.is_empty()
+    }
+
     /// The gradient at what a latent adds to.
     pub(super) fn grad_of(&self, latent: usize) -> &[f32] {
         &self.grads[self.ends.partition_point(|end| *end <= latent)]

@@ -74,7 +74,8 @@ fn computes(saved: &Saved, dir: &Path) {
 fn peers_and_we_agree_on_their_own_files() {
     let expected = [("saelens", "saelens"), ("dl_", "dictionary-learning"), ("sparsify", "sparsify")];
     let mut n = 0;
-    for dir in cases("sae_peers").iter().chain(&cases("sae_saelens")) {
+    let lens = ["sae_saelens", "sae_matching_pursuit"].into_iter().flat_map(cases);
+    for dir in cases("sae_peers").into_iter().chain(lens).collect::<Vec<_>>().iter() {
         let saved = agrees(dir);
         let text = dir.display().to_string();
         let case = &text[text.find("sae_").unwrap()..];
@@ -248,7 +249,7 @@ fn weights(dir: &Path) -> PathBuf {
 }
 
 fn every_case() -> Vec<PathBuf> {
-    ["sae_peers", "sae_saelens", "sae_layouts"].into_iter().flat_map(cases).collect()
+    ["sae_peers", "sae_saelens", "sae_matching_pursuit", "sae_layouts"].into_iter().flat_map(cases).collect()
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod formats;
 mod saelens;
 mod training;
 mod training_halves;
+mod training_jumprelu;
 mod training_kinds;
 mod training_peers;
 mod training_resample;

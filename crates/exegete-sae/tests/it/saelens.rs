@@ -19,7 +19,9 @@ fn write(dir: &Path, saved: &Saved) {
 fn what_is_written_reads_back_the_same() {
     let peers = ["standard", "layer_norm", "jumprelu", "gated", "transcoder", "skip", "jump_skip", "batchtopk"];
     let cases = peers.iter().map(|case| format!("sae_peers/saelens_{case}"));
-    for case in cases.chain(["sae_saelens/topk".into()]) {
+    for case in
+        cases.chain(["sae_saelens/topk", "sae_matching_pursuit/few", "sae_matching_pursuit/again"].map(Into::into))
+    {
         let mut saved = load(&refs_dir().join(&case)).unwrap();
         saved.metadata.insert("a_key_of_the_future".into(), serde_json::json!({"kept": true}));
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Training of every kind: gradients by finite differences, straight-through gradients by their formulas, exactness.
 
-use exegete_base::settings::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, TrainSettings};
+use exegete_base::settings::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, ThresholdForm, TrainSettings};
 use exegete_sae::train::{TrainState, Trainer};
 use exegete_tensor::optim::Parameter;
 
@@ -55,7 +55,7 @@ pub(crate) fn params(state: &mut TrainState) -> Vec<&mut Parameter> {
 }
 
 /// Gradients of the loss, one list for each parameter: Adam's first moment after one step is a tenth of them.
-fn gradients(settings: &TrainSettings, state: &TrainState, x: &[f32], y: Option<&[f32]>) -> Vec<Vec<f32>> {
+pub(crate) fn gradients(settings: &TrainSettings, state: &TrainState, x: &[f32], y: Option<&[f32]>) -> Vec<Vec<f32>> {
     let mut after = state.clone();
     Trainer::new(settings.clone(), 10).unwrap().step(&mut after, x, y).unwrap();
     params(&mut after).into_iter().map(|p| p.m.iter().map(|m| m / 0.1).collect()).collect()
@@ -215,8 +215,13 @@ fn dense_steps_do_what_sparse_ones_do() {
         (Activation::Relu, Penalty::Freshman, DecoderRows::Unit),
         (Activation::JumpRelu, Penalty::L0, DecoderRows::Free),
         (Activation::JumpRelu, Penalty::Tanh, DecoderRows::Unit),
+        (Activation::JumpRelu, Penalty::L0Target, DecoderRows::Unit),
+        (Activation::JumpRelu, Penalty::L0TargetBatch, DecoderRows::Free),
     ] {
+        let jumps = activation == Activation::JumpRelu;
         let settings = TrainSettings {
+            target_l0: if jumps { 5.0 } else { 0.0 },
+            pre_act_weight: if jumps { 0.3 } else { 0.0 },
             penalty,
             decoder_rows,
             bandwidth: 0.4,
@@ -240,36 +245,6 @@ fn dense_steps_do_what_sparse_ones_do() {
             exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
         }
     }
-}
-
-/// Equation 11 of Rajamanoharan et al. 2024, computed the long way.
-#[test]
-fn thresholds_have_their_straight_through_gradients() {
-    let settings = TrainSettings { bandwidth: 0.4, ..settings(Activation::JumpRelu) };
-    let (state, x) = (start(&settings), noise(9, N * D));
-    let got = gradients(&settings, &state, &x, None).pop().unwrap();
-    let xs: Vec<f32> = x.iter().map(|x| x * state.scale).collect();
-    let theta = &state.extras[0].values;
-    let row = |w: &Parameter, f: usize| w.values[f * D..(f + 1) * D].to_vec();
-    let (mut want, mut n_felt) = (vec![0f32; F], 0);
-    for x in xs.chunks(D) {
-        let centred: Vec<f32> = x.iter().zip(&state.b_dec.values).map(|(x, b)| x - b).collect();
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        let h: Vec<f32> = (0..F).map(|f| dot(&row(&state.w_enc, f), &centred) + state.b_enc.values[f]).collect();
-        let mut left: Vec<f32> = x.iter().zip(&state.b_dec.values).map(|(x, b)| x - b).collect();
-        for f in (0..F).filter(|f| h[*f] > theta[*f]) {
-            left.iter_mut().zip(row(&state.w_dec, f)).for_each(|(l, w)| *l -= h[f] * w);
-        }
-        for f in 0..F {
-            if ((h[f] - theta[f]) / 0.4).abs() < 0.5 {
-                n_felt += usize::from(h[f] <= theta[f]);
-                let df = -2.0 / N as f32 * dot(&left, &row(&state.w_dec, f));
-                want[f] -= theta[f] / 0.4 * df + 0.05 / N as f32 / 0.4;
-            }
-        }
-    }
-    assert!(n_felt > 5, "{n_felt} inactive latents within the band");
-    exegete_testkit::assert_rel_l2("threshold", &got, &want, 1e-4);
 }
 
 #[test]
@@ -349,6 +324,13 @@ fn settings_that_contradict_each_other_name_the_flag() {
         (TrainSettings { target_l0: 5.0, ..settings(Activation::TopK) }, "--penalty"),
         (TrainSettings { target_l0: 5.0, penalty: Penalty::L1, ..settings(Activation::TopK) }, "--k"),
         (TrainSettings { penalty: Penalty::L0, ..relu.clone() }, "--activation jumprelu"),
+        (TrainSettings { penalty: Penalty::L0Target, ..settings(Activation::JumpRelu) }, "--target-l0"),
+        (TrainSettings { ste_to_input: true, ..relu.clone() }, "--ste-to-input"),
+        (TrainSettings { pre_act_weight: 1.0, ..relu.clone() }, "--pre-act-weight"),
+        (
+            TrainSettings { threshold: 0.0, threshold_form: ThresholdForm::Log, ..settings(Activation::JumpRelu) },
+            "--threshold",
+        ),
         (TrainSettings { penalty: Penalty::Freshman, penalty_p: 1.0, ..relu.clone() }, "--penalty-p"),
         (TrainSettings { penalty: Penalty::PAnneal, ..relu.clone() }, "--penalty-p"),
         (TrainSettings { prefixes: vec![9, 3], ..relu.clone() }, "--prefixes"),

@@ -37,6 +37,16 @@ fn the_same_start_and_batches_give_the_dictionaries_of_saelens_and_dictionary_le
         (Golden::load("sae_topk/golden.safetensors"), Golden::load("sae_training/golden.safetensors"));
     let unit = |activation| TrainSettings { decoder_rows: DecoderRows::Unit, ..settings(activation) };
     let jump = TrainSettings { sparsity: 0.05, ..settings(Activation::JumpRelu) };
+    let anthropic = TrainSettings {
+        penalty: Penalty::Tanh,
+        sparsity: 0.3,
+        ste_to_input: true,
+        pre_act_weight: 0.1,
+        dead_after_tokens: 1024,
+        ..settings(Activation::JumpRelu)
+    };
+    let quadratic =
+        TrainSettings { penalty: Penalty::L0Target, target_l0: 8.0, sparsity: 0.01, ..settings(Activation::JumpRelu) };
     let nested = TrainSettings { prefixes: vec![16, 48], ..settings(Activation::BatchTopK) };
     for (name, settings) in [
         ("lens_standard", settings(Activation::Relu)),
@@ -44,6 +54,8 @@ fn the_same_start_and_batches_give_the_dictionaries_of_saelens_and_dictionary_le
         ("lens_batchtopk", settings(Activation::BatchTopK)),
         ("lens_matryoshka", nested),
         ("lens_jumprelu", jump),
+        ("lens_anthropic", anthropic),
+        ("lens_quadratic", quadratic),
         ("dl_standard", settings(Activation::Relu)),
         ("dl_topk", unit(Activation::TopK)),
         ("dl_batchtopk", unit(Activation::BatchTopK)),
@@ -55,8 +67,10 @@ fn the_same_start_and_batches_give_the_dictionaries_of_saelens_and_dictionary_le
         let mut trainer = Trainer::new(settings.clone(), (EPOCHS * x.len()) as u64).unwrap();
         // SAELens sums the errors of prefixes, of which we take the mean: to Adam the same.
         let times = settings.prefixes.len() as f64 + 1.0;
+        let mut raised = 0;
         for (step, batch) in (0..EPOCHS).flat_map(|_| &x).enumerate() {
             let stats = trainer.step(&mut state, batch, None).unwrap();
+            raised += usize::from(stats.pre_act > 0.0);
             let (loss, l0) = (f64::from(get("losses")[step]), f64::from(get("l0s")[step]));
             let close = |a: f64, b: f64, off: f64| (a / b - 1.0).abs() < off;
             assert!(
@@ -65,6 +79,7 @@ fn the_same_start_and_batches_give_the_dictionaries_of_saelens_and_dictionary_le
             );
             assert!(step >= 8 || close(stats.l0, l0, 5e-3), "{name}, step {step}: {stats:?}, theirs {l0}");
         }
+        assert!(raised > 0 || settings.pre_act_weight == 0.0, "{name}: no latent was dead");
         let measured = reconstruction(&state.dictionary(&settings), [start.f32("x_held")]).unwrap();
         let (fvu, l0) = (measured.fvu().value / f64::from(get("fvu")[0]), measured.l0() / f64::from(get("l0")[0]));
         eprintln!(
