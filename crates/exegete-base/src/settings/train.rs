@@ -124,6 +124,17 @@ pub enum Reconstruction {
     Fvu,
     /// Squared error summed over the width, mean over tokens, in units in which inputs have the mean length sqrt(d)
     Mse,
+    /// The model's cross-entropy with the reconstruction in place, in nats a token (end-to-end)
+    Ce,
+    /// The divergence of the model with the reconstruction in place from the model as it is, in nats a token (end-to-end)
+    Kl,
+}
+
+impl Reconstruction {
+    /// Whether the model itself is the judge of the error.
+    pub fn is_end_to_end(self) -> bool {
+        matches!(self, Self::Ce | Self::Kl)
+    }
 }
 
 /// How a dictionary is trained.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use exegete_base::Site;
+use exegete_base::sampling::pair_hash;
 use exegete_base::settings::TrainSettings;
 use exegete_model::ModelSpec;
 use exegete_sae::train::Side;
@@ -90,6 +91,10 @@ pub(super) struct Feed<'a> {
     batch: usize,
     steps_per_epoch: u64,
     mixer: Option<(u64, Mixer)>,
+    /// Windows of a step, where whole ones are drawn, and their order in a pass.
+    windows_a_step: Option<usize>,
+    order: Option<(u64, Vec<&'a WindowRows>)>,
+    drawn: Vec<&'a WindowRows>,
     rows: Vec<u64>,
     /// Of each site that was asked for: the factor that brings its rows to a mean length of the root of their width, and
     /// their mean.
@@ -105,8 +110,20 @@ impl<'a> Feed<'a> {
         let steps_per_epoch = steps_per_epoch(subject.windows, subject.seed, settings)?;
         let windows = split(subject.windows, subject.seed).training;
         let (seed, buffer, batch) = (subject.seed, subject.buffer_tokens, settings.batch);
-        let known = HashMap::new();
-        Ok(Self { acts, windows, seed, buffer, batch, steps_per_epoch, mixer: None, rows: Vec::new(), known })
+        Ok(Self {
+            acts,
+            seed,
+            buffer,
+            batch,
+            steps_per_epoch,
+            mixer: None,
+            windows_a_step: windows_a_step(&windows, settings),
+            windows,
+            order: None,
+            drawn: Vec::new(),
+            rows: Vec::new(),
+            known: HashMap::new(),
+        })
     }
 
     /// Steps in a pass.
@@ -114,12 +131,25 @@ impl<'a> Feed<'a> {
         self.steps_per_epoch
     }
 
-    /// The rows of a step. Steps are asked for in their order, from any on.
+    /// Draws the rows of a step. Steps are asked for in their order, from any on.
     ///
     /// # Errors
     /// The model's, where activations are streamed.
-    pub(super) fn rows(&mut self, step: u64) -> Result<&[u64]> {
+    pub(super) fn draw(&mut self, step: u64) -> Result<()> {
         let (epoch, at) = (step / self.steps_per_epoch, step % self.steps_per_epoch);
+        if let Some(each) = self.windows_a_step {
+            // Whole windows, in an order of their own each pass.
+            if self.order.as_ref().is_none_or(|(now, _)| *now != epoch) {
+                let key = |w: &&WindowRows| pair_hash(self.seed, epoch, w.first);
+                let mut order = self.windows.clone();
+                order.sort_unstable_by_key(|w| (key(w), w.first));
+                self.order = Some((epoch, order));
+            }
+            let Some((_, order)) = &self.order else { return Ok(()) };
+            self.drawn = order[at as usize * each..][..each].to_vec();
+            self.rows = self.drawn.iter().flat_map(|w| w.rows()).collect();
+            return Ok(());
+        }
         if self.mixer.as_ref().is_none_or(|(now, _)| *now != epoch) {
             let mut mixer = Mixer::new(&self.windows, self.seed, epoch, self.buffer);
             (0..at).for_each(|_| mixer.draw(self.batch, &mut self.rows));
@@ -130,7 +160,17 @@ impl<'a> Feed<'a> {
             mixer.draw(self.batch, &mut self.rows);
             self.acts.load(mixer.entered())?;
         }
-        Ok(&self.rows)
+        Ok(())
+    }
+
+    /// The rows that were drawn last.
+    pub(super) fn rows(&self) -> &[u64] {
+        &self.rows
+    }
+
+    /// The windows whose rows they are, where whole windows are drawn.
+    pub(super) fn windows(&self) -> &[&'a WindowRows] {
+        &self.drawn
     }
 
     /// The ends of a job.
@@ -199,12 +239,22 @@ impl<'a> Feed<'a> {
     }
 }
 
+/// Windows whose rows are about a batch, where the model judges whole ones.
+fn windows_a_step(windows: &[&WindowRows], settings: &TrainSettings) -> Option<usize> {
+    let longest = windows.iter().map(|w| w.len()).max().unwrap_or(1).max(1);
+    settings.reconstruction.is_end_to_end().then(|| (settings.batch / longest).clamp(1, windows.len().max(1)))
+}
+
 /// Steps in a pass over the training documents.
 ///
 /// # Errors
 /// There are fewer activations than a batch.
 pub fn steps_per_epoch(windows: &[WindowRows], seed: u64, settings: &TrainSettings) -> Result<u64> {
-    let n_rows: usize = split(windows, seed).training.iter().map(|w| w.len()).sum();
+    let training = split(windows, seed).training;
+    if let Some(each) = windows_a_step(&training, settings) {
+        return Ok((training.len() / each) as u64);
+    }
+    let n_rows: usize = training.iter().map(|w| w.len()).sum();
     match n_rows / settings.batch {
         0 => {
             let detail = format!("{n_rows} activations to train on are fewer than one batch of {}", settings.batch);

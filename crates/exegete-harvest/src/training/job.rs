@@ -57,6 +57,10 @@ impl Job {
                 "no layout of crosscoders and cross-layer transcoders has a place for gated and kth-largest ones";
             return Err(self.fault(&format!("{detail}; take topk, batchtopk, relu or jumprelu")));
         }
+        if self.settings.reconstruction.is_end_to_end() && (several || !self.settings.prefixes.is_empty()) {
+            let detail = "ce and kl are losses of the model with one site replaced, by the whole of a dictionary";
+            return Err(self.fault(&format!("{detail}: they go with one --site and without --prefixes")));
+        }
         if self.settings.skip && shape != Shape::Transcoder {
             return Err(self.fault("--skip is a path beside a transcoder's latents: it needs --site-out, of one site"));
         }
@@ -136,6 +140,11 @@ impl Sites {
             (_, 0) => Shape::Crosscoder,
             _ => Shape::CrossLayer,
         }
+    }
+
+    /// The first that is written.
+    pub fn written(&self) -> Site {
+        self.writes.first().copied().unwrap_or(self.reads[0])
     }
 
     /// All of them, those that are read first.

@@ -1,12 +1,15 @@
 //! A job under way: its trainer, its state, its log and its checkpoints.
 
 use exegete_base::settings::TrainSettings;
-use exegete_sae::AnyDictionary;
-use exegete_sae::train::{CrossLayerTrainer, Side, StepStats, TrainState, Trainer};
+use exegete_model::Model;
+use exegete_sae::train::{CrossLayerTrainer, Given, Side, StepStats, TrainState, Trainer};
+use exegete_sae::{AnyDictionary, Codes};
 use exegete_store::{Run, StepRow};
 
+use super::end_to_end::loss_gradient;
 use super::feed::Ends;
 use super::job::{Job, Shape};
+use crate::rows::WindowRows;
 use crate::{HarvestError, Result};
 
 const CHECKPOINT: &str = "checkpoint.bin";
@@ -34,6 +37,20 @@ pub(super) struct Learner<'a> {
     pub(super) last: Option<StepStats>,
     trainer: Steps,
     log: Vec<StepRow>,
+}
+
+/// Where a batch's rows are, for losses that the model judges.
+pub(super) struct Context<'a> {
+    pub(super) model: &'a Model,
+    /// The windows whose rows make the batch; none where rows are mixed.
+    pub(super) windows: &'a [&'a WindowRows],
+}
+
+/// Fraction of variance unexplained about the batch's mean.
+fn reconstruction_fvu(y_ND: &[f32], recon_ND: &[f32], d: usize) -> f64 {
+    let mut sums = exegete_sae::metrics::Reconstruction::new(d);
+    sums.add(y_ND, recon_ND, &Codes::default(), false);
+    sums.fvu().value
 }
 
 /// What takes steps.
@@ -94,10 +111,22 @@ impl<'a> Learner<'a> {
         }
     }
 
-    /// A step on what is read and, where that is another, what is written.
-    pub(super) fn step(&mut self, x_ND: &[f32], y_ND: Option<&[f32]>) -> Result<()> {
+    /// A step on what is read and, where that is another, what is written, at the rows of some windows.
+    pub(super) fn step(&mut self, x_ND: &[f32], y_ND: Option<&[f32]>, context: &Context) -> Result<()> {
         let step = self.at();
         let stats = match &mut self.trainer {
+            Steps::One(trainer) if self.job.settings.reconstruction.is_end_to_end() => {
+                let (state, site) = (&mut self.states[0], self.ends.sites.written());
+                let factor = state.scale_out;
+                let recon: Vec<f32> = trainer.forward(state, x_ND)?.iter().map(|r| r / factor).collect();
+                let loss = self.job.settings.reconstruction;
+                let (loss, mut grad) = loss_gradient(context.model, site, context.windows, &recon, loss)?;
+                grad.iter_mut().for_each(|g| *g /= factor);
+                let y_ND = y_ND.unwrap_or(x_ND);
+                let left: Vec<f32> = y_ND.iter().zip(&recon).map(|(y, r)| (y - r) * factor).collect();
+                let fvu = reconstruction_fvu(y_ND, &recon, state.d_out);
+                trainer.backward(state, Given { loss, fvu, grad_ND: &grad, left_ND: Some(&left) })?
+            }
             Steps::One(trainer) => trainer.step(&mut self.states[0], x_ND, y_ND)?,
             Steps::Layers(trainer) => trainer.step(&mut self.states, x_ND, y_ND.unwrap_or_default())?,
         };

@@ -1,5 +1,6 @@
 //! Training dictionaries on activations, with checkpoints from which it goes on bit for bit.
 
+mod end_to_end;
 mod feed;
 mod job;
 mod learner;
@@ -16,7 +17,7 @@ use exegete_store::Run;
 pub use self::feed::steps_per_epoch;
 use self::feed::{Feed, Group};
 pub use self::job::{Job, Shape, Sites, default_site};
-use self::learner::Learner;
+use self::learner::{Context, Learner};
 use crate::activations::Activations;
 use crate::rows::WindowRows;
 use crate::{HarvestError, Progress, Result};
@@ -84,12 +85,13 @@ pub fn run(
     let (mut saved_at, mut lost) = ((Instant::now(), step), Vec::new());
     while step < n_steps {
         progress.check().or_else(|stop| save(run, &learners).and(Err(stop)))?;
-        let rows = feed.rows(step)?;
-        batches.fill(acts, rows)?;
-        acts.forget(rows);
+        feed.draw(step)?;
+        batches.fill(acts, feed.rows())?;
+        acts.forget(feed.rows());
+        let context = Context { model: subject.model, windows: feed.windows() };
         // Killed between two checkpoints, some may be ahead of others: they wait.
         for (learner, (x, y)) in learners.iter_mut().filter(|(learner, _)| learner.at() == step) {
-            if let Err(error) = learner.step(batches.of(*x), y.map(|y| batches.of(y))) {
+            if let Err(error) = learner.step(batches.of(*x), y.map(|y| batches.of(y)), &context) {
                 lost.push(learner.job.said(&error.to_string()));
             }
         }
@@ -189,12 +191,16 @@ fn live(learners: &[Under]) -> String {
 /// Jobs that disagree in batch or epochs, and settings out of range.
 pub fn check(jobs: &[Job]) -> Result<()> {
     let fed = |job: &Job| (job.settings.batch, job.settings.epochs);
+    let whole = |job: &Job| job.settings.reconstruction.is_end_to_end();
     for job in jobs {
         job.settings.check().map_err(|detail| job.fault(&detail))?;
         if fed(job) != fed(&jobs[0]) {
-            return Err(
-                job.fault("one pass feeds all dictionaries of a grid, so batch and epochs are the same for all")
-            );
+            let detail = "one pass feeds all dictionaries of a grid, so batch and epochs are the same for all";
+            return Err(job.fault(detail));
+        }
+        if whole(job) != whole(&jobs[0]) {
+            let detail = "ce and kl are trained on whole windows, fvu and mse on tokens of all of them";
+            return Err(job.fault(&format!("{detail}: they cannot be in one grid")));
         }
     }
     Ok(())

@@ -93,8 +93,8 @@ impl CrossLayerTrainer {
             columns(&self.left, all, i * o..(i + 1) * o, &mut left);
             let (square, spread) = squares(&target, &left, o);
             let factor = match self.reconstruction {
-                Reconstruction::Fvu => 1.0 / (spread * n_layers as f64),
                 Reconstruction::Mse => 1.0 / n as f64,
+                _ => 1.0 / (spread * n_layers as f64),
             };
             loss += factor * square;
             fvu += square / spread / n_layers as f64;
@@ -102,7 +102,7 @@ impl CrossLayerTrainer {
                 row[i * o..(i + 1) * o].iter_mut().for_each(|g| *g *= (-2.0 * factor) as f32);
             }
         }
-        let mut sum = StepStats { loss, fvu, aux: 0.0, penalty: 0.0, sparsity: 0.0, l0: 0.0, n_dead: 0 };
+        let mut sum = StepStats { loss, fvu, aux: 0.0, pre_act: 0.0, penalty: 0.0, sparsity: 0.0, l0: 0.0, n_dead: 0 };
         let (mut grad, mut left) = (Vec::new(), Vec::new());
         for (i, (layer, state)) in self.layers.iter_mut().zip(states).enumerate() {
             columns(&self.grad, all, i * o..all, &mut grad);
@@ -111,6 +111,7 @@ impl CrossLayerTrainer {
             let own = layer.backward(state, given)?;
             sum.loss += own.loss;
             sum.aux += own.aux;
+            sum.pre_act += own.pre_act;
             sum.penalty += own.penalty;
             sum.sparsity += own.sparsity / n_layers as f64;
             sum.l0 += own.l0;

@@ -11,8 +11,9 @@ impl Trainer {
     /// What a squared error counts for in the loss; `-2` times that is the factor of its gradient at the reconstruction.
     pub(super) fn error_factor(&self, n: usize, spread: f64) -> f64 {
         match self.settings.reconstruction {
-            Reconstruction::Fvu => 1.0 / spread,
             Reconstruction::Mse => 1.0 / n as f64,
+            // Where the model judges the whole, what a gate alone leaves is still measured here.
+            Reconstruction::Fvu | Reconstruction::Ce | Reconstruction::Kl => 1.0 / spread,
         }
     }
 
