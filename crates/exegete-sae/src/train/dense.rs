@@ -21,7 +21,7 @@ const FROM: f64 = 1.0 / 24.0;
 /// Tokens of a block.
 const BLOCK: usize = 512;
 
-/// Gradients that a dense step leaves to the optimiser, and scratch.
+/// Gradients that a dense step leaves to the optimiser, each empty where there are none, and scratch.
 #[derive(Default)]
 pub(super) struct Dense {
     /// `[F, D]`
@@ -30,10 +30,18 @@ pub(super) struct Dense {
     pub(super) w_dec: Vec<f32>,
     /// `[F]`
     pub(super) b_enc: Vec<f32>,
-    /// Whether each latent was active; empty after a sparse step.
+    /// Whether each latent was active.
     pub(super) fired: Vec<bool>,
     active: Vec<f32>,
     slopes: Vec<f32>,
+}
+
+impl Dense {
+    /// Leaves no gradients.
+    pub(super) fn clear(&mut self) {
+        [&mut self.w_enc, &mut self.w_dec, &mut self.b_enc].into_iter().for_each(Vec::clear);
+        self.fired.clear();
+    }
 }
 
 /// Sums over the tokens of a step.

@@ -70,7 +70,7 @@ impl Trainer {
     /// Whether a step needs its target for more than the error.
     fn needs_target(&self) -> bool {
         let settings = &self.settings;
-        settings.aux_weight > 0.0 || settings.resample_every > 0 || settings.activation == Activation::Gated
+        settings.uses_aux() || settings.resample_every > 0 || settings.activation == Activation::Gated
     }
 
     /// The error that was given, its gradients at the activations.

@@ -85,7 +85,7 @@ pub(super) fn backward(
 ) -> Vec<Vec<f32>> {
     let mut extras: Vec<Vec<f32>> = state.extras.iter().map(|p| vec![0f32; p.values.len()]).collect();
     match settings.activation {
-        Activation::TopK | Activation::BatchTopK | Activation::Relu => entries.mask(d),
+        Activation::TopK | Activation::BatchTopK | Activation::Relu | Activation::MatchingPursuit => entries.mask(d),
         Activation::JumpRelu => {
             let rule = Threshold::new(settings, theta_F);
             for (n, range) in entries.starts.windows(2).enumerate() {

@@ -41,6 +41,13 @@ pub(crate) fn noise(seed: u64, n: usize) -> Vec<f32> {
 pub(crate) fn start(settings: &TrainSettings) -> TrainState {
     let mut state = TrainState::from_parts(settings, D, 0.7, noise(1, F * D), noise(2, F * D), noise(3, D));
     state.b_enc.values = noise(4, F);
+    if settings.activation == Activation::MatchingPursuit {
+        // Longer rows take off more than there is.
+        for row in state.w_dec.values.chunks_mut(D) {
+            let length = row.iter().map(|w| w * w).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|w| *w *= 0.9 / length);
+        }
+    }
     for (i, extra) in state.extras.iter_mut().enumerate() {
         extra.values.iter_mut().zip(noise(5 + i as u64, F)).for_each(|(w, n)| *w += 0.1 * n);
     }
@@ -115,6 +122,10 @@ fn gradients_of_every_activation_are_those_of_the_loss() {
     }
     // Thresholds have straight-through gradients, which are no differences.
     agree("jumprelu", &TrainSettings { bandwidth: 1e-6, ..settings(Activation::JumpRelu) }, &[4], None);
+    // The encoder is the decoder.
+    agree("matching pursuit", &settings(Activation::MatchingPursuit), &[0, 1], None);
+    let fvu = TrainSettings { k: 9, reconstruction: Reconstruction::Fvu, ..settings(Activation::MatchingPursuit) };
+    agree("a longer matching pursuit", &fvu, &[0, 1], None);
     // The gate's own error holds the decoder and its bias fixed.
     agree("gated", &TrainSettings { sparsity: 5.0, ..settings(Activation::Gated) }, &[2, 3], None);
 }
@@ -257,6 +268,7 @@ fn a_trained_state_is_the_dictionary_that_is_saved() {
         (Activation::KthLargest, KthForm::B),
         (Activation::KthLargest, KthForm::C),
         (Activation::BatchTopK, KthForm::A),
+        (Activation::MatchingPursuit, KthForm::A),
     ] {
         // Nothing but the error is in the loss, which the saved dictionary must have too.
         let settings =
@@ -325,6 +337,8 @@ fn settings_that_contradict_each_other_name_the_flag() {
         (TrainSettings { target_l0: 5.0, penalty: Penalty::L1, ..settings(Activation::TopK) }, "--k"),
         (TrainSettings { penalty: Penalty::L0, ..relu.clone() }, "--activation jumprelu"),
         (TrainSettings { penalty: Penalty::L0Target, ..settings(Activation::JumpRelu) }, "--target-l0"),
+        (TrainSettings { prefixes: vec![3], ..settings(Activation::MatchingPursuit) }, "--prefixes"),
+        (TrainSettings { penalty: Penalty::L1, ..settings(Activation::MatchingPursuit) }, "--penalty"),
         (TrainSettings { ste_to_input: true, ..relu.clone() }, "--ste-to-input"),
         (TrainSettings { pre_act_weight: 1.0, ..relu.clone() }, "--pre-act-weight"),
         (
@@ -341,4 +355,30 @@ fn settings_that_contradict_each_other_name_the_flag() {
         let error = refused(settings);
         assert!(error.contains(flag), "{error} does not name {flag}");
     }
+}
+
+/// Rows of the encoder stay those of the decoder, whatever holds them, and nothing is left of a bias.
+#[test]
+fn a_trained_pursuit_reads_with_its_decoder() {
+    for decoder_rows in [DecoderRows::Unit, DecoderRows::Free] {
+        let settings = TrainSettings {
+            decoder_rows,
+            aux_weight: 0.1,
+            dead_after_tokens: 20,
+            resample_every: 3,
+            lr: 0.01,
+            ..settings(Activation::MatchingPursuit)
+        };
+        let mut state = TrainState::init(&settings, D, 0.7, &[0.0; D], 3);
+        let mut trainer = Trainer::new(settings.clone(), 200).unwrap();
+        let all: Vec<_> =
+            (0..200).map(|i| trainer.step(&mut state, &noise(50 + i % 5, 64 * D), None).unwrap()).collect();
+        assert!(state.w_enc.values == state.w_dec.values && state.b_enc.values.iter().all(|b| *b == 0.0));
+        assert!(all[199].fvu < 0.7 * all[0].fvu && all[199].l0 <= 4.0, "{:?} {:?}", all[0], all[199]);
+        state.dictionary(&settings).check().unwrap();
+    }
+    let pursuit = settings(Activation::MatchingPursuit);
+    let mut state = TrainState { centres: false, ..start(&pursuit) };
+    let error = Trainer::new(pursuit, 10).unwrap().step(&mut state, &noise(9, N * D), None).unwrap_err().to_string();
+    assert!(error.contains("--activation"), "{error}");
 }
