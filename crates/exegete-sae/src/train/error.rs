@@ -126,6 +126,8 @@ impl Trainer {
         let factor = self.error_factor(n, spread);
         left.iter_mut().for_each(|l| *l *= (-2.0 * factor) as f32);
         let through_magnitudes = std::mem::take(&mut self.main.d);
+        // Without a penalty there are none.
+        self.penalty_d.resize(through_magnitudes.len(), 0.0);
         self.main.gather(Some(&left), &state.w_dec.values, o);
         // The penalty is one of the gate, and has its gradient here.
         let all = through_magnitudes.iter().zip(&self.penalty_d);

@@ -13,6 +13,7 @@
 //! come from elsewhere: from a model that runs on with the reconstruction, or from an error that several trainers share.
 
 mod apply;
+mod block;
 mod checkpoint;
 mod dense;
 mod encode;
@@ -156,6 +157,7 @@ impl Trainer {
         let (f, both) = (settings.latents, settings.latents.saturating_mul(d + d_out));
         let (arrays, blocks, more) = match settings.activation {
             Activation::Relu | Activation::JumpRelu => (16, 3, 0),
+            Activation::Gated => (16, 5, 0),
             Activation::MatchingPursuit => (14, 1, pursuit::bytes(settings, d)),
             _ => (12, 1, 0),
         };

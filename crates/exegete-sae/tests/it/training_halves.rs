@@ -120,6 +120,12 @@ fn halves_that_do_not_fit_are_refused() {
     assert!(error(trainer.backward(&mut state, given(&grad_ND))).contains("--aux-weight"));
     trainer.forward(&mut state, &x).unwrap();
     trainer.backward(&mut state, Given { left_ND: Some(&grad_ND), ..given(&grad_ND) }).unwrap();
+    // Without AuxK it needs none, in a dense step neither.
+    let relu = settings(Activation::Relu);
+    let mut dense = TrainState { transcodes: true, centres: false, ..start(&relu) };
+    let mut halved = Trainer::new(relu, 10).unwrap();
+    halved.forward(&mut dense, &x).unwrap();
+    halved.backward(&mut dense, given(&grad_ND)).unwrap();
     // Targets are a transcoder's.
     assert!(error(trainer.step(&mut state, &x, None)).contains("targets"));
     let mut state = start(&topk);

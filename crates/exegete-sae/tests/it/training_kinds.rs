@@ -127,7 +127,14 @@ fn gradients_of_every_activation_are_those_of_the_loss() {
     let fvu = TrainSettings { k: 9, reconstruction: Reconstruction::Fvu, ..settings(Activation::MatchingPursuit) };
     agree("a longer matching pursuit", &fvu, &[0, 1], None);
     // The gate's own error holds the decoder and its bias fixed.
-    agree("gated", &TrainSettings { sparsity: 5.0, ..settings(Activation::Gated) }, &[2, 3], None);
+    let gated = TrainSettings { sparsity: 5.0, ..settings(Activation::Gated) };
+    agree("gated", &gated, &[2, 3], None);
+    agree_at(1, 0.01, "gated, sparse", &gated, &[2, 3], None);
+    let nested = TrainSettings { prefixes: vec![5, 11], ..gated };
+    agree("gated, nested", &nested, &[2, 3], None);
+    let nested = TrainSettings { prefixes: vec![5, 11], ..settings(Activation::Relu) };
+    agree("relu, nested", &nested, &[], None);
+    agree_at(1, 0.01, "relu, nested and sparse", &nested, &[], None);
 }
 
 #[test]
@@ -220,14 +227,18 @@ fn gradients_of_every_penalty_and_error_are_those_of_the_loss() {
 
 #[test]
 fn dense_steps_do_what_sparse_ones_do() {
-    let x = noise(9, N * D);
-    for (activation, penalty, decoder_rows) in [
-        (Activation::Relu, Penalty::L1, DecoderRows::Free),
-        (Activation::Relu, Penalty::Freshman, DecoderRows::Unit),
-        (Activation::JumpRelu, Penalty::L0, DecoderRows::Free),
-        (Activation::JumpRelu, Penalty::Tanh, DecoderRows::Unit),
-        (Activation::JumpRelu, Penalty::L0Target, DecoderRows::Unit),
-        (Activation::JumpRelu, Penalty::L0TargetBatch, DecoderRows::Free),
+    for (activation, penalty, decoder_rows, prefixes) in [
+        (Activation::Relu, Penalty::L1, DecoderRows::Free, vec![]),
+        (Activation::Relu, Penalty::Freshman, DecoderRows::Unit, vec![]),
+        (Activation::JumpRelu, Penalty::L0, DecoderRows::Free, vec![]),
+        (Activation::JumpRelu, Penalty::Tanh, DecoderRows::Unit, vec![]),
+        (Activation::JumpRelu, Penalty::L0Target, DecoderRows::Unit, vec![]),
+        (Activation::JumpRelu, Penalty::L0TargetBatch, DecoderRows::Free, vec![]),
+        (Activation::Relu, Penalty::L1, DecoderRows::Free, vec![5, 11]),
+        (Activation::JumpRelu, Penalty::L0, DecoderRows::Unit, vec![3]),
+        (Activation::Gated, Penalty::L1, DecoderRows::Free, vec![]),
+        (Activation::Gated, Penalty::HoyerSquare, DecoderRows::Unit, vec![]),
+        (Activation::Gated, Penalty::None, DecoderRows::Free, vec![7]),
     ] {
         let jumps = activation == Activation::JumpRelu;
         let settings = TrainSettings {
@@ -235,26 +246,33 @@ fn dense_steps_do_what_sparse_ones_do() {
             pre_act_weight: if jumps { 0.3 } else { 0.0 },
             penalty,
             decoder_rows,
+            prefixes: prefixes.clone(),
             bandwidth: 0.4,
             aux_weight: 0.1,
             aux_k: 3,
             dead_after_tokens: 5,
             ..settings(activation)
         };
-        let after = |l0: f64| {
-            let mut state = TrainState { step: 1, l0, ..start(&settings) };
-            // Some latents count as dead, so that what revives them is compared too.
-            state.since_fired_F.iter_mut().step_by(5).for_each(|since| *since = 100);
-            let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state, &x, None).unwrap();
-            (stats, state)
-        };
-        let ((dense, mut a), (sparse, mut b)) = (after(F as f64), after(0.01));
-        let name = format!("{activation:?} {penalty:?}");
-        assert!((dense.loss / sparse.loss - 1.0).abs() < 1e-5 && dense.n_dead == 5, "{name}: {dense:?} {sparse:?}");
-        assert!(dense.l0 == sparse.l0 && a.since_fired_F == b.since_fired_F && dense.aux > 0.0, "{name}");
-        for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
-            exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
+        // More tokens than a block has, too.
+        for x in [noise(9, N * D), noise(9, 700 * D)] {
+            compare(&format!("{activation:?} {penalty:?} {prefixes:?}"), &settings, &x);
         }
+    }
+}
+
+fn compare(name: &str, settings: &TrainSettings, x: &[f32]) {
+    let after = |l0: f64| {
+        let mut state = TrainState { step: 1, l0, ..start(settings) };
+        // Some latents count as dead, so that what revives them is compared too.
+        state.since_fired_F.iter_mut().step_by(5).for_each(|since| *since = 100);
+        let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state, x, None).unwrap();
+        (stats, state)
+    };
+    let ((dense, mut a), (sparse, mut b)) = (after(F as f64), after(0.01));
+    assert!((dense.loss / sparse.loss - 1.0).abs() < 1e-5 && dense.n_dead == 5, "{name}: {dense:?} {sparse:?}");
+    assert!(dense.l0 == sparse.l0 && a.since_fired_F == b.since_fired_F && dense.aux > 0.0, "{name}");
+    for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
+        exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
     }
 }
 
