@@ -108,6 +108,8 @@ CASES = {
         "JumpReLU", jumprelu_init_threshold=THETA, jumprelu_bandwidth=BANDWIDTH, l0_coefficient=0.01,
         jumprelu_sparsity_loss_mode="quadratic", target_l0=8.0,
     ),
+    # Its encoder is its decoder.
+    "lens_matching_pursuit": lambda: lens("MatchingPursuit", max_iterations=K, residual_threshold=0.01),
     "dl_standard": lambda: learning(standard.StandardTrainerAprilUpdate(l1_penalty=L1, sparsity_warmup_steps=0, **both)),
     "dl_topk": lambda: learning(top_k.TopKTrainer(k=K, auxk_alpha=0.0, **both)),
     "dl_batchtopk": lambda: learning(batch_top_k.BatchTopKTrainer(k=K, auxk_alpha=0.0, **both)),

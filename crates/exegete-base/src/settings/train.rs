@@ -26,6 +26,8 @@ pub enum Activation {
     Gated,
     /// Measured from the k-th largest of each token, see --kth-form
     KthLargest,
+    /// At most k latents, one after the other, each for what the others left; the encoder is the decoder
+    MatchingPursuit,
 }
 
 /// Formulas of [`Activation::KthLargest`], with b the k-th largest pre-activation of the token.
@@ -154,7 +156,7 @@ pub struct TrainSettings {
     /// What makes activations of pre-activations
     #[arg(long, value_enum, default_value_t = Activation::TopK)]
     pub activation: Activation,
-    /// Latents kept for each token (topk, batchtopk, kth-largest)
+    /// Latents kept for each token (topk, batchtopk, kth-largest, matching-pursuit)
     #[arg(long, default_value_t = 32)]
     pub k: usize,
     /// The formula of kth-largest
@@ -163,6 +165,9 @@ pub struct TrainSettings {
     /// The width of kth-largest's band below the k-th, in units in which inputs have the mean length sqrt(d)
     #[arg(long, default_value_t = 0.1)]
     pub kth_eps: f64,
+    /// Length of what is left below which matching-pursuit ends, in the same units
+    #[arg(long, default_value_t = 0.01)]
+    pub residual_threshold: f64,
     /// Nested dictionaries (Matryoshka): numbers of latents that reconstruct by themselves, besides all
     #[arg(long, value_delimiter = ',')]
     pub prefixes: Vec<usize>,
@@ -230,7 +235,7 @@ pub struct TrainSettings {
     /// Share of the steps, at the end, over which the learning rate falls to 0
     #[arg(long, default_value_t = 0.2)]
     pub decay: f64,
-    /// Weight of the auxiliary loss that revives dead latents (AuxK); 0 turns it off
+    /// Weight of the auxiliary loss that revives dead latents (AuxK), but for matching-pursuit; 0 turns it off
     #[arg(long, default_value_t = 1.0 / 32.0)]
     pub aux_weight: f64,
     /// Dead latents that explain a token's error; 0 picks half the input's width, at most 256
@@ -255,6 +260,7 @@ impl Default for TrainSettings {
             k: 32,
             kth_form: KthForm::B,
             kth_eps: 0.1,
+            residual_threshold: 0.01,
             prefixes: Vec::new(),
             penalty: Penalty::Auto,
             sparsity: 1e-3,
@@ -313,7 +319,13 @@ impl TrainSettings {
 
     /// Whether activations are chosen by their rank, so that their number is set by k.
     pub fn is_ranked(&self) -> bool {
-        matches!(self.activation, Activation::TopK | Activation::BatchTopK | Activation::KthLargest)
+        use Activation::{BatchTopK, KthLargest, MatchingPursuit, TopK};
+        matches!(self.activation, TopK | BatchTopK | KthLargest | MatchingPursuit)
+    }
+
+    /// Whether dead latents explain what is left. In a matching pursuit all do.
+    pub fn uses_aux(&self) -> bool {
+        self.aux_weight > 0.0 && self.activation != Activation::MatchingPursuit
     }
 
     /// Factor of the learning rate at a step: linear warm-up, constant, linear decay to 0.
@@ -337,6 +349,7 @@ impl TrainSettings {
         let not_negative = |x: f64| x >= 0.0 && x.is_finite();
         let penalty = self.resolved_penalty();
         let (jumps, steered) = (self.activation == Activation::JumpRelu, self.steers());
+        let pursues = self.activation == Activation::MatchingPursuit;
         let counts = matches!(penalty, Penalty::L0 | Penalty::L0Target | Penalty::L0TargetBatch);
         let ascending = self.prefixes.windows(2).all(|pair| pair[0] < pair[1]);
         let within = self.prefixes.iter().all(|prefix| *prefix >= 1 && *prefix < self.latents);
@@ -388,6 +401,12 @@ impl TrainSettings {
             ),
             (positive(self.penalty_c), "--penalty-c must be above 0"),
             (positive(self.kth_eps), "--kth-eps must be above 0"),
+            (not_negative(self.residual_threshold), "--residual-threshold must be a number, 0 or more"),
+            (
+                !pursues || self.prefixes.is_empty(),
+                "--prefixes are not for matching-pursuit, which takes latents from all of the dictionary",
+            ),
+            (!pursues || penalty == Penalty::None, "--penalty is not for matching-pursuit: --k sets its sparsity"),
             (not_negative(self.threshold), "--threshold must be a number, 0 or more"),
             (positive(self.bandwidth), "--bandwidth must be above 0"),
             (ascending && within, "--prefixes must ascend, from 1 on and below --latents"),

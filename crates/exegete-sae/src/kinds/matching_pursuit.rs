@@ -52,6 +52,11 @@ impl Default for Gram {
 }
 
 impl Gram {
+    /// Bytes that it takes at most, unless a single round needs more.
+    pub(crate) fn most_bytes(n_latents: usize) -> usize {
+        4 * n_latents.saturating_mul(n_latents).min(KEPT)
+    }
+
     /// Forgets the products, not the memory: the decoder is another.
     pub(crate) fn clear(&mut self) {
         self.slot_of.clear();

@@ -22,9 +22,9 @@ impl Trainer {
         let more = [(self.has_aux(), &self.aux), (self.has_low(), &self.low)];
         let more = more.into_iter().filter_map(|(is_there, term)| is_there.then_some(term));
         let terms: Vec<&Term> = std::iter::once(&self.main).chain(more).collect();
-        let dense = if self.dense.fired.is_empty() { None } else { Some(&self.dense) };
+        let dense = &self.dense;
         let sum_of =
-            |f: usize| dense.map_or(0.0, |dense| dense.b_enc[f]) + terms.iter().map(|t| t.sum_of(f)).sum::<f32>();
+            |f: usize| dense.b_enc.get(f).copied().unwrap_or(0.0) + terms.iter().map(|t| t.sum_of(f)).sum::<f32>();
         let db_enc: Vec<f32> = (0..state.n_latents()).into_par_iter().map(sum_of).collect();
         let mut db_dec = vec![0f32; o];
         self.main.grads[0].chunks_exact(o).for_each(|g| axpy(1.0, g, &mut db_dec));
@@ -44,6 +44,7 @@ impl Trainer {
             rows.for_each(|(((w, m), v), g)| update(step, w, m, v, g));
         }
         let block = o / state.blocks;
+        let is_tied = self.settings.activation == Activation::MatchingPursuit;
         let is_unit = self.settings.decoder_rows == DecoderRows::Unit;
         let (enc, dec) = (ParamRows::new(&mut state.w_enc, d), ParamRows::new(&mut state.w_dec, o));
         let (centred_ND, norm_d_F) = (&self.centred_ND, &self.norm_d_F);
@@ -53,19 +54,13 @@ impl Trainer {
                 // SAFETY: one task touches one latent's rows.
                 let ((we, me, ve), (wd, md, vd)) = unsafe { (enc.row(f), dec.row(f)) };
                 let to_enc = &mut grad[..d];
-                match dense {
-                    Some(dense) => to_enc.copy_from_slice(&dense.w_enc[f * d..(f + 1) * d]),
-                    None => to_enc.fill(0.0),
-                }
+                first(to_enc, &dense.w_enc, f);
                 for t in &terms {
                     t.by_latent.sum_rows(f, &t.d, centred_ND, to_enc);
                 }
                 update(step, we, me, ve, to_enc);
                 let to_dec = &mut grad[..o];
-                match dense {
-                    Some(dense) => to_dec.copy_from_slice(&dense.w_dec[f * o..(f + 1) * o]),
-                    None => to_dec.fill(0.0),
-                }
+                first(to_dec, &dense.w_dec, f);
                 for t in terms.iter().filter(|t| t.decodes()) {
                     t.by_latent.sum_rows(f, &t.entries.values, t.grad_of(f), to_dec);
                 }
@@ -82,6 +77,9 @@ impl Trainer {
                 update(step, wd, md, vd, to_dec);
                 if is_unit {
                     normalise(wd);
+                }
+                if is_tied {
+                    we.copy_from_slice(wd);
                 }
             },
         );
@@ -106,6 +104,14 @@ impl Trainer {
         if jumps && !is_log {
             state.extras[0].values.iter_mut().for_each(|t| *t = t.max(0.0));
         }
+    }
+}
+
+/// Begins a row's gradient with what a dense step has summed, or with nothing.
+fn first(grad: &mut [f32], sums: &[f32], row: usize) {
+    match sums.get(row * grad.len()..(row + 1) * grad.len()) {
+        Some(sum) => grad.copy_from_slice(sum),
+        None => grad.fill(0.0),
     }
 }
 

@@ -29,7 +29,7 @@ impl Trainer {
     /// The latents that count as dead.
     pub(super) fn find_dead(&mut self, state: &TrainState) {
         self.dead.clear();
-        if self.settings.aux_weight > 0.0 || self.settings.pre_act_weight > 0.0 {
+        if self.settings.uses_aux() || self.settings.pre_act_weight > 0.0 {
             let is_dead = |(_, since): &(usize, &u64)| **since > self.settings.dead_after_tokens;
             self.dead.extend(state.since_fired_F.iter().enumerate().filter(is_dead).map(|(i, _)| i as u32));
         }
@@ -43,7 +43,13 @@ impl Trainer {
         let few = (4 * self.settings.k).min(state.n_latents());
         let mut limit = (is_batch && state.reached == 0.0).then_some(few);
         loop {
-            self.look_through(state, n, limit);
+            match self.settings.activation {
+                Activation::MatchingPursuit => {
+                    self.clear();
+                    self.pursue(state);
+                }
+                _ => self.look_through(state, n, limit),
+            }
             if !is_batch || select::keep_largest(&mut self.main.entries, most, limit, state) {
                 break;
             }
@@ -53,7 +59,7 @@ impl Trainer {
             return Err(SaeError::Shape("more than 2^32 activations in a batch: lower --batch".into()));
         }
         rules::activate(&self.settings, state, &self.theta_F, &mut self.main.entries);
-        self.dense.fired.clear();
+        self.dense.clear();
         Ok(())
     }
 
@@ -90,7 +96,7 @@ impl Trainer {
 
 /// What a step wants of its dead latents.
 pub(super) fn dead<'a>(settings: &TrainSettings, d: usize, latents: &'a [u32], theta_F: &'a [f32]) -> Dead<'a> {
-    let highest = if settings.aux_weight > 0.0 { settings.resolved_aux_k(d).min(latents.len()) } else { 0 };
+    let highest = if settings.uses_aux() { settings.resolved_aux_k(d).min(latents.len()) } else { 0 };
     let below = (settings.pre_act_weight > 0.0 && !latents.is_empty()).then_some(theta_F);
     Dead { latents, highest, below }
 }

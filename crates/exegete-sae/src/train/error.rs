@@ -71,7 +71,7 @@ impl Trainer {
     /// Whether a step needs its target for more than the error.
     fn needs_target(&self) -> bool {
         let settings = &self.settings;
-        settings.aux_weight > 0.0 || settings.resample_every > 0 || settings.activation == Activation::Gated
+        settings.uses_aux() || settings.resample_every > 0 || settings.activation == Activation::Gated
     }
 
     /// The error that was given, its gradients at the activations.
@@ -127,6 +127,8 @@ impl Trainer {
         let factor = self.error_factor(n, spread);
         left.iter_mut().for_each(|l| *l *= (-2.0 * factor) as f32);
         let through_magnitudes = std::mem::take(&mut self.main.d);
+        // Without a penalty there are none.
+        self.penalty_d.resize(through_magnitudes.len(), 0.0);
         self.main.gather(Some(&left), &state.w_dec.values, o);
         // The penalty is one of the gate, and has its gradient here.
         let all = through_magnitudes.iter().zip(&self.penalty_d);

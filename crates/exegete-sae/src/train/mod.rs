@@ -13,12 +13,14 @@
 //! come from elsewhere: from a model that runs on with the reconstruction, or from an error that several trainers share.
 
 mod apply;
+mod block;
 mod checkpoint;
 mod cross_layer;
 mod dense;
 mod encode;
 mod error;
 mod penalty;
+mod pursuit;
 mod resample;
 mod rules;
 mod select;
@@ -34,6 +36,7 @@ pub use self::cross_layer::CrossLayerTrainer;
 use self::dense::{Dense, Sums};
 use self::encode::BLOCK;
 pub use self::penalty::Formula;
+use self::pursuit::Pursuit;
 use self::select::Selector;
 pub use self::state::{Side, TrainState};
 use self::term::Term;
@@ -97,6 +100,7 @@ pub struct Trainer {
     /// Dead latents below their thresholds, for the pre-activation loss.
     low: Term,
     dense: Dense,
+    pursuit: Pursuit,
     dead: Vec<u32>,
     penalty_d: Vec<f32>,
     /// Thresholds; empty where there are none.
@@ -138,6 +142,7 @@ impl Trainer {
             aux,
             low: Term::default(),
             dense: Dense::default(),
+            pursuit: Pursuit::default(),
             dead: Vec::new(),
             penalty_d: Vec::new(),
             theta_F: Vec::new(),
@@ -152,10 +157,14 @@ impl Trainer {
     /// Bytes that a training takes, about: the state, and the scratch of a step.
     pub fn bytes(settings: &TrainSettings, d: usize, d_out: usize) -> usize {
         let (f, both) = (settings.latents, settings.latents.saturating_mul(d + d_out));
-        let by_threshold = matches!(settings.activation, Activation::Relu | Activation::JumpRelu);
-        let (arrays, blocks) = if by_threshold { (16, 3) } else { (12, 1) };
+        let (arrays, blocks, more) = match settings.activation {
+            Activation::Relu | Activation::JumpRelu => (16, 3, 0),
+            Activation::Gated => (16, 5, 0),
+            Activation::MatchingPursuit => (14, 1, pursuit::bytes(settings, d)),
+            _ => (12, 1, 0),
+        };
         let rows = settings.batch.saturating_mul(4 * (3 * d + 4 * d_out));
-        let rest = f.saturating_mul(48 + 4 * BLOCK * blocks).saturating_add(rows);
+        let rest = f.saturating_mul(48 + 4 * BLOCK * blocks).saturating_add(rows).saturating_add(more);
         let skip = if settings.skip { d.saturating_mul(16 * d_out) } else { 0 };
         both.saturating_mul(arrays).saturating_add(rest).saturating_add(skip)
     }
@@ -249,6 +258,11 @@ impl Trainer {
             let detail = "--skip is a path beside a transcoder's latents, from its start on";
             return Err(SaeError::Shape(detail.into()));
         }
+        if self.settings.activation == Activation::MatchingPursuit && (state.transcodes || !state.centres) {
+            let detail = "matching pursuit reads with its decoder, so what it reads is what it writes, less the bias: take \
+                          another --activation for a transcoder";
+            return Err(SaeError::Shape(detail.into()));
+        }
         self.take_in(state, x_ND);
         self.find_dead(state);
         rules::thresholds(&self.settings, state, &mut self.theta_F);
@@ -263,7 +277,7 @@ impl Trainer {
 
     /// Whether dead latents are to explain what is left.
     fn has_aux(&self) -> bool {
-        self.settings.aux_weight > 0.0 && !self.dead.is_empty()
+        self.settings.uses_aux() && !self.dead.is_empty()
     }
 
     /// Whether dead latents are to be raised to their thresholds.
@@ -323,6 +337,9 @@ impl Trainer {
             None => self.error_gradient(state, n),
             Some(given) => self.given_gradient(state, given),
         };
+        if self.settings.activation == Activation::MatchingPursuit {
+            return Sums { error, fvu, penalty, l0: self.pursuit_gradient(state) };
+        }
         let is_gated = self.settings.activation == Activation::Gated;
         if !is_gated {
             self.main.d.iter_mut().zip(&self.penalty_d).for_each(|(d, penalty)| *d += penalty);

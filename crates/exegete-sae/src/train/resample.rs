@@ -2,7 +2,7 @@
 //! Monosemanticity", "Neuron Resampling"; dictionary_learning's StandardTrainer).
 
 use exegete_base::sampling::pair_hash;
-use exegete_base::settings::TrainSettings;
+use exegete_base::settings::{Activation, TrainSettings};
 use exegete_tensor::cpu::simd::dot;
 use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
@@ -43,6 +43,9 @@ impl Trainer {
             target.iter_mut().zip(y).for_each(|(t, (y, b))| *t = y - b);
             normalise(&mut target);
             state.w_dec.values[f * o..(f + 1) * o].copy_from_slice(&target);
+            if self.settings.activation == Activation::MatchingPursuit {
+                state.w_enc.values[f * d..(f + 1) * d].copy_from_slice(&target);
+            }
             state.b_enc.values[f] = 0.0;
             forget(&mut state.w_enc, f, d);
             forget(&mut state.w_dec, f, o);

@@ -6,42 +6,93 @@ use super::TrainState;
 use super::select::{Entries, kth_rule};
 use crate::kinds::KthLargest;
 
-/// A rule of single latents: active above a threshold, which is 0 for ReLU. Straight-through gradients of a threshold are
-/// those of Rajamanoharan et al. 2024 (arXiv 2407.14435), equation 11, with a rectangle as kernel: `-(threshold / width)`
-/// times the activation's gradient, and `-1 / width` times an activity's, where the pre-activation is within half the
-/// width. The pre-activation passes its gradient on where it is active. Both depend on the pre-activation less the
-/// threshold alone, and where the settings say so, the pre-activation has the other sign of what the threshold feels
-/// (Anthropic, January 2025; SAELens's `jumprelu_ste_to_input`).
-pub(super) struct Threshold<'a> {
-    theta_F: Option<&'a [f32]>,
-    width: f32,
-    to_input: bool,
+/// A rule of single latents.
+pub(super) enum Single<'a> {
+    /// Active above a threshold, which is 0 for ReLU. Straight-through gradients of a threshold are those of Rajamanoharan
+    /// et al. 2024 (arXiv 2407.14435), equation 11, with a rectangle as kernel: `-(threshold / width)` times the
+    /// activation's gradient, and `-1 / width` times an activity's, where the pre-activation is within half the width. The
+    /// pre-activation passes its gradient on where it is active. Both depend on the pre-activation less the threshold
+    /// alone, and where the settings say so, the pre-activation has the other sign of what the threshold feels (Anthropic,
+    /// January 2025; SAELens's `jumprelu_ste_to_input`).
+    Threshold {
+        /// Thresholds, if there are.
+        theta_F: Option<&'a [f32]>,
+        /// Width of the band in which they are felt.
+        width: f32,
+        /// Whether pre-activations feel it too.
+        to_input: bool,
+    },
+    /// `relu(e^r_mag (h - b_gate) + b_mag)` where the gate, `h > 0`, is open.
+    Gated {
+        /// `e^r_mag`
+        scale_F: Vec<f32>,
+        /// The gate's bias, which is in h.
+        b_gate_F: &'a [f32],
+        /// The magnitude's bias.
+        b_mag_F: &'a [f32],
+    },
 }
 
-impl<'a> Threshold<'a> {
-    /// That of some settings, for thresholds if there are.
-    pub(super) fn new(settings: &TrainSettings, theta_F: &'a [f32]) -> Self {
-        let theta_F = (settings.activation == Activation::JumpRelu).then_some(theta_F);
-        Self { theta_F, width: settings.bandwidth as f32, to_input: settings.ste_to_input }
-    }
+/// Gradients behind those at an activation.
+pub(super) struct Back {
+    /// At the pre-activation.
+    pub(super) through: f32,
+    /// At the latent's extras.
+    pub(super) extras: [f32; 2],
+}
 
-    fn theta(&self, latent: usize) -> f32 {
-        self.theta_F.map_or(0.0, |theta| theta[latent])
+impl<'a> Single<'a> {
+    /// That of some settings, for thresholds if there are.
+    pub(super) fn of(settings: &TrainSettings, state: &'a TrainState, theta_F: &'a [f32]) -> Self {
+        let jumps = settings.activation == Activation::JumpRelu;
+        match (settings.activation, &state.extras[..]) {
+            (Activation::Gated, [r_mag, b_mag]) => Self::Gated {
+                scale_F: r_mag.values.iter().map(|r| r.exp()).collect(),
+                b_gate_F: &state.b_enc.values,
+                b_mag_F: &b_mag.values,
+            },
+            _ => Self::Threshold {
+                theta_F: jumps.then_some(theta_F),
+                width: settings.bandwidth as f32,
+                to_input: settings.ste_to_input,
+            },
+        }
     }
 
     /// The activation.
-    pub(super) fn value(&self, latent: usize, h: f32) -> f32 {
-        if h > self.theta(latent) { h } else { 0.0 }
+    #[inline]
+    pub(super) fn value(&self, f: usize, h: f32) -> f32 {
+        match self {
+            Self::Threshold { theta_F, .. } => {
+                if h > theta_F.map_or(0.0, |theta| theta[f]) {
+                    h
+                } else {
+                    0.0
+                }
+            }
+            Self::Gated { scale_F, b_gate_F, b_mag_F } => match h > 0.0 {
+                true => (scale_F[f] * (h - b_gate_F[f]) + b_mag_F[f]).max(0.0),
+                false => 0.0,
+            },
+        }
     }
 
-    /// The gradient at the pre-activation, given those at the activation and at the activity itself, and that at the
-    /// threshold.
-    pub(super) fn back(&self, latent: usize, h: f32, d: f32, per_active: f32) -> (f32, f32) {
-        let theta = self.theta(latent);
-        let is_felt = self.theta_F.is_some() && (h > 0.0 || self.to_input) && ((h - theta) / self.width).abs() < 0.5;
-        let felt = if is_felt { (theta * d + per_active) / self.width } else { 0.0 };
-        let through = if h > theta { d } else { 0.0 };
-        (if self.to_input { through + felt } else { through }, -felt)
+    /// The way back from the gradients at the activation and at the activity itself.
+    #[inline]
+    pub(super) fn back(&self, f: usize, h: f32, d: f32, per_active: f32) -> Back {
+        match self {
+            Self::Threshold { theta_F, width, to_input } => {
+                let theta = theta_F.map_or(0.0, |theta| theta[f]);
+                let is_felt = theta_F.is_some() && (h > 0.0 || *to_input) && ((h - theta) / width).abs() < 0.5;
+                let felt = if is_felt { (theta * d + per_active) / width } else { 0.0 };
+                let through = if h > theta { d } else { 0.0 };
+                Back { through: if *to_input { through + felt } else { through }, extras: [-felt, 0.0] }
+            }
+            Self::Gated { scale_F, b_gate_F, .. } => match self.value(f, h) > 0.0 {
+                true => Back { through: d * scale_F[f], extras: [d * scale_F[f] * (h - b_gate_F[f]), d] },
+                false => Back { through: 0.0, extras: [0.0; 2] },
+            },
+        }
     }
 }
 
@@ -56,21 +107,11 @@ pub(super) fn thresholds(settings: &TrainSettings, state: &TrainState, theta_F: 
 /// What the activations of entries have become for the loss: turns relu(h) into the activation where the rule is one of
 /// single latents.
 pub(super) fn activate(settings: &TrainSettings, state: &TrainState, theta_F: &[f32], entries: &mut Entries) {
-    match settings.activation {
-        Activation::JumpRelu => {
-            let rule = Threshold::new(settings, theta_F);
-            for (value, latent) in entries.values.iter_mut().zip(&entries.idx) {
-                *value = rule.value(*latent as usize, *value);
-            }
+    if let Activation::JumpRelu | Activation::Gated = settings.activation {
+        let rule = Single::of(settings, state, theta_F);
+        for ((value, pre), latent) in entries.values.iter_mut().zip(&entries.pre).zip(&entries.idx) {
+            *value = rule.value(*latent as usize, *pre);
         }
-        Activation::Gated => {
-            let [r_mag, b_mag] = [&state.extras[0].values, &state.extras[1].values];
-            for ((value, pre), latent) in entries.values.iter_mut().zip(&entries.pre).zip(&entries.idx) {
-                let f = *latent as usize;
-                *value = (r_mag[f].exp() * (pre - state.b_enc.values[f]) + b_mag[f]).max(0.0);
-            }
-        }
-        _ => {}
     }
 }
 
@@ -85,29 +126,17 @@ pub(super) fn backward(
 ) -> Vec<Vec<f32>> {
     let mut extras: Vec<Vec<f32>> = state.extras.iter().map(|p| vec![0f32; p.values.len()]).collect();
     match settings.activation {
-        Activation::TopK | Activation::BatchTopK | Activation::Relu => entries.mask(d),
-        Activation::JumpRelu => {
-            let rule = Threshold::new(settings, theta_F);
+        Activation::TopK | Activation::BatchTopK | Activation::Relu | Activation::MatchingPursuit => entries.mask(d),
+        Activation::JumpRelu | Activation::Gated => {
+            let rule = Single::of(settings, state, theta_F);
             for (n, range) in entries.starts.windows(2).enumerate() {
                 let per_active = per_active_N.get(n).copied().unwrap_or(0.0);
                 for e in range[0]..range[1] {
                     let latent = entries.idx[e] as usize;
-                    let (through, extra) = rule.back(latent, entries.pre[e], d[e], per_active);
-                    (d[e], extras[0][latent]) = (through, extras[0][latent] + extra);
+                    let back = rule.back(latent, entries.pre[e], d[e], per_active);
+                    d[e] = back.through;
+                    extras.iter_mut().zip(back.extras).for_each(|(extra, d)| extra[latent] += d);
                 }
-            }
-        }
-        Activation::Gated => {
-            for (e, (d, latent)) in d.iter_mut().zip(&entries.idx).enumerate() {
-                let f = *latent as usize;
-                if entries.values[e] <= 0.0 {
-                    *d = 0.0;
-                    continue;
-                }
-                let scale = state.extras[0].values[f].exp();
-                extras[0][f] += *d * scale * (entries.pre[e] - state.b_enc.values[f]);
-                extras[1][f] += *d;
-                *d *= scale;
             }
         }
         Activation::KthLargest => match settings.kth_form {

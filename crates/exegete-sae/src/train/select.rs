@@ -41,11 +41,11 @@ impl Entries {
     }
 
     /// Ends a token.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.starts.push(self.idx.len());
     }
 
-    fn push(&mut self, latent: u32, pre: f32, value: f32) {
+    pub(super) fn push(&mut self, latent: u32, pre: f32, value: f32) {
         self.idx.push(latent);
         self.pre.push(pre);
         self.values.push(value);
@@ -167,6 +167,8 @@ impl Selector {
                 // A little lower than what was reached in the last batch.
                 None => all_above(0.8 * state.reached),
             },
+            // Matching pursuit has its own way.
+            Activation::MatchingPursuit => Rule::Nothing,
             Activation::Relu | Activation::Gated => all_above(0.0),
             Activation::JumpRelu => {
                 let half = settings.bandwidth as f32 / 2.0;

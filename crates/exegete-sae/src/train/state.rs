@@ -5,6 +5,7 @@ use exegete_tensor::cpu::simd::dot;
 use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
 
+use super::pursuit;
 use crate::Sae;
 use crate::kinds::{BatchTopK, Gated, JumpRelu, KthLargest, Relu, Rule, TopK};
 
@@ -151,6 +152,7 @@ impl TrainState {
                 let [r_mag, b_mag] = [&self.extras[0].values, &unscaled(&self.extras[1].values)];
                 Rule::Gated(Gated::new(r_mag, &unscaled(&self.b_enc.values), b_mag))
             }
+            Activation::MatchingPursuit => Rule::MatchingPursuit(pursuit::rule(settings, self.scale_out)),
             Activation::KthLargest => match settings.kth_form {
                 KthForm::A => Rule::TopK(TopK { k }),
                 form => {
@@ -159,9 +161,13 @@ impl TrainState {
                 }
             },
         };
+        let (w_enc_FD, b_enc_F) = match settings.activation {
+            Activation::MatchingPursuit => (self.w_dec.values.clone(), vec![0.0; self.n_latents()]),
+            _ => (times(&self.w_enc), unscaled(&self.b_enc.values)),
+        };
         Sae {
-            w_enc_FD: times(&self.w_enc),
-            b_enc_F: unscaled(&self.b_enc.values),
+            w_enc_FD,
+            b_enc_F,
             w_dec_FD: self.w_dec.values.clone(),
             b_dec_D: unscaled(&self.b_dec.values),
             centres_input: self.centres,

@@ -17,13 +17,14 @@ fn halves(trainer: &mut Trainer, state: &mut TrainState, x: &[f32]) -> StepStats
     trainer.backward(state, given).unwrap()
 }
 
-const ALL: [Activation; 6] = [
+const ALL: [Activation; 7] = [
     Activation::TopK,
     Activation::BatchTopK,
     Activation::Relu,
     Activation::JumpRelu,
     Activation::Gated,
     Activation::KthLargest,
+    Activation::MatchingPursuit,
 ];
 
 #[test]
@@ -51,7 +52,9 @@ fn the_halves_of_a_step_are_the_step() {
             let (whole, mut a) = run(&|trainer, state, x| trainer.step(state, x, None).unwrap());
             let (half, mut b) = run(&|trainer, state, x| halves(trainer, state, x));
             let name = format!("{activation:?}, {l0} active before");
-            assert!((whole.loss / half.loss - 1.0).abs() < 1e-5 && whole.aux > 0.0 && half.fvu == 0.5, "{name}");
+            let has_aux = activation != Activation::MatchingPursuit;
+            assert!((whole.loss / half.loss - 1.0).abs() < 1e-5 && half.fvu == 0.5, "{name}");
+            assert!((whole.aux > 0.0) == has_aux, "{name}");
             assert!(half.l0 == whole.l0 && half.n_dead == whole.n_dead, "{name}: {whole:?} {half:?}");
             // What is left is computed from a reconstruction that has been written down, in dense steps with sums in blocks.
             for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
@@ -71,6 +74,7 @@ fn gradients_of_an_error_from_elsewhere_are_those_of_the_loss() {
         (Activation::Relu, 0, 0.0),
         (Activation::Relu, 1, 0.01),
         (Activation::KthLargest, 0, 0.0),
+        (Activation::MatchingPursuit, 0, 0.0),
     ] {
         let settings = settings(activation);
         let run = |state: &mut TrainState| {
@@ -80,7 +84,9 @@ fn gradients_of_an_error_from_elsewhere_are_those_of_the_loss() {
             let grad_ND: Vec<f32> = recon.iter().zip(&other).map(|(r, o)| (r + o).cos()).collect();
             trainer.backward(state, Given { loss, fvu: 0.0, grad_ND: &grad_ND, left_ND: None }).unwrap().loss
         };
-        agree_with(&format!("{activation:?}, step {step}"), &TrainState { step, l0, ..start(&settings) }, &[], &run);
+        // The encoder of a matching pursuit is its decoder.
+        let skip: &[usize] = if activation == Activation::MatchingPursuit { &[0, 1] } else { &[] };
+        agree_with(&format!("{activation:?}, step {step}"), &TrainState { step, l0, ..start(&settings) }, skip, &run);
     }
 }
 
@@ -114,6 +120,12 @@ fn halves_that_do_not_fit_are_refused() {
     assert!(error(trainer.backward(&mut state, given(&grad_ND))).contains("--aux-weight"));
     trainer.forward(&mut state, &x).unwrap();
     trainer.backward(&mut state, Given { left_ND: Some(&grad_ND), ..given(&grad_ND) }).unwrap();
+    // Without AuxK it needs none, in a dense step neither.
+    let relu = settings(Activation::Relu);
+    let mut dense = TrainState { transcodes: true, centres: false, ..start(&relu) };
+    let mut halved = Trainer::new(relu, 10).unwrap();
+    halved.forward(&mut dense, &x).unwrap();
+    halved.backward(&mut dense, given(&grad_ND)).unwrap();
     // Targets are a transcoder's.
     assert!(error(trainer.step(&mut state, &x, None)).contains("targets"));
     let mut state = start(&topk);

@@ -41,6 +41,13 @@ pub(crate) fn noise(seed: u64, n: usize) -> Vec<f32> {
 pub(crate) fn start(settings: &TrainSettings) -> TrainState {
     let mut state = TrainState::from_parts(settings, D, 0.7, noise(1, F * D), noise(2, F * D), noise(3, D));
     state.b_enc.values = noise(4, F);
+    if settings.activation == Activation::MatchingPursuit {
+        // Longer rows take off more than there is.
+        for row in state.w_dec.values.chunks_mut(D) {
+            let length = row.iter().map(|w| w * w).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|w| *w *= 0.9 / length);
+        }
+    }
     for (i, extra) in state.extras.iter_mut().enumerate() {
         extra.values.iter_mut().zip(noise(5 + i as u64, F)).for_each(|(w, n)| *w += 0.1 * n);
     }
@@ -115,8 +122,19 @@ fn gradients_of_every_activation_are_those_of_the_loss() {
     }
     // Thresholds have straight-through gradients, which are no differences.
     agree("jumprelu", &TrainSettings { bandwidth: 1e-6, ..settings(Activation::JumpRelu) }, &[4], None);
+    // The encoder is the decoder.
+    agree("matching pursuit", &settings(Activation::MatchingPursuit), &[0, 1], None);
+    let fvu = TrainSettings { k: 9, reconstruction: Reconstruction::Fvu, ..settings(Activation::MatchingPursuit) };
+    agree("a longer matching pursuit", &fvu, &[0, 1], None);
     // The gate's own error holds the decoder and its bias fixed.
-    agree("gated", &TrainSettings { sparsity: 5.0, ..settings(Activation::Gated) }, &[2, 3], None);
+    let gated = TrainSettings { sparsity: 5.0, ..settings(Activation::Gated) };
+    agree("gated", &gated, &[2, 3], None);
+    agree_at(1, 0.01, "gated, sparse", &gated, &[2, 3], None);
+    let nested = TrainSettings { prefixes: vec![5, 11], ..gated };
+    agree("gated, nested", &nested, &[2, 3], None);
+    let nested = TrainSettings { prefixes: vec![5, 11], ..settings(Activation::Relu) };
+    agree("relu, nested", &nested, &[], None);
+    agree_at(1, 0.01, "relu, nested and sparse", &nested, &[], None);
 }
 
 #[test]
@@ -209,14 +227,18 @@ fn gradients_of_every_penalty_and_error_are_those_of_the_loss() {
 
 #[test]
 fn dense_steps_do_what_sparse_ones_do() {
-    let x = noise(9, N * D);
-    for (activation, penalty, decoder_rows) in [
-        (Activation::Relu, Penalty::L1, DecoderRows::Free),
-        (Activation::Relu, Penalty::Freshman, DecoderRows::Unit),
-        (Activation::JumpRelu, Penalty::L0, DecoderRows::Free),
-        (Activation::JumpRelu, Penalty::Tanh, DecoderRows::Unit),
-        (Activation::JumpRelu, Penalty::L0Target, DecoderRows::Unit),
-        (Activation::JumpRelu, Penalty::L0TargetBatch, DecoderRows::Free),
+    for (activation, penalty, decoder_rows, prefixes) in [
+        (Activation::Relu, Penalty::L1, DecoderRows::Free, vec![]),
+        (Activation::Relu, Penalty::Freshman, DecoderRows::Unit, vec![]),
+        (Activation::JumpRelu, Penalty::L0, DecoderRows::Free, vec![]),
+        (Activation::JumpRelu, Penalty::Tanh, DecoderRows::Unit, vec![]),
+        (Activation::JumpRelu, Penalty::L0Target, DecoderRows::Unit, vec![]),
+        (Activation::JumpRelu, Penalty::L0TargetBatch, DecoderRows::Free, vec![]),
+        (Activation::Relu, Penalty::L1, DecoderRows::Free, vec![5, 11]),
+        (Activation::JumpRelu, Penalty::L0, DecoderRows::Unit, vec![3]),
+        (Activation::Gated, Penalty::L1, DecoderRows::Free, vec![]),
+        (Activation::Gated, Penalty::HoyerSquare, DecoderRows::Unit, vec![]),
+        (Activation::Gated, Penalty::None, DecoderRows::Free, vec![7]),
     ] {
         let jumps = activation == Activation::JumpRelu;
         let settings = TrainSettings {
@@ -224,26 +246,33 @@ fn dense_steps_do_what_sparse_ones_do() {
             pre_act_weight: if jumps { 0.3 } else { 0.0 },
             penalty,
             decoder_rows,
+            prefixes: prefixes.clone(),
             bandwidth: 0.4,
             aux_weight: 0.1,
             aux_k: 3,
             dead_after_tokens: 5,
             ..settings(activation)
         };
-        let after = |l0: f64| {
-            let mut state = TrainState { step: 1, l0, ..start(&settings) };
-            // Some latents count as dead, so that what revives them is compared too.
-            state.since_fired_F.iter_mut().step_by(5).for_each(|since| *since = 100);
-            let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state, &x, None).unwrap();
-            (stats, state)
-        };
-        let ((dense, mut a), (sparse, mut b)) = (after(F as f64), after(0.01));
-        let name = format!("{activation:?} {penalty:?}");
-        assert!((dense.loss / sparse.loss - 1.0).abs() < 1e-5 && dense.n_dead == 5, "{name}: {dense:?} {sparse:?}");
-        assert!(dense.l0 == sparse.l0 && a.since_fired_F == b.since_fired_F && dense.aux > 0.0, "{name}");
-        for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
-            exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
+        // More tokens than a block has, too.
+        for x in [noise(9, N * D), noise(9, 700 * D)] {
+            compare(&format!("{activation:?} {penalty:?} {prefixes:?}"), &settings, &x);
         }
+    }
+}
+
+fn compare(name: &str, settings: &TrainSettings, x: &[f32]) {
+    let after = |l0: f64| {
+        let mut state = TrainState { step: 1, l0, ..start(settings) };
+        // Some latents count as dead, so that what revives them is compared too.
+        state.since_fired_F.iter_mut().step_by(5).for_each(|since| *since = 100);
+        let stats = Trainer::new(settings.clone(), 10).unwrap().step(&mut state, x, None).unwrap();
+        (stats, state)
+    };
+    let ((dense, mut a), (sparse, mut b)) = (after(F as f64), after(0.01));
+    assert!((dense.loss / sparse.loss - 1.0).abs() < 1e-5 && dense.n_dead == 5, "{name}: {dense:?} {sparse:?}");
+    assert!(dense.l0 == sparse.l0 && a.since_fired_F == b.since_fired_F && dense.aux > 0.0, "{name}");
+    for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
+        exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
     }
 }
 
@@ -257,6 +286,7 @@ fn a_trained_state_is_the_dictionary_that_is_saved() {
         (Activation::KthLargest, KthForm::B),
         (Activation::KthLargest, KthForm::C),
         (Activation::BatchTopK, KthForm::A),
+        (Activation::MatchingPursuit, KthForm::A),
     ] {
         // Nothing but the error is in the loss, which the saved dictionary must have too.
         let settings =
@@ -325,6 +355,8 @@ fn settings_that_contradict_each_other_name_the_flag() {
         (TrainSettings { target_l0: 5.0, penalty: Penalty::L1, ..settings(Activation::TopK) }, "--k"),
         (TrainSettings { penalty: Penalty::L0, ..relu.clone() }, "--activation jumprelu"),
         (TrainSettings { penalty: Penalty::L0Target, ..settings(Activation::JumpRelu) }, "--target-l0"),
+        (TrainSettings { prefixes: vec![3], ..settings(Activation::MatchingPursuit) }, "--prefixes"),
+        (TrainSettings { penalty: Penalty::L1, ..settings(Activation::MatchingPursuit) }, "--penalty"),
         (TrainSettings { ste_to_input: true, ..relu.clone() }, "--ste-to-input"),
         (TrainSettings { pre_act_weight: 1.0, ..relu.clone() }, "--pre-act-weight"),
         (
@@ -341,4 +373,30 @@ fn settings_that_contradict_each_other_name_the_flag() {
         let error = refused(settings);
         assert!(error.contains(flag), "{error} does not name {flag}");
     }
+}
+
+/// Rows of the encoder stay those of the decoder, whatever holds them, and nothing is left of a bias.
+#[test]
+fn a_trained_pursuit_reads_with_its_decoder() {
+    for decoder_rows in [DecoderRows::Unit, DecoderRows::Free] {
+        let settings = TrainSettings {
+            decoder_rows,
+            aux_weight: 0.1,
+            dead_after_tokens: 20,
+            resample_every: 3,
+            lr: 0.01,
+            ..settings(Activation::MatchingPursuit)
+        };
+        let mut state = TrainState::init(&settings, D, 0.7, &[0.0; D], 3);
+        let mut trainer = Trainer::new(settings.clone(), 200).unwrap();
+        let all: Vec<_> =
+            (0..200).map(|i| trainer.step(&mut state, &noise(50 + i % 5, 64 * D), None).unwrap()).collect();
+        assert!(state.w_enc.values == state.w_dec.values && state.b_enc.values.iter().all(|b| *b == 0.0));
+        assert!(all[199].fvu < 0.7 * all[0].fvu && all[199].l0 <= 4.0, "{:?} {:?}", all[0], all[199]);
+        state.dictionary(&settings).check().unwrap();
+    }
+    let pursuit = settings(Activation::MatchingPursuit);
+    let mut state = TrainState { centres: false, ..start(&pursuit) };
+    let error = Trainer::new(pursuit, 10).unwrap().step(&mut state, &noise(9, N * D), None).unwrap_err().to_string();
+    assert!(error.contains("--activation"), "{error}");
 }

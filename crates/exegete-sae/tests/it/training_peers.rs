@@ -10,7 +10,7 @@ const BATCH: usize = 128;
 const EPOCHS: usize = 6;
 
 fn settings(activation: Activation) -> TrainSettings {
-    let ranked = matches!(activation, Activation::TopK | Activation::BatchTopK);
+    let ranked = matches!(activation, Activation::TopK | Activation::BatchTopK | Activation::MatchingPursuit);
     TrainSettings {
         latents: 128,
         activation,
@@ -56,6 +56,7 @@ fn the_same_start_and_batches_give_the_dictionaries_of_saelens_and_dictionary_le
         ("lens_jumprelu", jump),
         ("lens_anthropic", anthropic),
         ("lens_quadratic", quadratic),
+        ("lens_matching_pursuit", settings(Activation::MatchingPursuit)),
         ("dl_standard", settings(Activation::Relu)),
         ("dl_topk", unit(Activation::TopK)),
         ("dl_batchtopk", unit(Activation::BatchTopK)),
@@ -87,6 +88,8 @@ fn the_same_start_and_batches_give_the_dictionaries_of_saelens_and_dictionary_le
             measured.fvu().value,
             measured.l0()
         );
-        assert!(fvu < 1.005 && (l0 - 1.0).abs() < 0.005, "{name}: FVU {fvu} and L0 {l0} of theirs");
+        // One choice that falls otherwise changes all that follow it.
+        let off = if settings.activation == Activation::MatchingPursuit { 0.02 } else { 0.005 };
+        assert!(fvu < 1.0 + off && (l0 - 1.0).abs() < 0.005, "{name}: FVU {fvu} and L0 {l0} of theirs");
     }
 }
