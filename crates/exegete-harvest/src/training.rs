@@ -340,8 +340,7 @@ pub struct Quality {
 /// Those of the dictionary.
 pub fn measure(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &Subject) -> Result<Quality> {
     let split = split(subject.windows, subject.seed);
-    let mut sums = Reconstruction::new(cache.d());
-    let mut fired = vec![false; dictionary.n_latents()];
+    let mut sums = Reconstruction::new(cache.d(), dictionary.n_latents());
     let (mut x, mut last_doc) = (Vec::new(), None);
     for w in &split.measured {
         cache.range(w.first, w.len(), &mut x);
@@ -349,10 +348,9 @@ pub fn measure(dictionary: &dyn Dictionary, cache: &ActivationCache, subject: &S
         let mut recon = vec![0f32; x.len()];
         dictionary.reconstruct(&x, &codes, &mut recon)?;
         sums.add(&x, &recon, &codes, last_doc == Some(w.window.doc));
-        codes.latents().iter().for_each(|latent| fired[*latent as usize] = true);
         last_doc = Some(w.window.doc);
     }
-    let n_silent = fired.iter().filter(|fired| !**fired).count();
+    let n_silent = sums.density().n_dead();
     Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), n_silent, measured_on: split.measured_on() })
 }
 
