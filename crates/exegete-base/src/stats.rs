@@ -31,7 +31,8 @@ pub fn wilson(successes: u64, n: u64) -> Estimate {
 
 /// Ratio of sums over clusters (documents), with the linearised (delta-method) interval.
 ///
-/// Tokens of a document are not independent, so the document is the unit of sampling.
+/// Tokens of a document are not independent, so the document is the unit of sampling. Of few documents the spread is known
+/// badly, so the quantile is Student's.
 pub fn ratio_of_sums(pairs: &[(f64, f64)]) -> Estimate {
     let n = pairs.len() as u64;
     let (num, den) = pairs.iter().fold((0.0, 0.0), |(a, b), (x, y)| (a + x, b + y));
@@ -40,7 +41,7 @@ pub fn ratio_of_sums(pairs: &[(f64, f64)]) -> Estimate {
         return Estimate { value, low: f64::NEG_INFINITY, high: f64::INFINITY, n };
     }
     let squares: f64 = pairs.iter().map(|(x, y)| (x - value * y).powi(2)).sum();
-    let half = Z95 * (squares * n as f64 / (n as f64 - 1.0)).sqrt() / den;
+    let half = student95(n as f64 - 1.0) * (squares * n as f64 / (n as f64 - 1.0)).sqrt() / den;
     Estimate { value, low: value - half, high: value + half, n }
 }
 
@@ -59,7 +60,7 @@ pub fn difference_of_ratios(a: &[(f64, f64)], b: &[(f64, f64)]) -> Estimate {
     }
     let pull = |(num, den): &(f64, f64), ratio: f64, all: f64| (num - ratio * den) / all;
     let squares: f64 = a.iter().zip(b).map(|(a, b)| (pull(a, ratio_a, den_a) - pull(b, ratio_b, den_b)).powi(2)).sum();
-    let half = Z95 * (squares * n as f64 / (n as f64 - 1.0)).sqrt();
+    let half = student95(n as f64 - 1.0) * (squares * n as f64 / (n as f64 - 1.0)).sqrt();
     Estimate { value, low: value - half, high: value + half, n }
 }
 
@@ -137,7 +138,8 @@ pub fn auc(scores: &[f64], is_positive: &[bool], cluster: &[u32]) -> Estimate {
     if n < 2 {
         return Estimate { value, low: 0.0, high: 1.0, n };
     }
-    let half = Z95 * (pulls.values().map(|p| p * p).sum::<f64>() * n as f64 / (n as f64 - 1.0)).sqrt();
+    let half =
+        student95(n as f64 - 1.0) * (pulls.values().map(|p| p * p).sum::<f64>() * n as f64 / (n as f64 - 1.0)).sqrt();
     Estimate { value, low: (value - half).max(0.0), high: (value + half).min(1.0), n }
 }
 

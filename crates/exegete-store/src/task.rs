@@ -4,7 +4,7 @@
 //! | file | form | a label belongs to |
 //! |---|---|---|
 //! | `.jsonl` | `{"text": ..., "label": ...}` a line | the document |
-//! | `.jsonl` | `{"words": [...], "tags": [...]}` (or `tokens` for `words`) a line | the word |
+//! | `.jsonl` | `{"words": [...], "tags": [...]}` a line, or `tokens` and `pos` for them | the word |
 //! | `.txt` | a word a line | the word: its first letter |
 //! | `.parquet` | [labelled documents](crate::labelled), with `concepts.parquet` beside them or above | every token |
 
@@ -135,12 +135,13 @@ impl Reading {
                 serde_json::from_str(line).map_err(|e| bad(format!("no JSON object: {e}")))?;
             let mut document = TaskDocument::default();
             let words = record.get("words").or(record.get("tokens"));
+            let tags = record.get("tags").or(record.get("pos"));
             if let (Some(Value::String(text)), Some(label)) = (record.get("text"), record.get("label")) {
                 document.text.clone_from(text);
                 document.label = Some(self.labels.number(&named(label).ok_or_else(|| {
                     bad("\"label\" is neither a string nor a whole number nor a truth value".into())
                 })?));
-            } else if let (Some(Value::Array(words)), Some(Value::Array(tags))) = (words, record.get("tags")) {
+            } else if let (Some(Value::Array(words)), Some(Value::Array(tags))) = (words, tags) {
                 labelled = Labelled::Word;
                 if words.len() != tags.len() {
                     return Err(bad(format!("{} words with {} tags", words.len(), tags.len())));

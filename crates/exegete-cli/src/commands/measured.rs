@@ -23,7 +23,7 @@ pub(crate) fn open_model(name: &str, saved: &[&Saved], common: &Common, printer:
     }
     let processing = Processing { centre_writing: wanted > 0, ..Processing::default() };
     if processing.centre_writing {
-        printer.note("measured with the model's writing weights centred, as the dictionary was trained");
+        printer.note("proof: with the model's writing weights centred, as the dictionary was trained");
     }
     open_model::open_processed(name, processing, common, printer)
 }

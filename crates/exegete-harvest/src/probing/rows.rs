@@ -9,7 +9,7 @@ use crate::windows::bos_and_room;
 use crate::{HarvestError, Result};
 
 /// Candidates that are looked at for each example that is wanted: examples come from more documents then.
-const CANDIDATES: usize = 4;
+const CANDIDATES: usize = 8;
 /// One document in so many is to test on.
 const TEST_ONE_IN: u64 = 5;
 

@@ -75,7 +75,7 @@ pub fn tpp_of(
     seed: u64,
 ) -> Result<Vec<AtN>> {
     if labels.len() < 3 {
-        return Err(SaeError::Shape(format!("TPP needs three classes or more, and there are {}", labels.len())));
+        return Err(SaeError::Shape(format!("TPP needs three classes or more, not {}", labels.len())));
     }
     let mut classes = Vec::new();
     for label in labels {

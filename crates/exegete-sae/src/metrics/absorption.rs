@@ -122,7 +122,18 @@ pub struct ClassAbsorption {
     pub full: Estimate,
 }
 
-/// Absorption over classes. Lower is better.
+/// Means over classes. Lower is better.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct MeanAbsorption {
+    /// The absorbed fraction.
+    pub fraction: Estimate,
+    /// The share of examples that are fully absorbed.
+    pub full: Estimate,
+    /// Main latents beyond the first.
+    pub split: Estimate,
+}
+
+/// Absorption of several classes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Absorption {
     /// The thresholds.
@@ -131,12 +142,8 @@ pub struct Absorption {
     pub classes: Vec<ClassAbsorption>,
     /// Classes that it does not.
     pub not_found: Vec<u32>,
-    /// Mean over classes of the absorbed fraction, with its interval over classes.
-    pub fraction: Estimate,
-    /// Mean over classes of the share that is fully absorbed.
-    pub full: Estimate,
-    /// Mean number of main latents beyond the first.
-    pub split: Estimate,
+    /// Means over classes, with intervals over classes; none where no class was measured.
+    pub mean: Option<MeanAbsorption>,
     /// Whether enough classes were measured.
     pub is_enough: bool,
 }
@@ -200,9 +207,11 @@ pub fn absorption(
     let over = |of: fn(&ClassAbsorption) -> f64| mean_of(&classes.iter().map(of).collect::<Vec<f64>>());
     Ok(Absorption {
         thresholds: *at,
-        fraction: over(|c| c.fraction.value).as_share(),
-        full: over(|c| c.full.value).as_share(),
-        split: over(|c| c.main.len() as f64 - 1.0),
+        mean: (!classes.is_empty()).then(|| MeanAbsorption {
+            fraction: over(|c| c.fraction.value).as_share(),
+            full: over(|c| c.full.value).as_share(),
+            split: over(|c| c.main.len() as f64 - 1.0),
+        }),
         is_enough: classes.len() >= at.least_classes,
         classes,
         not_found,
@@ -285,7 +294,9 @@ mod tests {
         let (sae, train, test) = planted(true);
         let split = absorption((&train, &test), &[0], &sae, &Thresholds::default()).unwrap();
         assert_eq!(split.classes[0].main, [0, 1]);
-        assert!(split.split.value == 1.0 && split.full.value == 0.0 && !split.is_enough);
+        let mean = split.mean.unwrap();
+        assert!(mean.split.value == 1.0 && mean.full.value == 0.0 && !split.is_enough);
+        assert!(absorption((&train, &test), &[9], &sae, &at).unwrap().mean.is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Metrics over arrays, one file a subject. Definitions are version 1; see `docs/metrics.md`.
+//! Metrics over arrays, one file a subject. Definitions are version 2; see `docs/metrics.md`.
 //!
 //! [`reconstruction`](mod@reconstruction) is what every dictionary is measured by, [`density`] and [`geometry`] what its
 //! latents are like, [`losses`] what it costs the model, [`compat`] the numbers of other tools, wrong formulas and all. [`probing`], [`absorption`] and
@@ -20,4 +20,4 @@ pub mod sparse_logistic;
 pub use reconstruction::{Measure, Reconstruction, reconstruction};
 
 /// Version of the definitions, stored beside every reported number.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

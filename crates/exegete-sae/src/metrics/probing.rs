@@ -146,7 +146,9 @@ impl Score {
             }
         }
         let ratio = |top: usize, by: f64, bottom: usize| {
-            let pairs: Vec<(f64, f64)> = by_document.values().map(|s| (by * s[top], s[bottom])).collect();
+            // Documents that have no say are no units: where one alone has, nothing is known of the noise.
+            let pairs: Vec<(f64, f64)> =
+                by_document.values().filter(|s| s[bottom] > 0.0).map(|s| (by * s[top], s[bottom])).collect();
             let estimate = ratio_of_sums(&pairs).as_share();
             // Nothing is positive and nothing is said to be: scikit-learn counts that as 0.
             if estimate.value.is_nan() { Estimate { value: 0.0, low: 0.0, high: 1.0, ..estimate } } else { estimate }

@@ -62,15 +62,14 @@ pub(super) fn compare(own: &[Evaluated], other: &[Evaluated], seed: u64) -> Resu
             )),
         }
     }
-    if other.is_empty() {
-        // Dictionary by dictionary: documents are the same, so what a hard one does to both is no part of the difference.
-        for b in own.iter().skip(1) {
-            comparison.differences.extend(by_documents(&own[0], b));
-        }
-    } else if own.len() > 1 && other.len() > 1 {
+    // Differences between more than two seeds are what the mean's interval is made of.
+    let is_told = other.is_empty() && own.len() > 2 && is_one_recipe(own);
+    if own.len() > 1 && other.len() > 1 {
         comparison.differences.extend(by_seeds(own, other));
-    } else {
-        comparison.differences.extend(by_documents(&own[0], &other[0]));
+    } else if !is_told {
+        // On the same documents, so that what a hard one does to both is no part of the difference.
+        let others = if other.is_empty() { &own[1..] } else { other };
+        others.iter().for_each(|b| comparison.differences.extend(by_documents(&own[0], b)));
     }
     if comparison.differences.iter().any(|d| d.over != SEEDS) {
         let detail =
@@ -80,7 +79,11 @@ pub(super) fn compare(own: &[Evaluated], other: &[Evaluated], seed: u64) -> Resu
     Ok(comparison)
 }
 
+/// What an interval over seeds is called.
 const SEEDS: &str = "seeds";
+
+/// A number of a pair of dictionaries, where it has one.
+type OfPair = fn(&Agreement) -> Option<f64>;
 
 fn names(group: &[Evaluated]) -> Vec<String> {
     group.iter().map(|e| e.name.clone()).collect()
@@ -109,13 +112,13 @@ fn over_seeds(group: &[Evaluated], seed: u64) -> Result<OverSeeds> {
         }
         random.push(agreement(&sae.w_dec_FD, &random_rows(sae.n_latents(), d, seed ^ i as u64), d)?);
     }
-    let kinds: [(&'static str, fn(&Agreement) -> Option<f64>); 4] = [
+    let kinds: [(&'static str, OfPair); 4] = [
         ("mean maximal cosine", |a| Some(a.mean_max_cosine)),
         ("share found again", |a| Some(a.share_found)),
         ("mean cosine, matched one to one", |a| a.matched_cosine),
         ("share found again, matched one to one", |a| a.matched_found),
     ];
-    let row = |(name, of): (&'static str, fn(&Agreement) -> Option<f64>)| {
+    let row = |(name, of): (&'static str, OfPair)| {
         let values: Vec<f64> = pairs.iter().filter_map(of).collect();
         let null: Vec<f64> = random.iter().filter_map(of).collect();
         (!values.is_empty() && !null.is_empty()).then(|| AgreementMean {
@@ -150,7 +153,8 @@ fn by_documents(a: &Evaluated, b: &Evaluated) -> Vec<Difference> {
 
 /// Numbers of the same name.
 fn paired(a: Vec<Headline>, b: Vec<Headline>) -> impl Iterator<Item = (Headline, Headline)> {
-    a.into_iter().filter_map(move |x| Some((b.iter().find(|y| y.name == x.name)?.clone(), x))).map(|(y, x)| (x, y))
+    let partner = move |x: Headline| b.iter().find(|y| y.name == x.name).cloned().map(|y| (x, y));
+    a.into_iter().filter_map(partner)
 }
 
 fn by_seeds(own: &[Evaluated], other: &[Evaluated]) -> Vec<Difference> {

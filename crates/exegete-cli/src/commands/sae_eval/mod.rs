@@ -3,6 +3,8 @@
 mod compare;
 mod told;
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use exegete_base::Site;
 use exegete_base::stats::{Estimate, mean_of};
@@ -146,14 +148,17 @@ impl Evaluated {
             numbers.map(|n| Headline { name: n.name.into(), estimate: n.estimate, pairs: n.pairs.clone() }).collect();
         all.push(plain("dead share".into(), self.measured.dead));
         for task in &self.tasks {
+            let name =
+                Path::new(&task.task).file_name().map_or(task.task.as_str().into(), |name| name.to_string_lossy());
             let sparse = task.means.iter().filter(|mean| !mean.is_shuffled);
             for (mean, k) in sparse.filter_map(|mean| Some((mean, mean.k?))) {
-                all.push(plain(format!("{}: k = {k} accuracy", task.task), mean.score.accuracy));
-                all.push(plain(format!("{}: k = {k} F1", task.task), mean.score.f1));
+                all.push(plain(format!("{name}: k = {k} accuracy"), mean.score.accuracy));
+                all.push(plain(format!("{name}: k = {k} F1"), mean.score.f1));
             }
-            if let Some(absorption) = &task.absorption {
-                all.push(plain(format!("{}: absorption fraction", task.task), absorption.fraction));
-                all.push(plain(format!("{}: full absorption", task.task), absorption.full));
+            // A mean over too few letters is told, and not compared.
+            if let Some(mean) = task.absorption.as_ref().filter(|a| a.is_enough).and_then(|a| a.mean) {
+                all.push(plain(format!("{name}: absorption fraction"), mean.fraction));
+                all.push(plain(format!("{name}: full absorption"), mean.full));
             }
         }
         all

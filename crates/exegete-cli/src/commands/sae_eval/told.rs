@@ -44,7 +44,8 @@ fn tell_task(task: &TaskReport, printer: &Printer) {
     let over = if task.labels.len() == 1 { "documents" } else { "labels" };
     printer.line(format!("          {:<22} {:<26} {:<26} AUC, intervals over {over}", "", "accuracy", "F1"));
     for mean in &task.means {
-        let latents = mean.k.map_or("the activations".into(), |k| format!("{k} latents"));
+        let latents =
+            mean.k.map_or("the activations".into(), |k| format!("{k} latent{}", if k == 1 { "" } else { "s" }));
         let name = format!("{latents}{}", if mean.is_shuffled { ", shuffled" } else { "" });
         let [accuracy, f1, auc] = [mean.score.accuracy, mean.score.f1, mean.score.auc].map(|e| span(&e));
         printer.line(format!("          {name:<22} {accuracy:<26} {f1:<26} {auc}"));
@@ -58,16 +59,18 @@ fn tell_task(task: &TaskReport, printer: &Printer) {
         printer.line(format!("          {:<22} {}", label.label, best.unwrap_or_default()));
     }
     if let Some(found) = &task.absorption {
-        printer.line(format!(
-            "          absorption: fraction {}, full {}, further main latents {}; {} letters, lower is better",
-            span(&found.fraction),
-            span(&found.full),
-            span(&found.split),
-            found.classes.len()
-        ));
+        if let Some(mean) = &found.mean {
+            printer.line(format!(
+                "          absorption: fraction {}, full {}, further main latents {}; {} letters, lower is better",
+                span(&mean.fraction),
+                span(&mean.full),
+                span(&mean.split),
+                found.classes.len()
+            ));
+        }
         if !found.is_enough {
             printer.line(format!(
-                "          too few for a mean that counts: a probe on the activations finds {} letters with an F1 above {}, \
+                "          absorption: too few letters for a mean that counts: a probe on the activations finds {} letters with an F1 above {}, \
                  of {} that it takes",
                 found.classes.len(),
                 found.thresholds.least_f1,
