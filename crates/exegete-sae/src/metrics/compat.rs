@@ -1,7 +1,8 @@
 //! The numbers that other tools print, by their formulas, including those that are known to be wrong.
 //!
 //! They are for comparison with published tables, and for nothing else. The tools work batch by batch and some of these
-//! numbers depend on the batches; positions are those of the caller, where the tools may count the first one too.
+//! numbers depend on the batches; positions are those of the caller, where the tools may count the first one too. Where a
+//! tool averages plain means over batches, batches are taken to be of one size.
 
 use serde::Serialize;
 
