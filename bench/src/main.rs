@@ -2,10 +2,12 @@
 //!
 //! Both sides of a row are processes of their own that answer the same lines ([`side`]), so that they take turns
 //! within one run and each one's peak memory is its own. Ours is this program again, as `exegete-bench worker`.
+//! `reference` compares what dictionaries become instead ([`mod@reference`]).
 //! Which rows there are, and what each is held to, stands in one table ([`rows`]); `bench/README.md` explains a row.
 
 mod compare;
 mod machine;
+mod reference;
 mod resident;
 mod rows;
 mod run;
@@ -45,6 +47,9 @@ fn main() -> Result<()> {
         }
     }
     let [name] = names.as_slice() else { bail!("expected one benchmark, got {names:?}") };
+    if name == "reference" {
+        return reference::bench(&options);
+    }
     run::bench(name, &options)
 }
 

@@ -117,7 +117,7 @@ impl Bench {
     }
 }
 
-fn model() -> Result<PathBuf> {
+pub(crate) fn model() -> Result<PathBuf> {
     let home = std::env::var_os("HOME").context("HOME is not set, so there is no place for ~/.cache/exegete")?;
     let path = PathBuf::from(home).join(".cache/exegete/models/SmolLM2-135M-Instruct.Q4_1.gguf");
     ensure!(path.is_file(), "{} is not there: run cargo xtask models", path.display());

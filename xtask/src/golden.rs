@@ -15,6 +15,11 @@ pub(crate) fn run(case: Option<&str>) -> Result<()> {
     };
     let python = environment("venv-refs", &root().join("refs/requirements.txt"))?;
     for name in wanted {
+        // Packages whose own dependencies ask for other versions than the pinned ones.
+        let alone = format!("refs/{name}/no-deps.txt");
+        if root().join(&alone).is_file() {
+            check(&mut command(&python, &["-m", "pip", "install", "--quiet", "--no-deps", "--requirement", &alone]))?;
+        }
         check(&mut command(&python, &[&format!("refs/{name}/make.py")]))?;
     }
     Ok(())

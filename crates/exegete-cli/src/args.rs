@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use exegete_base::settings::{
-    ActivationSettings, BosPolicy, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings,
-};
+use exegete_base::settings::{ActivationSettings, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
 use exegete_lab::organism::OrganismSettings;
 use exegete_lab::truth::TruthSettings;
+
+use crate::args_eval::{PlaceArgs, SaeEval};
 
 /// An interpretability workbench for language models
 #[derive(Parser)]
@@ -105,6 +105,8 @@ pub(crate) enum ModelCommand {
 pub(crate) enum SaeCommand {
     /// What a dictionary is, and with a model and a text what it does
     Info(Box<SaeInfo>),
+    /// How good dictionaries are: reconstruction, what they cost the model, what their latents know, seed against seed
+    Eval(Box<SaeEval>),
     /// Train a dictionary, or a grid of them, on a model's activations at a site
     Train(Box<SaeTrain>),
     /// Write a dictionary in another layout, and check that what was written computes the same
@@ -476,24 +478,11 @@ pub(crate) struct SaeInfo {
     /// Texts to measure it on: files, directories or globs (.txt, .jsonl, .parquet), or builtin:organism
     #[arg(long, num_args = 1.., requires = "model")]
     pub(crate) text: Vec<String>,
-    /// The site that it reads [default: as its files say]
-    #[arg(long)]
-    pub(crate) site: Option<String>,
-    /// The site that a transcoder writes [default: the output of the same layer's MLP]
-    #[arg(long)]
-    pub(crate) site_out: Option<String>,
     /// Tokens to measure on
     #[arg(long, default_value_t = 4096)]
     pub(crate) tokens: u64,
-    /// Tokens in a window; windows never cross a document
-    #[arg(long, default_value_t = 128)]
-    pub(crate) window: usize,
-    /// Whether windows begin with the beginning-of-sequence token
-    #[arg(long, value_enum, default_value_t = BosPolicy::Auto)]
-    pub(crate) bos: BosPolicy,
-    /// Take spellings of special tokens in the text for these tokens: for text that is trusted
-    #[arg(long)]
-    pub(crate) special_tokens: bool,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 }
 
 #[derive(ClapArgs)]

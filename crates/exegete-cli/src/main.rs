@@ -1,6 +1,7 @@
 //! The command `exegete`.
 
 mod args;
+mod args_eval;
 mod builtin;
 mod commands;
 mod config_file;
@@ -42,6 +43,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Model(ModelCommand::Lens(settings)) => commands::model_lens::run(settings, common, &printer),
         Command::Model(ModelCommand::Parity(settings)) => commands::model_parity::run(settings, common, &printer),
         Command::Sae(SaeCommand::Info(settings)) => commands::sae_info::run(settings, common, &printer),
+        Command::Sae(SaeCommand::Eval(settings)) => commands::sae_eval::run(settings, common, &printer),
         Command::Sae(SaeCommand::Train(settings)) => commands::sae_train::run(settings, common, &printer),
         Command::Sae(SaeCommand::List(settings)) => commands::sae_list::run(settings, &printer),
         Command::Sae(SaeCommand::Convert(settings)) => commands::sae_convert::run(settings, &printer),

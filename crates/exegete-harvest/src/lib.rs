@@ -2,7 +2,8 @@
 //!
 //! The road of a run, one file a stage: [`windows`] cuts text into token windows, [`cache`] runs the model to a site
 //! and keeps the activations, [`training`] fits a dictionary on them, [`firings`] encodes them again and gathers what
-//! makes each latent fire. [`proof`] measures a dictionary that was read. Each stage writes parts through the run's manifest, passes over what is already there,
+//! makes each latent fire. [`mod@measure`] says what a dictionary does on a text, [`proof`] compares that with what its
+//! publisher says, [`probing`] asks labelled text what its latents know. Each stage writes parts through the run's manifest, passes over what is already there,
 //! and gives the same result however often it was stopped.
 #![deny(missing_docs)]
 
@@ -12,8 +13,10 @@ mod capture;
 mod error;
 pub mod firings;
 pub mod grid;
+pub mod measure;
 mod mixer;
 pub mod presets;
+pub mod probing;
 mod progress;
 pub mod proof;
 pub mod rows;

@@ -39,7 +39,7 @@ impl Codes {
     }
 
     /// Active latents of one token with their activations, in the order of the latents.
-    pub fn of(&self, token: usize) -> impl Iterator<Item = (u32, f32)> + '_ {
+    pub fn of(&self, token: usize) -> impl Iterator<Item = (u32, f32)> + Clone + '_ {
         let range = self.starts_N1[token]..self.starts_N1[token + 1];
         self.idx[range.clone()].iter().copied().zip(self.values[range].iter().copied())
     }

@@ -142,7 +142,7 @@ fn kind_of(path: &Path) -> Option<FileKind> {
     }
 }
 
-fn expand(spec: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn expand(spec: &str) -> Result<Vec<PathBuf>> {
     let path = Path::new(spec);
     let mut found = Vec::new();
     if path.is_dir() {

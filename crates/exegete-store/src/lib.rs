@@ -24,6 +24,7 @@ pub mod notes;
 pub mod run;
 pub mod steps;
 mod table;
+pub mod task;
 pub mod tokens;
 
 pub use accumulate::{AccumulatorSettings, Accumulators, LatentStats};
@@ -37,4 +38,5 @@ pub use latents::{LatentRow, read_latents, write_latents};
 pub use notes::{Curves, Explanation, Notes};
 pub use run::{Manifest, Part, Run};
 pub use steps::{StepRow, read_steps, write_steps};
+pub use task::{Labelled, Task, TaskDocument, read_task};
 pub use tokens::{TokenReader, Window, read_vocab, write_vocab, write_windows};

@@ -1,10 +1,12 @@
 //! Settings: each struct is at once the command's flags, a TOML file, and what the manifest records.
 
 mod activations;
+mod probe;
 mod train;
 
 pub use activations::{ActivationSettings, StoredAs};
 use clap::ValueEnum;
+pub use probe::ProbeSettings;
 pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, ThresholdForm, TrainSettings};
 
 use serde::{Deserialize, Serialize};
@@ -156,11 +158,14 @@ mod tests {
         settings: SelfExplainSettings,
         #[command(flatten)]
         train: TrainSettings,
+        #[command(flatten)]
+        probe: ProbeSettings,
     }
 
     #[test]
     fn defaults_are_those_of_the_command_line() {
         let flags = Flags::parse_from(["test"]);
         assert_eq!((flags.settings, flags.train), (SelfExplainSettings::default(), TrainSettings::default()));
+        assert_eq!(flags.probe, ProbeSettings::default());
     }
 }

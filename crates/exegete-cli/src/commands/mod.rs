@@ -3,6 +3,7 @@
 pub(crate) mod edits;
 pub(crate) mod explain;
 pub(crate) mod lab;
+pub(crate) mod measured;
 pub(crate) mod model_generate;
 pub(crate) mod model_info;
 pub(crate) mod model_lens;
@@ -11,6 +12,7 @@ pub(crate) mod numbers;
 pub(crate) mod out_dir;
 pub(crate) mod prompt;
 pub(crate) mod sae_convert;
+pub(crate) mod sae_eval;
 pub(crate) mod sae_info;
 pub(crate) mod sae_list;
 pub(crate) mod sae_train;

@@ -1,19 +1,18 @@
 //! `exegete sae info`: what a dictionary is, and what it does on a text.
 
-use anyhow::{Context, Result, bail};
-use exegete_base::settings::TextSettings;
-use exegete_base::{Site, SiteKind};
-use exegete_harvest::proof::{self, Proof, Verdict};
+use anyhow::Result;
+use exegete_harvest::measure::{self, Measured};
+use exegete_harvest::proof::{self, Verdict};
 use exegete_harvest::windows::text_options;
-use exegete_model::{Model, Processing, site_named};
 use exegete_sae::formats::{Choices, Saved};
 use exegete_sae::{AnyDictionary, Dictionary, InputNorm, Sae};
 use exegete_store::open_corpus;
 use serde_json::json;
 
+use super::measured;
 use crate::args::{Common, SaeArgs, SaeInfo};
 use crate::printer::Printer;
-use crate::{builtin, open_dictionary, open_model};
+use crate::{builtin, open_dictionary};
 
 pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Result<()> {
     let saved = load(&settings.sae, printer)?;
@@ -24,7 +23,8 @@ pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Res
     };
     let verdict = proof.as_ref().map(|proof| proof::verdict(proof, saved.published_l0));
     if let (Some(proof), Some(verdict)) = (&proof, &verdict) {
-        tell_proof(proof, &saved, verdict, printer);
+        measured::tell(proof, &saved, printer);
+        tell_verdict(verdict, printer);
     }
     let (all, sae) = (&saved.dictionary, &saved.dictionary.encoders()[0]);
     let (encoder, decoder) = norms(all);
@@ -104,66 +104,15 @@ fn tell(saved: &Saved, printer: &Printer) {
 }
 
 /// Measures the dictionary at the site that is named, or that its files name.
-fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Proof> {
-    let processing = Processing { centre_writing: saved.wants_centred_writing(), ..Processing::default() };
-    if processing.centre_writing {
-        printer.note("proof: with the model's writing weights centred, as the dictionary was trained");
-    }
-    let model = open_model::open_processed(name, processing, common, printer)?;
-    let said = settings.site.as_deref().or(saved.site());
-    let said = said.context("the dictionary's files do not say which site it reads; give --site")?;
-    let site = site_named(&model.spec, said).with_context(|| format!("the dictionary's site {said:?}"))?;
-    let out = match &settings.site_out {
-        Some(name) => site_named(&model.spec, name)?,
-        None => written(&model, saved, site)?,
-    };
-    let text = TextSettings {
-        jsonl_field: "text".into(),
-        parquet_column: "text".into(),
-        record_bytes: 4096,
-        window: settings.window,
-        bos: settings.bos,
-        special_tokens: settings.special_tokens || builtin::is_builtin(name),
-        max_tokens: settings.tokens,
-    };
+fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Measured> {
+    let model = measured::open_model(name, &[saved], common, printer)?;
+    let sites = measured::sites(&model, saved, &settings.place)?;
+    let text = settings.place.text_settings(settings.tokens, builtin::is_builtin(name));
     let corpus = open_corpus(&builtin::texts(&settings.text)?, &text_options(&text))?;
-    Ok(proof::measure(&model, &*saved.dictionary, (site, out), &corpus, &text, printer)?)
+    Ok(measure::measure(&model, &*saved.dictionary, &sites, &corpus, &text, printer)?)
 }
 
-/// The site that a dictionary writes: its own, or for a transcoder the output of the MLP that it stands for.
-fn written(model: &Model, saved: &Saved, site: Site) -> Result<Site> {
-    if !saved.dictionary.transcodes() {
-        return Ok(site);
-    }
-    if let Some(name) = saved.metadata.get("hook_name_out").and_then(|v| v.as_str()) {
-        return Ok(site_named(&model.spec, name)?);
-    }
-    match site.layer {
-        Some(layer) => Ok(Site::at(SiteKind::MlpOut, layer)),
-        None => bail!("nothing says which site the transcoder writes; give --site-out"),
-    }
-}
-
-fn tell_proof(proof: &Proof, saved: &Saved, verdict: &Verdict, printer: &Printer) {
-    let span = |e: &exegete_base::stats::Estimate| match e.low.is_finite() {
-        true => format!("{:.4} [{:.4}, {:.4}]", e.value, e.low, e.high),
-        false => format!("{:.4}", e.value),
-    };
-    printer.line(format!("measured  on {} tokens of {} documents", proof.tokens, proof.fvu.n));
-    let stated = |value: Option<f64>| value.map(|value| format!(" (stated {value})")).unwrap_or_default();
-    printer.line(format!("          L0 {:.2}{}", proof.l0, stated(saved.published_l0)));
-    let (explained, beside) = (1.0 - proof.fvu.value, stated(saved.published_variance));
-    printer.line(format!("          variance explained {explained:.4}{beside}, FVU {}", span(&proof.fvu)));
-    let [clean, with, zero] = proof.loss;
-    printer.line(format!(
-        "          loss {clean:.4}, with the reconstruction {with:.4}, with zeros {zero:.4} nats a token"
-    ));
-    printer.line(format!("          CE recovered {}", span(&proof.ce_recovered)));
-    printer.line(format!(
-        "          latents silent on these tokens {:.1} %, active on more than a tenth of them {:.2} %",
-        100.0 * proof.silent,
-        100.0 * proof.dense
-    ));
+fn tell_verdict(verdict: &Verdict, printer: &Printer) {
     match verdict {
         Verdict::Consistent(why) => printer.line(format!("verdict   consistent: {why}")),
         Verdict::NotConsistent(why) => printer.line(format!("verdict   not consistent: {why}")),

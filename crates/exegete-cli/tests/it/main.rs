@@ -11,6 +11,7 @@ mod lab_organism;
 mod lab_superposition;
 mod model;
 mod sae;
+mod sae_eval;
 mod sae_releases;
 mod sae_train;
 

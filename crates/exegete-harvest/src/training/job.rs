@@ -48,7 +48,8 @@ impl Job {
     /// # Errors
     /// Sites that the model does not have, or that do not go together.
     pub fn sites(&self, spec: &ModelSpec) -> Result<Sites> {
-        let sites = Sites::of(&self.settings, spec).map_err(|e| self.fault(&e))?;
+        let TrainSettings { site, site_out, .. } = &self.settings;
+        let sites = Sites::named(site.as_deref(), site_out.as_deref(), spec).map_err(|e| self.fault(&e))?;
         let (shape, activation) = (sites.shape(), self.settings.activation);
         let several = matches!(shape, Shape::Crosscoder | Shape::CrossLayer);
         let measured = activation == Activation::KthLargest && self.settings.kth_form != KthForm::A;
@@ -99,12 +100,13 @@ impl Sites {
         Self { reads: vec![site], writes: Vec::new() }
     }
 
-    fn of(settings: &TrainSettings, spec: &ModelSpec) -> std::result::Result<Self, String> {
-        let reads = match &settings.site {
-            Some(names) => named(names, spec)?,
-            None => vec![default_site(spec)],
-        };
-        let writes = settings.site_out.as_ref().map_or(Ok(Vec::new()), |names| named(names, spec))?;
+    /// Sites by their names, with commas between, a `*` for every layer; the default site where none is named.
+    ///
+    /// # Errors
+    /// Sites that the model does not have, or that do not go together.
+    pub fn named(site: Option<&str>, site_out: Option<&str>, spec: &ModelSpec) -> std::result::Result<Self, String> {
+        let reads = site.map_or(Ok(vec![default_site(spec)]), |names| named(names, spec))?;
+        let writes = site_out.map_or(Ok(Vec::new()), |names| named(names, spec))?;
         if !writes.is_empty() && writes.len() != reads.len() {
             let detail = format!("--site names {} sites and --site-out {}", reads.len(), writes.len());
             return Err(format!("{detail}; a transcoder writes as many as it reads"));
@@ -142,9 +144,9 @@ impl Sites {
         }
     }
 
-    /// The first that is written.
-    pub fn written(&self) -> Site {
-        self.writes.first().copied().unwrap_or(self.reads[0])
+    /// Those that are written.
+    pub fn written(&self) -> &[Site] {
+        if self.writes.is_empty() { &self.reads } else { &self.writes }
     }
 
     /// All of them, those that are read first.

@@ -48,7 +48,7 @@ pub(super) struct Context<'a> {
 
 /// Fraction of variance unexplained about the batch's mean.
 fn reconstruction_fvu(y_ND: &[f32], recon_ND: &[f32], d: usize) -> f64 {
-    let mut sums = exegete_sae::metrics::Reconstruction::new(d);
+    let mut sums = exegete_sae::metrics::Reconstruction::new(d, 1);
     sums.add(y_ND, recon_ND, &Codes::default(), false);
     sums.fvu().value
 }
@@ -116,7 +116,7 @@ impl<'a> Learner<'a> {
         let step = self.at();
         let stats = match &mut self.trainer {
             Steps::One(trainer) if self.job.settings.reconstruction.is_end_to_end() => {
-                let (state, site) = (&mut self.states[0], self.ends.sites.written());
+                let (state, site) = (&mut self.states[0], self.ends.sites.written()[0]);
                 let factor = state.scale_out;
                 let recon: Vec<f32> = trainer.forward(state, x_ND)?.iter().map(|r| r / factor).collect();
                 let loss = self.job.settings.reconstruction;

@@ -162,8 +162,7 @@ struct Quality {
 /// weighing alike.
 fn measure(dictionary: &dyn Dictionary, acts: &Activations, ends: &Ends, subject: &Subject) -> Result<Quality> {
     let split = split(subject.windows, subject.seed);
-    let mut sums = Reconstruction::new(dictionary.d_out());
-    let mut fired = vec![false; dictionary.n_latents()];
+    let mut sums = Reconstruction::new(dictionary.d_out(), dictionary.n_latents());
     let (mut x, mut y, mut last_doc) = (Vec::new(), Vec::new(), None);
     for w in &split.measured {
         ends.reads.window(acts, w, &mut x)?;
@@ -179,9 +178,8 @@ fn measure(dictionary: &dyn Dictionary, acts: &Activations, ends: &Ends, subject
         let mut recon = vec![0f32; target.len()];
         dictionary.reconstruct(&x, &codes, &mut recon)?;
         sums.add(target, &recon, &codes, last_doc == Some(w.window.doc));
-        codes.latents().iter().for_each(|latent| fired[*latent as usize] = true);
         last_doc = Some(w.window.doc);
     }
-    let n_silent = fired.iter().filter(|fired| !**fired).count();
+    let n_silent = sums.density().n_dead();
     Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), n_silent, measured_on: split.measured_on() })
 }

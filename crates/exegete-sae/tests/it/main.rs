@@ -1,6 +1,7 @@
 //! Tests of dictionaries.
 mod containers;
 mod formats;
+mod metrics;
 mod saelens;
 mod training;
 mod training_halves;
