@@ -13,7 +13,7 @@ use exegete_sae::metrics::density::{DENSE, DensityBin};
 use exegete_sae::metrics::losses::{ce_recovered, kl_divergence, kl_score};
 use exegete_sae::metrics::{Measure, Reconstruction};
 use exegete_store::{Corpus, Window};
-use exegete_tensor::{Tape, Value, f32s, tensor};
+use exegete_tensor::{SiteFn, Tape, Value, f32s, tensor};
 use serde::Serialize;
 
 use crate::windows::{bos_and_room, of_document};
@@ -68,28 +68,27 @@ impl Measured {
     }
 }
 
-/// Measures a dictionary that reads `site` and writes `out` (the same, unless it is a transcoder) on the first tokens of a
-/// text.
+/// A dictionary with the site that it reads and the one that it writes: the same, unless it is a transcoder.
+pub type Placed<'a> = (&'a dyn Dictionary, (Site, Site));
+
+/// Measures dictionaries on the first tokens of a text. What the model does as it is, and with zeros at a site, is computed
+/// once for all of them.
 ///
 /// # Errors
-/// Sites of other widths than the dictionary's; the model's and the text's errors; activations that are not finite, with the
+/// Sites of other widths than a dictionary's; the model's and the text's errors; activations that are not finite, with the
 /// document and the position.
 pub fn measure(
     model: &Model,
-    dictionary: &dyn Dictionary,
-    (site, out): (Site, Site),
+    dictionaries: &[Placed],
     corpus: &Corpus,
     settings: &TextSettings,
     progress: &dyn Progress,
-) -> Result<Measured> {
-    let site = checked(model, site, dictionary.d_in())?;
-    let out = checked(model, out, dictionary.d_out())?;
-    let mut sums = Sums {
-        reconstruction: Reconstruction::new(dictionary.d_out(), dictionary.n_latents()),
-        batches: Batches::default(),
-        losses: Vec::new(),
-        last_doc: None,
-    };
+) -> Result<Vec<Measured>> {
+    let mut all = Vec::new();
+    for (dictionary, (site, out)) in dictionaries {
+        let sites = (checked(model, *site, dictionary.d_in())?, checked(model, *out, dictionary.d_out())?);
+        all.push(Sums::new(*dictionary, sites));
+    }
     let (tokenizer, cut) = (model.tokenizer()?, bos_and_room(model, settings)?);
     let (mut batch, mut taken) = (Vec::new(), 0);
     progress.begin("measure", settings.max_tokens, "tokens", 0);
@@ -99,8 +98,7 @@ pub fn measure(
             taken += window.token_ids.len() as u64;
             batch.push(window);
             if batch.len() == BATCH {
-                progress.check()?;
-                sums.add(model, dictionary, (site, out), &batch)?;
+                run(model, &mut all, &batch, progress)?;
                 batch.clear();
                 progress.at(taken.min(settings.max_tokens), "");
             }
@@ -110,17 +108,69 @@ pub fn measure(
         }
     }
     if !batch.is_empty() {
-        sums.add(model, dictionary, (site, out), &batch)?;
+        run(model, &mut all, &batch, progress)?;
     }
     progress.end("");
-    sums.measured()
+    all.into_iter().map(Sums::measured).collect()
 }
 
-/// The site as the model has it.
+/// Runs the model over some windows, and adds what each dictionary does there.
+fn run(model: &Model, all: &mut [Sums], windows: &[Window], progress: &dyn Progress) -> Result<()> {
+    let rows: Vec<Vec<u32>> = windows.iter().map(|w| w.token_ids.clone()).collect();
+    let mut sites: Vec<Site> = Vec::new();
+    for site in all.iter().flat_map(|sums| [sums.site, sums.out]) {
+        if !sites.contains(&site) {
+            sites.push(site);
+        }
+    }
+    progress.check()?;
+    let mut hooks = sites.iter().fold(Hooks::none(), |hooks, site| hooks.tap(*site));
+    let clean = Said::by(model, &rows, &mut hooks)?;
+    let losses = clean.losses(&rows)?;
+    let mut zeroed: Vec<(Site, Costs)> = Vec::new();
+    for sums in all {
+        progress.check()?;
+        let (recon, docs) = sums.add(&hooks, windows)?;
+        let places = Vectors::PerPlace(tensor(recon, (rows.len(), longest(windows), sums.dictionary.d_out()))?);
+        let with = Costs::of(model, &rows, &clean, sums.out, Arc::new(Replace(places)))?;
+        if !zeroed.iter().any(|(site, _)| *site == sums.out) {
+            zeroed.push((sums.out, Costs::of(model, &rows, &clean, sums.out, Arc::new(Scale(0.0)))?));
+        }
+        let Some((_, zeros)) = zeroed.iter().find(|(site, _)| *site == sums.out) else { continue };
+        for (i, doc) in docs.into_iter().enumerate() {
+            let cost = &mut sums.losses[doc];
+            cost.loss.iter_mut().zip([losses[i], with.losses[i], zeros.losses[i]]).for_each(|(sum, loss)| *sum += loss);
+            cost.kl.iter_mut().zip([with.kl[i], zeros.kl[i]]).for_each(|(sum, kl)| *sum += kl);
+            cost.n += rows[i].len() as f64 - 1.0;
+        }
+    }
+    Ok(())
+}
+
+/// What an edit at a site costs, summed over each row.
+struct Costs {
+    losses: Vec<f64>,
+    kl: Vec<f64>,
+}
+
+impl Costs {
+    /// Of an edit at all positions but the first.
+    fn of(model: &Model, rows: &[Vec<u32>], clean: &Said, site: Site, f: Arc<dyn SiteFn>) -> Result<Self> {
+        let behind = Positions::Where(Arc::new(|spot| spot.position > 0));
+        let said = Said::by(model, rows, &mut Hooks::none().edit(Edit::everywhere(site, f).at(behind)))?;
+        Ok(Self { losses: said.losses(rows)?, kl: said.kl_from(clean, rows)? })
+    }
+}
+
+fn longest(windows: &[Window]) -> usize {
+    windows.iter().map(|w| w.token_ids.len()).max().unwrap_or(0)
+}
+
+/// The site as the model has it, for a dictionary of some width.
 ///
 /// # Errors
 /// The model has no such site, or one of another width than the dictionary.
-pub(crate) fn checked(model: &Model, site: Site, width: usize) -> Result<Site> {
+pub fn checked(model: &Model, site: Site, width: usize) -> Result<Site> {
     let site = model.spec.site(site).map_err(exegete_model::ModelError::from)?;
     let there = model.spec.site_width(site, 0);
     if there == width {
@@ -138,50 +188,49 @@ struct Cost {
     n: f64,
 }
 
-/// Sums over the windows so far.
-struct Sums {
+/// Sums over the windows so far, of one dictionary.
+struct Sums<'a> {
+    dictionary: &'a dyn Dictionary,
+    site: Site,
+    out: Site,
     reconstruction: Reconstruction,
     batches: Batches,
     losses: Vec<Cost>,
     last_doc: Option<DocId>,
 }
 
-impl Sums {
-    fn add(
-        &mut self,
-        model: &Model,
-        sae: &dyn Dictionary,
-        (site, out): (Site, Site),
-        windows: &[Window],
-    ) -> Result<()> {
-        let rows: Vec<Vec<u32>> = windows.iter().map(|w| w.token_ids.clone()).collect();
-        let (d, o) = (sae.d_in(), sae.d_out());
-        let (mut x, mut y, mut at) = (Vec::new(), Vec::new(), 0);
-        let mut hooks = Hooks::none().tap(site);
-        if out != site {
-            hooks = hooks.tap(out);
-        }
-        let clean = Said::by(model, &rows, &mut hooks)?;
+impl<'a> Sums<'a> {
+    fn new(dictionary: &'a dyn Dictionary, (site, out): (Site, Site)) -> Self {
+        let reconstruction = Reconstruction::new(dictionary.d_out(), dictionary.n_latents());
+        let batches = Batches::default();
+        Self { dictionary, site, out, reconstruction, batches, losses: Vec::new(), last_doc: None }
+    }
+
+    /// Encodes what was tapped, and adds up how well it is reconstructed. Gives the reconstruction of the windows, padded to
+    /// the longest, and each window's place among the documents.
+    fn add(&mut self, hooks: &Hooks, windows: &[Window]) -> Result<(Vec<f32>, Vec<usize>)> {
+        let (d, o) = (self.dictionary.d_in(), self.dictionary.d_out());
         let tapped = |site: Site| {
             let value = hooks.value(site).ok_or_else(|| HarvestError::Request(format!("{site} was not reached")))?;
-            Ok::<_, HarvestError>(f32s(value.tensor())?.to_vec())
+            Ok::<_, HarvestError>(f32s(value.tensor())?)
         };
-        let (all_x, all_y) = (tapped(site)?, tapped(out)?);
+        let (all_x, all_y) = (tapped(self.site)?, tapped(self.out)?);
+        let (mut x, mut y, mut at) = (Vec::new(), Vec::new(), 0);
         for window in windows {
             let len = window.token_ids.len();
             let (from, to) = (at + 1, at + len);
-            check_finite(&all_x[at * d..to * d], d, site, window.doc, window.start)?;
+            check_finite(&all_x[at * d..to * d], d, self.site, window.doc, window.start)?;
             x.extend_from_slice(&all_x[from * d..to * d]);
             y.extend_from_slice(&all_y[from * o..to * o]);
             at = to;
         }
         // All tokens of the windows together: a rule over a batch sees more of them.
-        let codes = sae.encode(&x)?;
+        let codes = self.dictionary.encode(&x)?;
         let mut recon = vec![0f32; y.len()];
-        sae.reconstruct(&x, &codes, &mut recon)?;
+        self.dictionary.reconstruct(&x, &codes, &mut recon)?;
         self.batches.add(&y, &recon, o, &codes);
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let mut padded = vec![0f32; rows.len() * longest * o];
+        let longest = longest(windows);
+        let mut padded = vec![0f32; windows.len() * longest * o];
         let (mut from, mut docs) = (0, Vec::new());
         for (row, window) in windows.iter().enumerate() {
             let n = window.token_ids.len() - 1;
@@ -198,22 +247,7 @@ impl Sums {
             }
             docs.push(self.losses.len() - 1);
         }
-        let places = Vectors::PerPlace(tensor(padded, (rows.len(), longest, o))?);
-        let behind = || Positions::Where(Arc::new(|spot| spot.position > 0));
-        let edited = |f: Arc<dyn exegete_tensor::SiteFn>| {
-            let said = Said::by(model, &rows, &mut Hooks::none().edit(Edit::everywhere(out, f).at(behind())))?;
-            Ok::<_, HarvestError>((said.losses(&rows)?, said.kl_from(&clean, &rows)?))
-        };
-        let (with, with_kl) = edited(Arc::new(Replace(places)))?;
-        let (zeros, zeros_kl) = edited(Arc::new(Scale(0.0)))?;
-        let clean = clean.losses(&rows)?;
-        for (i, doc) in docs.into_iter().enumerate() {
-            let cost = &mut self.losses[doc];
-            cost.loss.iter_mut().zip([clean[i], with[i], zeros[i]]).for_each(|(sum, loss)| *sum += loss);
-            cost.kl.iter_mut().zip([with_kl[i], zeros_kl[i]]).for_each(|(sum, kl)| *sum += kl);
-            cost.n += rows[i].len() as f64 - 1.0;
-        }
-        Ok(())
+        Ok((padded, docs))
     }
 
     fn measured(self) -> Result<Measured> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use exegete_base::stats::Estimate;
 use exegete_base::{Site, SiteKind};
-use exegete_harvest::measure::Measured;
+use exegete_harvest::measure::{Measured, checked};
 use exegete_model::{Model, Processing, site_named};
 use exegete_sae::formats::Saved;
 
@@ -33,10 +33,11 @@ pub(crate) fn sites(model: &Model, saved: &Saved, place: &PlaceArgs) -> Result<(
     let said = place.site.as_deref().or(saved.site());
     let said = said.context("the dictionary's files do not say which site it reads; give --site")?;
     let site = site_named(&model.spec, said).with_context(|| format!("the dictionary's site {said:?}"))?;
-    Ok(match &place.site_out {
-        Some(name) => (site, site_named(&model.spec, name)?),
-        None => (site, written(model, saved, site)?),
-    })
+    let out = match &place.site_out {
+        Some(name) => site_named(&model.spec, name)?,
+        None => written(model, saved, site)?,
+    };
+    Ok((checked(model, site, saved.dictionary.d_in)?, checked(model, out, saved.dictionary.d_out)?))
 }
 
 /// The site that a dictionary writes: its own, or for a transcoder the output of the MLP that it stands for.
