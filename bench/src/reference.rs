@@ -54,10 +54,25 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "topk", peer: "dictionary_learning", seeds: 1, settings: |place| TrainSettings { decoder_rows: DecoderRows::Unit, ..common(place, Activation::TopK) } },
-    Case { name: "relu", peer: "dictionary_learning", seeds: 1, settings: |place| TrainSettings { sparsity: 3.0, ..common(place, Activation::Relu) } },
+    Case {
+        name: "topk",
+        peer: "dictionary_learning",
+        seeds: 1,
+        settings: |place| TrainSettings { decoder_rows: DecoderRows::Unit, ..common(place, Activation::TopK) },
+    },
+    Case {
+        name: "relu",
+        peer: "dictionary_learning",
+        seeds: 1,
+        settings: |place| TrainSettings { sparsity: 3.0, ..common(place, Activation::Relu) },
+    },
     Case { name: "batchtopk", peer: "saelens", seeds: 3, settings: |place| common(place, Activation::BatchTopK) },
-    Case { name: "jumprelu", peer: "saelens", seeds: 3, settings: |place| TrainSettings { sparsity: 1.0, ..common(place, Activation::JumpRelu) } },
+    Case {
+        name: "jumprelu",
+        peer: "saelens",
+        seeds: 3,
+        settings: |place| TrainSettings { sparsity: 1.0, ..common(place, Activation::JumpRelu) },
+    },
 ];
 
 /// What both sides do: Adam at a constant rate, no AuxK, squared errors summed over the width.
@@ -181,7 +196,8 @@ impl<'a> Prepared<'a> {
         let raw = acts.range(0, 0, n)?;
         let mut order: Vec<usize> = (0..n).collect();
         order.sort_unstable_by_key(|row| (pair_hash(2, *row as u64, 0), *row));
-        let mean = raw.chunks_exact(d).map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).sum::<f64>();
+        let mean =
+            raw.chunks_exact(d).map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).sum::<f64>();
         let scale = ((d as f64).sqrt() / (mean / n as f64)) as f32;
         let x: Vec<f32> = order.iter().flat_map(|row| &raw[row * d..(row + 1) * d]).copied().collect();
         write(&folder.join("x.f32"), x.iter().map(|x| x * scale))?;
@@ -242,7 +258,8 @@ impl<'a> Prepared<'a> {
 
     /// Their dictionary, from the same folder.
     fn theirs(&self, case: &Case, settings: &TrainSettings, folder: &Path) -> Result<Sae> {
-        let python = std::env::var_os("EXEGETE_BENCH_PYTHON").context("EXEGETE_BENCH_PYTHON names the peer's Python")?;
+        let python =
+            std::env::var_os("EXEGETE_BENCH_PYTHON").context("EXEGETE_BENCH_PYTHON names the peer's Python")?;
         let out = folder.join("theirs");
         if out.exists() {
             std::fs::remove_dir_all(&out)?;
@@ -259,7 +276,8 @@ impl<'a> Prepared<'a> {
     }
 
     fn measured(&self, sae: &Sae) -> Result<Measured> {
-        Ok(measure(&self.model, sae, &self.sites, &self.held, &text_settings(20_000), &Silent)?)
+        let mut all = measure(&self.model, &[(sae, &self.sites)], &self.held, &text_settings(20_000), &Silent)?;
+        all.pop().context("nothing was measured")
     }
 }
 

@@ -13,7 +13,7 @@ use exegete_sae::metrics::density::{DENSE, DensityBin};
 use exegete_sae::metrics::losses::{ce_recovered, kl_divergence, kl_score};
 use exegete_sae::metrics::{Measure, Reconstruction};
 use exegete_store::{Corpus, Window};
-use exegete_tensor::{Tape, Value, f32s, tensor};
+use exegete_tensor::{SiteFn, Tape, Value, f32s, tensor};
 use serde::Serialize;
 
 use crate::training::Sites;
@@ -69,29 +69,27 @@ impl Measured {
     }
 }
 
-/// Measures a dictionary of some sites on the first tokens of a text. Values of several sites lie behind each other, in their
-/// own units; what the model loses is measured with all that are written replaced at once.
+/// A dictionary with its sites. Values of several lie behind each other.
+pub type Placed<'a> = (&'a dyn Dictionary, &'a Sites);
+
+/// Measures dictionaries on the first tokens of a text. What the model does as it is, and with zeros at what is written, is
+/// computed once for all of them; all sites that a dictionary writes are replaced at once.
 ///
 /// # Errors
-/// Sites of other widths than the dictionary's; the model's and the text's errors; activations that are not finite, with the
+/// Sites of other widths than a dictionary's; the model's and the text's errors; activations that are not finite, with the
 /// document and the position.
 pub fn measure(
     model: &Model,
-    dictionary: &dyn Dictionary,
-    sites: &Sites,
+    dictionaries: &[Placed],
     corpus: &Corpus,
     settings: &TextSettings,
     progress: &dyn Progress,
-) -> Result<Measured> {
-    let reads = checked(model, &sites.reads, dictionary.d_in())?;
-    let out = checked(model, sites.written(), dictionary.d_out())?;
-    let sites = (&reads[..], &out[..]);
-    let mut sums = Sums {
-        reconstruction: Reconstruction::new(dictionary.d_out(), dictionary.n_latents()),
-        batches: Batches::default(),
-        losses: Vec::new(),
-        last_doc: None,
-    };
+) -> Result<Vec<Measured>> {
+    let mut all = Vec::new();
+    for (dictionary, sites) in dictionaries {
+        let reads = checked(model, &sites.reads, dictionary.d_in())?;
+        all.push(Sums::new(*dictionary, (reads, checked(model, sites.written(), dictionary.d_out())?)));
+    }
     let (tokenizer, cut) = (model.tokenizer()?, bos_and_room(model, settings)?);
     let (mut batch, mut taken) = (Vec::new(), 0);
     progress.begin("measure", settings.max_tokens, "tokens", 0);
@@ -101,8 +99,7 @@ pub fn measure(
             taken += window.token_ids.len() as u64;
             batch.push(window);
             if batch.len() == BATCH {
-                progress.check()?;
-                sums.add(model, dictionary, sites, &batch)?;
+                run(model, &mut all, &batch, progress)?;
                 batch.clear();
                 progress.at(taken.min(settings.max_tokens), "");
             }
@@ -112,17 +109,74 @@ pub fn measure(
         }
     }
     if !batch.is_empty() {
-        sums.add(model, dictionary, sites, &batch)?;
+        run(model, &mut all, &batch, progress)?;
     }
     progress.end("");
-    sums.measured()
+    all.into_iter().map(Sums::measured).collect()
 }
 
-/// Sites as the model has them.
+/// Runs the model over some windows, and adds what each dictionary does there.
+fn run(model: &Model, all: &mut [Sums], windows: &[Window], progress: &dyn Progress) -> Result<()> {
+    let rows: Vec<Vec<u32>> = windows.iter().map(|w| w.token_ids.clone()).collect();
+    let mut sites: Vec<Site> = Vec::new();
+    for site in all.iter().flat_map(|sums| sums.reads.iter().chain(&sums.writes)) {
+        if !sites.contains(site) {
+            sites.push(*site);
+        }
+    }
+    progress.check()?;
+    let mut hooks = sites.iter().fold(Hooks::none(), |hooks, site| hooks.tap(*site));
+    let clean = Said::by(model, &rows, &mut hooks)?;
+    let losses = clean.losses(&rows)?;
+    let mut zeroed: Vec<(Vec<Site>, Costs)> = Vec::new();
+    for sums in all {
+        progress.check()?;
+        let (recon, docs) = sums.add(&hooks, windows)?;
+        let (shape, mut replaced) = ((rows.len(), longest(windows), sums.width()), Vec::<Arc<dyn SiteFn>>::new());
+        for recon in recon {
+            replaced.push(Arc::new(Replace(Vectors::PerPlace(tensor(recon, shape)?))));
+        }
+        let with = Costs::of(model, &rows, &clean, &sums.writes, replaced)?;
+        if !zeroed.iter().any(|(sites, _)| *sites == sums.writes) {
+            let zeros = sums.writes.iter().map(|_| Arc::new(Scale(0.0)) as Arc<dyn SiteFn>).collect();
+            zeroed.push((sums.writes.clone(), Costs::of(model, &rows, &clean, &sums.writes, zeros)?));
+        }
+        let Some((_, zeros)) = zeroed.iter().find(|(sites, _)| *sites == sums.writes) else { continue };
+        for (i, doc) in docs.into_iter().enumerate() {
+            let cost = &mut sums.losses[doc];
+            cost.loss.iter_mut().zip([losses[i], with.losses[i], zeros.losses[i]]).for_each(|(sum, loss)| *sum += loss);
+            cost.kl.iter_mut().zip([with.kl[i], zeros.kl[i]]).for_each(|(sum, kl)| *sum += kl);
+            cost.n += rows[i].len() as f64 - 1.0;
+        }
+    }
+    Ok(())
+}
+
+/// What an edit at each of some sites costs, summed over each row.
+struct Costs {
+    losses: Vec<f64>,
+    kl: Vec<f64>,
+}
+
+impl Costs {
+    /// Of edits at all positions but the first.
+    fn of(model: &Model, rows: &[Vec<u32>], clean: &Said, at: &[Site], by: Vec<Arc<dyn SiteFn>>) -> Result<Self> {
+        let behind = || Positions::Where(Arc::new(|spot| spot.position > 0));
+        let edits = at.iter().zip(by).map(|(site, f)| Edit::everywhere(*site, f).at(behind()));
+        let said = Said::by(model, rows, &mut edits.fold(Hooks::none(), Hooks::edit))?;
+        Ok(Self { losses: said.losses(rows)?, kl: said.kl_from(clean, rows)? })
+    }
+}
+
+fn longest(windows: &[Window]) -> usize {
+    windows.iter().map(|w| w.token_ids.len()).max().unwrap_or(0)
+}
+
+/// Sites as the model has them, for a dictionary of some width.
 ///
 /// # Errors
 /// The model has no such site, or they are together of another width than the dictionary.
-pub(crate) fn checked(model: &Model, sites: &[Site], width: usize) -> Result<Vec<Site>> {
+pub fn checked(model: &Model, sites: &[Site], width: usize) -> Result<Vec<Site>> {
     let named = |site: &Site| model.spec.site(*site).map_err(exegete_model::ModelError::from);
     let sites: Vec<Site> = sites.iter().map(named).collect::<std::result::Result<_, _>>()?;
     let there: usize = sites.iter().map(|site| model.spec.site_width(*site, 0)).sum();
@@ -142,31 +196,36 @@ struct Cost {
     n: f64,
 }
 
-/// Sums over the windows so far.
-struct Sums {
+/// Sums over the windows so far, of one dictionary.
+struct Sums<'a> {
+    dictionary: &'a dyn Dictionary,
+    reads: Vec<Site>,
+    writes: Vec<Site>,
     reconstruction: Reconstruction,
     batches: Batches,
     losses: Vec<Cost>,
     last_doc: Option<DocId>,
 }
 
-impl Sums {
-    fn add(
-        &mut self,
-        model: &Model,
-        sae: &dyn Dictionary,
-        (reads, writes): (&[Site], &[Site]),
-        windows: &[Window],
-    ) -> Result<()> {
-        let rows: Vec<Vec<u32>> = windows.iter().map(|w| w.token_ids.clone()).collect();
-        let o = sae.d_out();
-        let untapped = |site: &&Site| !reads.contains(site);
-        let all = reads.iter().chain(writes.iter().filter(untapped));
-        let mut hooks = all.fold(Hooks::none(), |hooks, site| hooks.tap(*site));
-        let clean = Said::by(model, &rows, &mut hooks)?;
-        let n = rows.iter().map(Vec::len).sum();
+impl<'a> Sums<'a> {
+    fn new(dictionary: &'a dyn Dictionary, (reads, writes): (Vec<Site>, Vec<Site>)) -> Self {
+        let reconstruction = Reconstruction::new(dictionary.d_out(), dictionary.n_latents());
+        let batches = Batches::default();
+        Self { dictionary, reads, writes, reconstruction, batches, losses: Vec::new(), last_doc: None }
+    }
+
+    /// Width of one of the sites that are written.
+    fn width(&self) -> usize {
+        self.dictionary.d_out() / self.writes.len()
+    }
+
+    /// Encodes what was tapped, and adds up how well it is reconstructed. Gives the reconstruction of the windows at each
+    /// site, padded to the longest, and each window's place among the documents.
+    fn add(&mut self, hooks: &Hooks, windows: &[Window]) -> Result<(Vec<Vec<f32>>, Vec<usize>)> {
+        let o = self.dictionary.d_out();
+        let n = windows.iter().map(|w| w.token_ids.len()).sum();
         let behind_first = |sites: &[Site], d: usize| {
-            let (all, mut kept, mut at) = (tapped(&hooks, sites, n)?, Vec::new(), 0);
+            let (all, mut kept, mut at) = (tapped(hooks, sites, n)?, Vec::new(), 0);
             for window in windows {
                 let to = at + window.token_ids.len();
                 check_finite(&all[at * d..to * d], d, sites, window.doc, window.start)?;
@@ -175,15 +234,15 @@ impl Sums {
             }
             Ok::<_, HarvestError>(kept)
         };
-        let (x, y) = (behind_first(reads, sae.d_in())?, behind_first(writes, o)?);
+        let (x, y) = (behind_first(&self.reads, self.dictionary.d_in())?, behind_first(&self.writes, o)?);
         // All tokens of the windows together: a rule over a batch sees more of them.
-        let codes = sae.encode(&x)?;
+        let codes = self.dictionary.encode(&x)?;
         let mut recon = vec![0f32; y.len()];
-        sae.reconstruct(&x, &codes, &mut recon)?;
+        self.dictionary.reconstruct(&x, &codes, &mut recon)?;
         self.batches.add(&y, &recon, o, &codes);
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let each = o / writes.len();
-        let mut padded = vec![vec![0f32; rows.len() * longest * each]; writes.len()];
+        let longest = longest(windows);
+        let each = self.width();
+        let mut padded = vec![vec![0f32; windows.len() * longest * each]; self.writes.len()];
         let (mut from, mut docs) = (0, Vec::new());
         for (row, window) in windows.iter().enumerate() {
             let n = window.token_ids.len() - 1;
@@ -204,26 +263,7 @@ impl Sums {
             }
             docs.push(self.losses.len() - 1);
         }
-        let behind = || Positions::Where(Arc::new(|spot| spot.position > 0));
-        let edited = |by: Vec<Arc<dyn exegete_tensor::SiteFn>>| {
-            let edits = writes.iter().zip(by).map(|(site, f)| Edit::everywhere(*site, f).at(behind()));
-            let said = Said::by(model, &rows, &mut edits.fold(Hooks::none(), Hooks::edit))?;
-            Ok::<_, HarvestError>((said.losses(&rows)?, said.kl_from(&clean, &rows)?))
-        };
-        let mut replaced: Vec<Arc<dyn exegete_tensor::SiteFn>> = Vec::new();
-        for padded in padded {
-            replaced.push(Arc::new(Replace(Vectors::PerPlace(tensor(padded, (rows.len(), longest, each))?))));
-        }
-        let (with, with_kl) = edited(replaced)?;
-        let (zeros, zeros_kl) = edited(writes.iter().map(|_| Arc::new(Scale(0.0)) as Arc<_>).collect())?;
-        let clean = clean.losses(&rows)?;
-        for (i, doc) in docs.into_iter().enumerate() {
-            let cost = &mut self.losses[doc];
-            cost.loss.iter_mut().zip([clean[i], with[i], zeros[i]]).for_each(|(sum, loss)| *sum += loss);
-            cost.kl.iter_mut().zip([with_kl[i], zeros_kl[i]]).for_each(|(sum, kl)| *sum += kl);
-            cost.n += rows[i].len() as f64 - 1.0;
-        }
-        Ok(())
+        Ok((padded, docs))
     }
 
     fn measured(self) -> Result<Measured> {

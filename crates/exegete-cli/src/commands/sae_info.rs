@@ -1,6 +1,6 @@
 //! `exegete sae info`: what a dictionary is, and what it does on a text.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use exegete_harvest::measure::{self, Measured};
 use exegete_harvest::proof::{self, Verdict};
 use exegete_harvest::windows::text_options;
@@ -109,7 +109,8 @@ fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, print
     let sites = measured::sites(&model, saved, &settings.place)?;
     let text = settings.place.text_settings(settings.tokens, builtin::is_builtin(name));
     let corpus = open_corpus(&builtin::texts(&settings.text)?, &text_options(&text))?;
-    Ok(measure::measure(&model, &*saved.dictionary, &sites, &corpus, &text, printer)?)
+    let mut all = measure::measure(&model, &[(&*saved.dictionary, &sites)], &corpus, &text, printer)?;
+    all.pop().context("nothing was measured")
 }
 
 fn tell_verdict(verdict: &Verdict, printer: &Printer) {

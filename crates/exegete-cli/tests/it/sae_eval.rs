@@ -152,7 +152,7 @@ fn what_cannot_be_measured_is_refused() {
         let said = stderr(&output);
         assert!(!output.status.success() && parts.iter().all(|part| said.contains(part)), "{said}");
     };
-    refused(&[&case], &["dl_topk", "12 wide", "192"]);
+    refused(&["builtin:organism", &case, "--site", "blocks.2.hook_resid_post"], &["dl_topk", "12 wide", "192"]);
     refused(&["builtin:organism", "--probe", &task], &["task.jsonl", "line 1", "\"label\""]);
     refused(&["builtin:organism", "--probe", "nowhere.jsonl"], &["nowhere.jsonl"]);
     refused(&["builtin:organism", "--probe-k", "0"], &["--probe-k"]);

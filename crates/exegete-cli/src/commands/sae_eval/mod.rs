@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use exegete_base::Site;
 use exegete_base::stats::{Estimate, mean_of};
-use exegete_harvest::measure::{self, Measured};
+use exegete_harvest::measure::{self, Measured, Placed};
 use exegete_harvest::probing::{self, TaskReport};
 use exegete_harvest::training::Sites;
 use exegete_harvest::windows::text_options;
@@ -64,11 +64,14 @@ pub(crate) fn run(settings: &SaeEval, common: &Common, printer: &Printer) -> Res
     let tasks = settings.probe.iter().map(|spec| task(spec, settings)).collect::<Result<Vec<Task>>>()?;
     let model = measured::open_model(&settings.model, &saved.iter().collect::<Vec<&Saved>>(), common, printer)?;
     let corpus = open_corpus(&builtin::texts(&text)?, &text_options(&text_settings))?;
+    let sites = |(name, saved): (&&String, &Saved)| {
+        measured::sites(&model, saved, &settings.place).with_context(|| format!("dictionary {name}"))
+    };
+    let sites = named.iter().zip(&saved).map(sites).collect::<Result<Vec<Sites>>>()?;
+    let placed: Vec<Placed> = saved.iter().zip(&sites).map(|(saved, sites)| (&*saved.dictionary, sites)).collect();
+    let measured = measure::measure(&model, &placed, &corpus, &text_settings, printer)?;
     let mut all = Vec::new();
-    for (name, saved) in named.into_iter().zip(saved) {
-        let sites = measured::sites(&model, &saved, &settings.place).with_context(|| format!("dictionary {name}"))?;
-        let measured = measure::measure(&model, &*saved.dictionary, &sites, &corpus, &text_settings, printer)
-            .with_context(|| format!("dictionary {name}"))?;
+    for (((name, saved), sites), measured) in named.into_iter().zip(saved).zip(sites).zip(measured) {
         let geometry = directions(&saved);
         all.push(Evaluated { name: name.clone(), saved, sites, measured, geometry, tasks: Vec::new() });
     }
