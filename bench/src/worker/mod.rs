@@ -4,6 +4,7 @@ mod cold;
 mod layers;
 mod organism;
 mod runtime;
+mod several;
 mod train;
 
 use std::io::{BufRead, Write};
@@ -83,6 +84,8 @@ fn case_of(case: &str, folder: &Path, model: &Path) -> Result<Box<dyn Case>> {
         "lens_by_layer" => Box::new(Lens::new(open()?, false)?),
         "load_stacks" => Box::new(Stacks::new(&open()?, true)?),
         "load_per_layer" => Box::new(Stacks::new(&open()?, false)?),
+        "several_one_pass" => Box::new(several::Several::new(open()?, false)?),
+        "several_apart" => Box::new(several::Several::new(open()?, true)?),
         "train_organism_32x128_f32" => Box::new(OrganismStep::open(folder)?),
         _ if case.starts_with("train_") => Box::new(train::Step::open(case, folder)?),
         _ if case.starts_with("encode_") => Box::new(train::Encode::open(case, folder)?),
