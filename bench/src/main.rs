@@ -2,11 +2,13 @@
 //!
 //! Both sides of a row are processes of their own that answer the same lines ([`side`]), so that they take turns
 //! within one run and each one's peak memory is its own. Ours is this program again, as `exegete-bench worker`.
+//! `penalties DIR` is a study and no benchmark ([`penalties`]).
 //! `reference` compares what dictionaries become instead ([`mod@reference`]).
 //! Which rows there are, and what each is held to, stands in one table ([`rows`]); `bench/README.md` explains a row.
 
 mod compare;
 mod machine;
+mod penalties;
 mod reference;
 mod resident;
 mod rows;
@@ -33,6 +35,11 @@ fn main() -> Result<()> {
         && first == "worker"
     {
         return worker::serve(rest);
+    }
+    if let [first, dir, only @ ..] = args.as_slice()
+        && first == "penalties"
+    {
+        return penalties::study(std::path::Path::new(dir), only.first().map(String::as_str));
     }
     let mut names = Vec::new();
     let mut options = Options { json: false, quick: false, only: None, rounds: None };
