@@ -284,13 +284,13 @@ mod tests {
         let rows = || -> Vec<Row> {
             let row = |i: u32| Row {
                 ids: vec![0; 9],
-                asked: if i % 3 == 0 {
+                asked: if i.is_multiple_of(3) {
                     Asked::Mean(vec![i])
                 } else {
                     Asked::At((1..9).map(|p| (p, vec![i])).collect())
                 },
                 document: i,
-                is_test: i % 5 == 0,
+                is_test: i.is_multiple_of(5),
             };
             (0..60).map(row).collect()
         };
