@@ -22,7 +22,7 @@ torch.nn.utils.clip_grad_norm_ = lambda *_, **__: None
 D, F, scale = told["d"], told["latents"], told["scale"]
 x = torch.from_numpy(np.fromfile(folder / "x.f32", dtype=np.float32)).reshape(-1, D)
 W_dec = torch.from_numpy(np.fromfile(folder / "w_dec.f32", dtype=np.float32)).reshape(F, D)
-batches = x.split(told["batch"])
+batches = x.split(told["batch"]) * told["epochs"]
 
 
 def lens(name, **more):

@@ -41,6 +41,7 @@ struct Place {
     tokens: u64,
     latents: usize,
     batch: usize,
+    epochs: usize,
     k: usize,
 }
 
@@ -64,7 +65,7 @@ const CASES: &[Case] = &[
         name: "relu",
         peer: "dictionary_learning",
         seeds: 1,
-        settings: |place| TrainSettings { sparsity: 3.0, ..common(place, Activation::Relu) },
+        settings: |place| TrainSettings { sparsity: 0.5, ..common(place, Activation::Relu) },
     },
     Case { name: "batchtopk", peer: "saelens", seeds: 3, settings: |place| common(place, Activation::BatchTopK) },
     Case {
@@ -88,7 +89,7 @@ fn common(place: &Place, activation: Activation) -> TrainSettings {
         bandwidth: 0.5,
         decoder_rows: DecoderRows::Free,
         reconstruction: Reconstruction::Mse,
-        epochs: 1,
+        epochs: place.epochs,
         batch: place.batch,
         lr: 3e-4,
         warmup: 0.0,
@@ -122,6 +123,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
             tokens: 300_000,
             latents: 1024,
             batch: 1024,
+            epochs: 4,
             k: 8,
         },
         Place {
@@ -132,6 +134,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
             tokens: 600_000,
             latents: 4608,
             batch: 2048,
+            epochs: 1,
             k: 40,
         },
     ];
@@ -248,9 +251,9 @@ impl<'a> Prepared<'a> {
     }
 
     fn train(&self, settings: &TrainSettings, mut state: TrainState) -> Result<Sae> {
-        let batches = self.x.chunks_exact(settings.batch * self.d);
-        let mut trainer = Trainer::new(settings.clone(), batches.len() as u64)?;
-        for batch in batches {
+        let batches: Vec<&[f32]> = self.x.chunks_exact(settings.batch * self.d).collect();
+        let mut trainer = Trainer::new(settings.clone(), (settings.epochs * batches.len()) as u64)?;
+        for batch in (0..settings.epochs).flat_map(|_| &batches) {
             trainer.step(&mut state, batch, None)?;
         }
         Ok(state.dictionary(settings))
@@ -266,7 +269,7 @@ impl<'a> Prepared<'a> {
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference.py");
         let told = json!({
-            "case": case.name, "d": self.d, "latents": settings.latents, "k": settings.k, "batch": settings.batch,
+            "case": case.name, "epochs": settings.epochs, "d": self.d, "latents": settings.latents, "k": settings.k, "batch": settings.batch,
             "lr": settings.lr, "sparsity": settings.sparsity, "threshold": settings.threshold,
             "bandwidth": settings.bandwidth, "scale": self.scale, "threads": rayon::current_num_threads(),
         });

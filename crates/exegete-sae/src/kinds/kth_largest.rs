@@ -43,7 +43,17 @@ impl KthLargest {
     /// The k-th largest of a token, and the latent that it is of.
     pub(crate) fn kth(&self, pre_F: &[f32], search: &mut Search) -> (f32, u32) {
         let (latent, kth) = search.largest(pre_F, self.k).next_back().unwrap_or_default();
-        (if self.is_gate { kth.max(0.0) } else { kth }, latent)
+        (self.cut(kth), latent)
+    }
+
+    /// What is measured from, given the k-th largest pre-activation.
+    pub(crate) fn cut(&self, kth: f32) -> f32 {
+        if self.is_gate { kth.max(0.0) } else { kth }
+    }
+
+    /// The pre-activation above which a latent is active, given what is measured from.
+    pub(crate) fn lowest(&self, cut: f32) -> f32 {
+        if self.is_gate { (cut - self.eps).max(0.0) } else { cut - self.eps }
     }
 
     /// An activation, given the k-th largest.

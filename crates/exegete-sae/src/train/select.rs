@@ -202,7 +202,7 @@ impl Selector {
             share.low.clear();
             for row in rows.chunks_exact(f) {
                 share.row(rule, row, bounds_F);
-                share.dead_row(row, dead);
+                share.dead_row(dead, |_, latent| row[latent as usize]);
             }
         });
         for share in &self.shares[..n_shares] {
@@ -210,6 +210,27 @@ impl Selector {
             aux.append(&share.aux);
             low.append(&share.low);
         }
+    }
+}
+
+impl Selector {
+    /// Appends what is wanted of dead latents, given their pre-activations alone, `[N, dead]`.
+    pub(super) fn dead_block(&mut self, pre_ND: &[f32], dead: Dead, [aux, low]: [&mut Entries; 2]) {
+        let (width, mut share) = (dead.latents.len(), self.shares.pop().unwrap_or_default());
+        (share.main, share.aux, share.low) = Default::default();
+        share.aux.clear();
+        share.low.clear();
+        for row in pre_ND.chunks_exact(width) {
+            share.dead_row(dead, |i, _| row[i]);
+        }
+        aux.append(&share.aux);
+        low.append(&share.low);
+        self.shares.push(share);
+    }
+
+    /// The bounds that go with the rule of the step.
+    pub(super) fn bounds(&self) -> &[f32] {
+        &self.bounds_F
     }
 }
 
@@ -237,8 +258,7 @@ impl Share {
             Rule::Kth(rule) => {
                 let (kth, kth_latent) = rule.kth(row, &mut self.search);
                 self.bounds.clear();
-                let lowest = if rule.is_gate { (kth - rule.eps).max(0.0) } else { kth - rule.eps };
-                self.bounds.resize(row.len(), lowest);
+                self.bounds.resize(row.len(), rule.lowest(kth));
                 self.idx.clear();
                 above(row, &self.bounds, &mut self.idx);
                 let mut at = None;
@@ -256,19 +276,19 @@ impl Share {
         self.main.end();
     }
 
-    /// What is wanted of a token's dead latents.
-    fn dead_row(&mut self, row: &[f32], dead: Dead) {
+    /// What is wanted of a token's dead latents, whose pre-activations are given by their place among these and by latent.
+    fn dead_row(&mut self, dead: Dead, pre_of: impl Fn(usize, u32) -> f32) {
         if dead.highest > 0 {
             self.bounds.clear();
-            self.bounds.extend(dead.latents.iter().map(|latent| row[*latent as usize]));
+            self.bounds.extend(dead.latents.iter().enumerate().map(|(i, latent)| pre_of(i, *latent)));
             for (i, pre) in self.search.largest(&self.bounds, dead.highest) {
                 self.aux.push(dead.latents[i as usize], pre, pre.max(0.0));
             }
             self.aux.end();
         }
         if let Some(theta_F) = dead.below {
-            for latent in dead.latents {
-                let pre = row[*latent as usize];
+            for (i, latent) in dead.latents.iter().enumerate() {
+                let pre = pre_of(i, *latent);
                 if pre < theta_F[*latent as usize] {
                     self.low.push(*latent, pre, 0.0);
                 }
