@@ -61,7 +61,17 @@ fn steps_come_back_as_they_were_and_another_table_is_refused() {
     let path = dir.path().join("steps.parquet");
     let row = |i: u64| {
         let x = i as f32;
-        StepRow { step: i, loss: x, fvu: x + 0.5, l0: 2.0 * x, penalty: -x, sparsity: x / 3.0, aux: 0.25, pre_act: 1.0 - x, dead: i % 7 }
+        StepRow {
+            step: i,
+            loss: x,
+            fvu: x + 0.5,
+            l0: 2.0 * x,
+            penalty: -x,
+            sparsity: x / 3.0,
+            aux: 0.25,
+            pre_act: 1.0 - x,
+            dead: i % 7,
+        }
     };
     let log = StepLog { planned: 400_000, rows: (0..40_000).map(row).collect() };
     write_atomic(&path, |w| write_steps(w, &log)).unwrap();
