@@ -48,7 +48,8 @@ impl Stretches {
             loss: curve(|r| r.loss.into()),
             fvu: curve(|r| r.fvu.into()),
             l0: curve(|r| r.l0.into()),
-            sparsity: curve(|r| r.sparsity.into()),
+            // Where there is no penalty, there is no weight to speak of.
+            sparsity: curve(|r| if r.penalty == 0.0 { f64::NAN } else { r.sparsity.into() }),
             dead: curve(|r| r.dead as f64),
         }
     }

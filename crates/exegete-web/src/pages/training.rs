@@ -208,8 +208,8 @@ fn curves(view: &TrainingView) -> Markup {
             }
             div.charts {
                 @for (name, what, pick) in all {
-                    // Most trainings have no penalty.
-                    @if name != "Penalty weight" || has_values(pick) {
+                    // A line at 0 says less than the table does.
+                    @if has_values(pick) {
                         figure {
                             figcaption { strong { (name) } ", " (what) }
                             (figure(charts::training(view, "", pick)))
@@ -235,8 +235,9 @@ fn densities(view: &TrainingView) -> Markup {
                             figure {
                                 figcaption {
                                     @if drawn.len() > 1 { (PreEscaped(swatch(idx))) strong { (dictionary.name) } ": " }
-                                    (format::count(density.silent)) " fired on none of "
-                                    (format::count(density.tokens)) " tokens, to step " (format::count(density.step))
+                                    span title=(format!("Steps to {}", format::count(density.step))) {
+                                        (format::count(density.silent)) " silent on " (format::count(density.tokens)) " tokens"
+                                    }
                                 }
                                 (figure(charts::density(density, lowest, drawn.len() == 1)))
                             }

@@ -110,7 +110,7 @@ pub struct TrainingCurves {
     pub fvu: Vec<f64>,
     /// Mean number of active latents.
     pub l0: Vec<f64>,
-    /// The penalty's weight.
+    /// The penalty's weight; null where there is no penalty.
     pub sparsity: Vec<f64>,
     /// Latents that counted as dead.
     pub dead: Vec<f64>,

@@ -85,8 +85,7 @@ fn a_run_that_is_trained_is_served_and_read_afresh() {
 
     log(&mut run, "sae/topk-k=0", 205);
     let (_, page) = get(&dashboard, "/training");
-    for part in ["Training", "201", "of 1\u{202f}000", "8.25", "not begun", "77 fired on none of 6\u{202f}400", "<svg"]
-    {
+    for part in ["Training", "201", "of 1\u{202f}000", "8.25", "not begun", "77 silent on 6\u{202f}400", "<svg"] {
         assert!(page.contains(part), "{part:?} is not in {page}");
     }
     assert!(!page.contains("Penalty weight"), "there is no penalty to show");
