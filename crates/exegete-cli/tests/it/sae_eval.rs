@@ -98,6 +98,9 @@ fn seeds_of_a_recipe_agree_more_than_chance_and_their_noise_is_told() {
     let line = text.lines().rfind(|line| line.trim().starts_with("FVU")).unwrap_or_default();
     assert!(output.status.success() && !line.contains("not distinguishable"), "{text}");
     assert!(text.contains("know nothing of the noise of training"), "{text}");
+    let output = eval(&[&[names[0], "builtin:organism"], &ORGANISM[..]].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("no seeds of one recipe") && !text.contains("agreement of decoder rows"), "{text}");
 }
 
 #[test]

@@ -220,3 +220,88 @@ fn ends(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> Result<Vec<u32>> {
     ends.iter_mut().for_each(|end| *end = end.saturating_sub(added));
     Ok(ends)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exegete_base::settings::BosPolicy;
+    use exegete_testkit::require_data;
+
+    fn text() -> TextSettings {
+        TextSettings {
+            jsonl_field: "text".into(),
+            parquet_column: "text".into(),
+            record_bytes: 0,
+            window: 8,
+            bos: BosPolicy::Never,
+            special_tokens: false,
+            max_tokens: 0,
+        }
+    }
+
+    #[test]
+    fn labels_stand_at_the_tokens_that_end_their_words() {
+        let data = require_data!();
+        let byte_level = Tokenizer::from_dir(&data.join("tokenizers/smollm"), None).unwrap();
+        let with_a_space_before = Tokenizer::from_llama2c(&data.join("models/stories260K/tok512.bin"), 512).unwrap();
+        let words = ["Unbelievable", "cats", "sat", "\u{e9}tude", "overnight", "."];
+        let mut document = TaskDocument::default();
+        for (label, word) in words.iter().enumerate() {
+            let start = document.text.len() + usize::from(label > 0);
+            document.text = format!("{}{}{word}", document.text, if label > 0 { " " } else { "" });
+            document.spans.push([start as u32, document.text.len() as u32, label as u32]);
+        }
+        let text = text();
+        for (tokenizer, bos) in [(&byte_level, None), (&with_a_space_before, Some(1))] {
+            let cut = Cut { tokenizer, window: (bos, 6), text: &text };
+            let (mut met, mut each) = (Vec::new(), Vec::new());
+            for (ids, asked) in cut.spans(&document, false).unwrap() {
+                let Asked::At(at) = asked else { panic!("words are asked at positions") };
+                for (position, labels) in at {
+                    let word = words[labels[0] as usize];
+                    let token = tokenizer.token_text(ids[position]);
+                    assert!(
+                        word.ends_with(token.trim_start()) || token.starts_with('\u{fffd}'),
+                        "{token:?} ends {word}"
+                    );
+                    met.extend(labels);
+                }
+            }
+            // A word that is the first token of a row without a token before it is at position 0, which is left out.
+            assert!(met == [0, 1, 2, 3, 4, 5] || (bos.is_none() && met.len() >= 4), "{met:?}");
+            for (_, asked) in cut.spans(&document, true).unwrap() {
+                let Asked::At(at) = asked else { panic!("tokens are asked at positions") };
+                each.extend(at.into_iter().flat_map(|(_, labels)| labels));
+            }
+            // Every token of a word has its label, and no word is passed over.
+            each.dedup();
+            assert!(met.iter().all(|label| each.contains(label)) && each.is_sorted(), "{each:?}");
+        }
+    }
+
+    #[test]
+    fn thinning_keeps_as_many_as_are_wanted_and_is_the_same_each_time() {
+        let rows = || -> Vec<Row> {
+            let row = |i: u32| Row {
+                ids: vec![0; 9],
+                asked: if i.is_multiple_of(3) {
+                    Asked::Mean(vec![i])
+                } else {
+                    Asked::At((1..9).map(|p| (p, vec![i])).collect())
+                },
+                document: i,
+                is_test: i.is_multiple_of(5),
+            };
+            (0..60).map(row).collect()
+        };
+        let kept = |wanted| {
+            let mut rows = rows();
+            thin(&mut rows, wanted, 3);
+            let of = |is_test| rows.iter().filter(|r| r.is_test == is_test).map(Row::n_asked).sum::<usize>();
+            (of(false), of(true), rows.iter().map(|row| row.document).collect::<Vec<u32>>())
+        };
+        assert_eq!((kept(100).0, kept(100).1), (80, 20));
+        assert_eq!(kept(100), kept(100));
+        assert_eq!(kept(100_000).2.len(), 60);
+    }
+}

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use exegete_base::stats::{Estimate, difference_of_means, difference_of_ratios, mean_of};
 use exegete_sae::Dictionary;
+use exegete_sae::kinds::Rule;
 use exegete_sae::metrics::agreement::{Agreement, FOUND_AGAIN, agreement, random_rows};
 use serde::Serialize;
 
@@ -57,7 +58,7 @@ pub(super) fn compare(own: &[Evaluated], other: &[Evaluated], seed: u64) -> Resu
         match is_one_recipe(group) {
             true => comparison.over_seeds.push(over_seeds(group, seed)?),
             false => comparison.notes.push(format!(
-                "{} are of different kinds, sizes or sites, so they are no seeds of one recipe",
+                "{} differ in kind, size, site or settings, so they are no seeds of one recipe",
                 names(group).join(", ")
             )),
         }
@@ -89,10 +90,18 @@ fn names(group: &[Evaluated]) -> Vec<String> {
     group.iter().map(|e| e.name.clone()).collect()
 }
 
+/// Whether dictionaries may be seeds of one recipe: they have one kind, size and site, and one k where the kind has one; and
+/// where their files hold settings of our training, these are the same.
 fn is_one_recipe(group: &[Evaluated]) -> bool {
     let recipe = |e: &Evaluated| {
         let sae = &e.saved.dictionary;
-        (sae.kind(), sae.d_in(), sae.d_out(), sae.n_latents())
+        let k = match &sae.encoders()[0].rule {
+            Rule::TopK(rule) => Some(rule.k),
+            Rule::BatchTopK(rule) => Some(rule.k),
+            _ => None,
+        };
+        let settings = e.saved.metadata.get("exegete_training").cloned();
+        (sae.kind(), [sae.d_in(), sae.d_out(), sae.n_latents()], k, settings)
     };
     let alike = |pair: &[Evaluated]| recipe(&pair[0]) == recipe(&pair[1]) && pair[0].sites == pair[1].sites;
     group.windows(2).all(alike)
