@@ -228,7 +228,7 @@ fn figure(name: &str, rows: &[Row]) -> Result<String> {
         },
         x: levels.iter().map(|level| level.log2()).collect(),
         series: series.collect(),
-        markers: Vec::new(),
         size: Size { width: 640, height: 400 },
+        ..LineFigure::default()
     })?)
 }

@@ -29,8 +29,11 @@ impl Scale {
         match self {
             Scale::Linear => short(place),
             Scale::Log2 => short(place.exp2()),
-            // Half a decade is 3.16; one digit says as much as a reader wants.
-            Scale::Log10 => short(format!("{:.0e}", 10f64.powf(place)).parse().unwrap_or(0.0)),
+            // Half a decade is 3.16, of which one digit says as much as a reader wants; between closer ticks it would mislead.
+            Scale::Log10 => {
+                let digits = usize::from((2.0 * place - (2.0 * place).round()).abs() > 1e-6);
+                short(format!("{:.digits$e}", 10f64.powf(place)).parse().unwrap_or(0.0))
+            }
         }
     }
 }
@@ -94,6 +97,12 @@ mod tests {
         check(-2.5e-5, "-2.5e-5");
         check(100.0, "100");
         check(2e12, "2e12");
+    }
+
+    #[test]
+    fn ticks_of_powers_have_the_digits_that_they_need() {
+        let label = |place: f64| Scale::Log10.label(place);
+        assert_eq!([label(0.0), label(0.5), label(0.2), label(-3.0)], ["1", "3", "1.6", "0.001"]);
     }
 
     #[test]

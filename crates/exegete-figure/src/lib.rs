@@ -16,7 +16,7 @@ pub mod theme;
 pub use axis::Scale;
 pub use heat::{HeatFigure, heat_map};
 pub use histogram::{HistogramFigure, histogram};
-pub use line::{LineFigure, Marker, Series, line};
+pub use line::{LineFigure, Marker, Series, line, swatch};
 pub use network::{NetworkFigure, network};
 pub use scatter::{ScatterFigure, scatter};
 

@@ -5,9 +5,13 @@ use std::ops::Range;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::axis::{drawable, range, short};
+use crate::axis::{Scale, drawable, range, short};
 use crate::canvas::{Area, Chart, chart, empty, failed, plain, render, text};
 use crate::{Labels, Result, Size, check_length, theme};
+
+/// Lengths of a dashed line's dashes and gaps.
+const DASH: i32 = 5;
+const GAP: i32 = 3;
 
 /// Named lines over a common axis.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,10 +20,12 @@ pub struct LineFigure {
     pub labels: Labels,
     /// Places of the points.
     pub x: Vec<f64>,
-    /// The lines; a single one needs no legend.
+    /// The lines; a single one needs no legend, and lines without names have none.
     pub series: Vec<Series>,
     /// Vertical lines.
     pub markers: Vec<Marker>,
+    /// Scale of the vertical axis. Values that have no place on it leave gaps.
+    pub y_scale: Scale,
     /// Size of the figure.
     pub size: Size,
 }
@@ -50,7 +56,29 @@ pub fn line(figure: &LineFigure) -> Result<String> {
     for series in &figure.series {
         check_length(&format!("series {:?}", series.name), series.y.len(), figure.x.len())?;
     }
-    render(&figure.labels, figure.size, |area| draw(area, figure))
+    let place = |series: &Series| Series {
+        name: series.name.clone(),
+        y: series.y.iter().map(|y| figure.y_scale.place(*y)).collect(),
+    };
+    let placed = LineFigure { series: figure.series.iter().map(place).collect(), ..figure.clone() };
+    render(&figure.labels, figure.size, |area| draw(area, &placed))
+}
+
+/// A short piece of the line of the `idx`-th series, for a legend beside the figure.
+pub fn swatch(idx: usize) -> String {
+    let RGBColor(r, g, b) = theme::colour(idx);
+    let dashes = if is_dashed(idx) { format!(" stroke-dasharray=\"{DASH} {GAP}\"") } else { String::new() };
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"22\" height=\"10\" viewBox=\"0 0 22 10\" aria-hidden=\"true\" \
+         class=\"swatch\"><line x1=\"0\" y1=\"5\" x2=\"22\" y2=\"5\" stroke=\"#{r:02x}{g:02x}{b:02x}\" \
+         stroke-width=\"{}\"{dashes}/></svg>",
+        theme::LINE_WIDTH + 1
+    )
+}
+
+/// Where colours come again, lines are dashed.
+fn is_dashed(idx: usize) -> bool {
+    idx / theme::PALETTE.len() % 2 == 1
 }
 
 fn draw(area: &Area, figure: &LineFigure) -> Result<()> {
@@ -66,12 +94,13 @@ fn draw(area: &Area, figure: &LineFigure) -> Result<()> {
     if points().next().is_none() {
         return empty(area, &figure.labels);
     }
-    let mut chart = chart(area, &figure.labels, x.clone(), y.clone(), &short, &short)?;
+    let y_ticks = |place: f64| figure.y_scale.label(place);
+    let mut chart = chart(area, &figure.labels, x.clone(), y.clone(), &short, &y_ticks)?;
     draw_markers(&mut chart, &figure.markers, y.clone())?;
     for (idx, series) in figure.series.iter().enumerate() {
         draw_series(&mut chart, idx, &figure.x, series)?;
     }
-    if figure.series.len() > 1 {
+    if figure.series.len() > 1 && figure.series.iter().any(|series| !series.name.is_empty()) {
         chart
             .configure_series_labels()
             .position(legend_place(figure, &x, &y))
@@ -125,6 +154,8 @@ fn draw_series(chart: &mut Chart, idx: usize, x: &[f64], series: &Series) -> Res
             // A lone point between gaps has no line to lie on.
             let dots = run.iter().map(|&p| Circle::new(p, theme::POINT_RADIUS, style.filled()));
             chart.draw_series(dots).map_err(failed)?
+        } else if is_dashed(idx) {
+            chart.draw_series(DashedLineSeries::new(run.iter().copied(), DASH, GAP, style)).map_err(failed)?
         } else {
             chart.draw_series(LineSeries::new(run.iter().copied(), style)).map_err(failed)?
         };

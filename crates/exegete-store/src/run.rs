@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -119,6 +120,11 @@ impl Run {
     /// The manifest as it stands.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// When its manifest was last written, which it is with every part and every stage.
+    pub fn changed(&self) -> Option<SystemTime> {
+        fs::metadata(self.path(MANIFEST)).and_then(|m| m.modified()).ok()
     }
 
     /// Full path of a file of the run.

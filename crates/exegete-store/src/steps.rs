@@ -7,10 +7,12 @@ use arrow_array::RecordBatch;
 use arrow_array::types::{Float32Type, UInt64Type};
 use arrow_schema::ArrowError;
 
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::table::{self, Columns};
 
 const STEPS: &str = "steps";
+/// Key of the file's metadata that holds how many steps there are to be.
+const PLANNED: &str = "exegete.steps";
 const GROUP_ROWS: usize = 1 << 14;
 
 /// A training step, measured before it moved anything.
@@ -30,24 +32,39 @@ pub struct StepRow {
     pub sparsity: f32,
     /// Auxiliary loss before its weight.
     pub aux: f32,
+    /// The loss that raises dead latents to their thresholds, before its weight.
+    pub pre_act: f32,
     /// Latents that counted as dead.
     pub dead: u64,
 }
 
-/// Writes all rows.
+/// What is logged of a training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepLog {
+    /// Steps that the training is to have.
+    pub planned: u64,
+    /// The steps that were logged, in their order.
+    pub rows: Vec<StepRow>,
+}
+
+/// Writes a log.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_steps(writer: &mut (impl Write + Send), rows: &[StepRow]) -> io::Result<()> {
-    table::write_rows(writer, STEPS, &[], rows, GROUP_ROWS, batch_of)
+pub fn write_steps(writer: &mut (impl Write + Send), log: &StepLog) -> io::Result<()> {
+    let metadata = [(PLANNED, log.planned.to_string())];
+    table::write_rows(writer, STEPS, &metadata, &log.rows, GROUP_ROWS, batch_of)
 }
 
-/// Reads all rows.
+/// Reads a log.
 ///
 /// # Errors
-/// [`crate::StoreError::Damaged`] and its kin.
-pub fn read_steps(path: &Path) -> Result<Vec<StepRow>> {
-    table::read_rows(path, table::open_kind(path, STEPS)?, rows_of)
+/// [`StoreError::Damaged`] and its kin.
+pub fn read_steps(path: &Path) -> Result<StepLog> {
+    let table = table::open_kind(path, STEPS)?;
+    let planned = table::metadata_of(&table, PLANNED).and_then(|n| n.parse().ok());
+    let planned = planned.ok_or_else(|| StoreError::damaged(path, format!("it does not say {PLANNED:?}")))?;
+    Ok(StepLog { planned, rows: table::read_rows(path, table, rows_of)? })
 }
 
 fn batch_of(rows: &[StepRow]) -> std::result::Result<RecordBatch, ArrowError> {
@@ -60,6 +77,7 @@ fn batch_of(rows: &[StepRow]) -> std::result::Result<RecordBatch, ArrowError> {
         ("penalty", floats(|r| r.penalty)),
         ("sparsity", floats(|r| r.sparsity)),
         ("aux", floats(|r| r.aux)),
+        ("pre_act", floats(|r| r.pre_act)),
         ("dead", table::numbers::<UInt64Type>(rows.iter().map(|r| r.dead))),
     ])
 }
@@ -69,7 +87,7 @@ fn rows_of(columns: &Columns, rows: &mut Vec<StepRow>) -> Result<()> {
     let floats = |name: &str| columns.numbers::<Float32Type>(name);
     let (steps, dead) = (whole("step")?, whole("dead")?);
     let (losses, fvus, l0s, auxes) = (floats("loss")?, floats("fvu")?, floats("l0")?, floats("aux")?);
-    let (penalties, sparsities) = (floats("penalty")?, floats("sparsity")?);
+    let (penalties, sparsities, pre_acts) = (floats("penalty")?, floats("sparsity")?, floats("pre_act")?);
     rows.extend((0..columns.len()).map(|i| StepRow {
         step: steps[i],
         loss: losses[i],
@@ -78,6 +96,7 @@ fn rows_of(columns: &Columns, rows: &mut Vec<StepRow>) -> Result<()> {
         penalty: penalties[i],
         sparsity: sparsities[i],
         aux: auxes[i],
+        pre_act: pre_acts[i],
         dead: dead[i],
     }));
     Ok(())

@@ -5,10 +5,12 @@ use exegete_base::stats::Estimate;
 use exegete_figure::{HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, histogram, line};
 
 use crate::format::significant;
-use crate::wire::{LevelDetail, MethodResult};
+use crate::wire::{Density, LevelDetail, MethodResult, TrainedDictionary, TrainingCurves, TrainingView};
 
 /// Bins in a decade of firing rates.
 const BINS_A_DECADE: f64 = 4.0;
+/// From this ratio of the largest to the smallest value on, an axis has powers of ten.
+const WIDE: f64 = 30.0;
 
 fn labels(title: &str, x: &str, y: &str) -> Labels {
     Labels { title: title.into(), x: x.into(), y: y.into() }
@@ -64,9 +66,54 @@ pub(crate) fn curves(result: &MethodResult) -> Vec<(String, Result<String>)> {
             x: result.scales.clone(),
             series: vec![Series { name: name.clone(), y: y.clone() }],
             markers: markers.clone(),
+            y_scale: Scale::Linear,
             size: Size { width: 290, height: 176 },
         };
         (name.clone(), line(&figure))
     };
     result.curves.iter().map(chart).collect()
+}
+
+/// A curve of each of the dictionaries that are drawn, over the steps. Their legend stands beside.
+pub(crate) fn training(view: &TrainingView, name: &str, pick: fn(&TrainingCurves) -> &Vec<f64>) -> Result<String> {
+    let of = |dictionary: &TrainedDictionary| {
+        // One without steps keeps its colour.
+        dictionary.curves.as_ref().map_or_else(|| vec![f64::NAN; view.steps.len()], |curves| pick(curves).clone())
+    };
+    let series: Vec<Series> =
+        drawn(view).iter().map(|dictionary| Series { name: String::new(), y: of(dictionary) }).collect();
+    let values = || series.iter().flat_map(|series| &series.y).copied().filter(|y| y.is_finite());
+    let (low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
+    let y_scale = if low > 0.0 && high / low > WIDE { Scale::Log10 } else { Scale::Linear };
+    line(&LineFigure {
+        labels: labels("", "step", name),
+        x: view.steps.clone(),
+        series,
+        markers: Vec::new(),
+        y_scale,
+        size: Size { width: 560, height: 250 },
+    })
+}
+
+/// The dictionaries that are drawn: a stretch of those that are listed.
+pub(crate) fn drawn(view: &TrainingView) -> &[TrainedDictionary] {
+    &view.dictionaries[view.drawn.clone()]
+}
+
+/// How often the latents of a dictionary fire, from the lowest rate of those that it is compared with.
+pub(crate) fn density(density: &Density, lowest: f64, is_alone: bool) -> Result<String> {
+    let bins: Vec<_> = density.bins.iter().filter(|bin| bin.low >= lowest).collect();
+    histogram(&HistogramFigure {
+        labels: labels("", "share of tokens", if is_alone { "latents" } else { "" }),
+        edges: bins.first().map(|bin| bin.low).into_iter().chain(bins.iter().map(|bin| bin.high)).collect(),
+        heights: bins.iter().map(|bin| bin.latents as f64).collect(),
+        x_scale: Scale::Log10,
+        size: if is_alone { Size { width: 560, height: 250 } } else { Size { width: 340, height: 180 } },
+    })
+}
+
+/// The lowest rate at which a latent of any of these fires.
+pub(crate) fn lowest_rate<'a>(densities: impl Iterator<Item = &'a Density>) -> f64 {
+    let fired = densities.flat_map(|density| &density.bins).filter(|bin| bin.latents > 0);
+    fired.map(|bin| bin.low).fold(0.01, f64::min)
 }

@@ -1,231 +1,58 @@
-//! A run opened for reading, and the questions that pages ask of it.
+//! A run that is served, as it stands when it is asked.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use exegete_base::LatentId;
-use exegete_base::levels::{lower_edge, upper_edge};
-use exegete_base::stats::Estimate;
-use exegete_store::{
-    Example, ExampleKind, ExampleReader, LatentRow, Notes, Run, TokenReader, read_latents, read_vocab,
-};
-use serde_json::Value;
+use exegete_store::Run;
 
-use crate::vocabulary::Vocabulary;
-use crate::wire::{
-    ExampleText, ExampleToken, ExplanationText, LatentDetail, LatentLine, LevelDetail, MethodResult, Neighbour,
-    TokenWeight,
-};
-use crate::{Result, WebError};
+use crate::harvest::{Harvest, LATENTS};
+use crate::{Result, WebError, training};
 
-/// A run opened for reading. Cloning it is cheap.
+/// A run that is served, finished or under way. Cloning it is cheap.
 #[derive(Clone)]
 pub struct Dashboard {
-    open: Arc<Open>,
+    shared: Arc<Shared>,
 }
 
-struct Open {
-    run: Run,
-    latents: Vec<LatentRow>,
-    vocabulary: Vocabulary,
-    tokens: TokenReader,
-    examples: ExampleReader,
-    /// Absent until something has been explained.
-    notes: Option<Mutex<Notes>>,
+struct Shared {
+    dir: PathBuf,
+    /// What was opened last.
+    harvest: Mutex<Option<Arc<Harvest>>>,
 }
 
 impl Dashboard {
-    /// Opens a run that has been harvested. Needs no model.
+    /// Opens a run that has latents, or one whose dictionaries are trained. Needs no model.
     ///
     /// # Errors
-    /// [`WebError::Unfinished`] without latents, otherwise what is wrong with a file.
+    /// [`WebError::Unfinished`] without either, otherwise what is wrong with a file.
     pub fn open(dir: &Path) -> Result<Dashboard> {
-        let run = Run::open(dir)?;
-        if !run.part_done("latents.parquet") {
-            return Err(WebError::Unfinished { run: dir.to_owned(), missing: "latents.parquet" });
+        let shared = Shared { dir: dir.to_owned(), harvest: Mutex::new(None) };
+        let dashboard = Dashboard { shared: Arc::new(shared) };
+        if dashboard.harvest()?.is_none() && !training::is_there(&dashboard.run()?) {
+            return Err(WebError::Unfinished { run: dir.to_owned(), missing: LATENTS });
         }
-        let latents = read_latents(&run.path("latents.parquet"))?;
-        let vocab_path = run.path("tokens/vocab.parquet");
-        let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
-        let notes_path = run.path("run.sqlite");
-        let notes = if notes_path.exists() { Some(Mutex::new(Notes::open_read_only(&notes_path)?)) } else { None };
-        let open = Open {
-            tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
-            examples: ExampleReader::open(&run.parts_under("examples/part-"))?,
-            vocabulary: Vocabulary::new(&vocab),
-            run,
-            latents,
-            notes,
-        };
-        Ok(Dashboard { open: Arc::new(open) })
+        Ok(dashboard)
     }
 
-    /// Number of latents.
-    pub fn n_latents(&self) -> usize {
-        self.open.latents.len()
+    /// The run as it stands.
+    ///
+    /// # Errors
+    /// It is gone, or its manifest damaged.
+    pub(crate) fn run(&self) -> Result<Run> {
+        Ok(Run::open(&self.shared.dir)?)
     }
 
-    pub(crate) fn rows(&self) -> &[LatentRow] {
-        &self.open.latents
-    }
-
-    pub(crate) fn vocabulary(&self) -> &Vocabulary {
-        &self.open.vocabulary
-    }
-
-    /// A value of a stage's summary.
-    pub(crate) fn stage(&self, stage: &str, key: &str) -> Option<&Value> {
-        self.open.run.stage(stage)?.get(key)
-    }
-
-    /// A value of the settings.
-    pub(crate) fn setting(&self, key: &str) -> Option<&Value> {
-        self.open.run.manifest().settings.get(key)
-    }
-
-    /// Directory name of the run.
-    pub(crate) fn name(&self) -> String {
-        let dir = std::path::absolute(self.open.run.dir()).unwrap_or_else(|_| self.open.run.dir().to_owned());
-        dir.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned())
-    }
-
-    /// The best text of each explained latent, as of now.
-    pub(crate) fn first_texts(&self) -> Result<BTreeMap<LatentId, String>> {
-        self.with_notes(Notes::first_texts)
-    }
-
-    /// Latents whose explanations hold the words of `text`.
-    pub(crate) fn explained_with(&self, text: &str) -> Result<Vec<LatentId>> {
-        let found = self.with_notes(|notes| notes.search(text))?;
-        Ok(found.into_iter().map(|(latent, _)| latent).collect())
-    }
-
-    /// A latent's line in the list.
-    pub(crate) fn line(&self, row: &LatentRow, texts: &BTreeMap<LatentId, String>) -> LatentLine {
-        LatentLine {
-            latent: row.latent.0,
-            explanation: texts.get(&row.latent).cloned(),
-            count: row.stats.count,
-            firing_rate: row.firing_rate,
-            max: row.stats.max,
-            top_tokens: self.weights(&row.top_tokens),
+    /// The run's latents; `None` until it has some. They are opened again where the run has changed.
+    ///
+    /// # Errors
+    /// What is wrong with a file.
+    pub(crate) fn harvest(&self) -> Result<Option<Arc<Harvest>>> {
+        let run = self.run()?;
+        // A thread that panicked here left what was opened before, or nothing.
+        let mut opened = self.shared.harvest.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.as_ref().is_none_or(|harvest| !harvest.is_of(&run)) {
+            *opened = Harvest::open(run)?.map(Arc::new);
         }
+        Ok(opened.clone())
     }
-
-    /// All that is known of a latent; `None` if there is none such.
-    pub(crate) fn detail(&self, latent: LatentId) -> Result<Option<LatentDetail>> {
-        let Some(row) = self.open.latents.iter().find(|row| row.latent == latent) else { return Ok(None) };
-        let texts = self.first_texts()?;
-        let neighbours = row.neighbours.iter().map(|&(latent, cosine)| Neighbour {
-            latent,
-            cosine,
-            explanation: texts.get(&LatentId(latent)).cloned(),
-        });
-        let examples = self.open.examples.latent(latent)?;
-        Ok(Some(LatentDetail {
-            line: self.line(row, &texts),
-            mean: row.stats.mean(),
-            std: row.stats.std(),
-            bottom_tokens: self.weights(&row.bottom_tokens),
-            neighbours: neighbours.collect(),
-            methods: self.methods(latent)?,
-            top_examples: self.top_examples(&examples)?,
-            levels: self.levels(row, &examples)?,
-        }))
-    }
-
-    fn methods(&self, latent: LatentId) -> Result<Vec<MethodResult>> {
-        let explanations = self.with_notes(|notes| notes.explanations_of(latent))?;
-        let curves = self.with_notes(|notes| notes.curves_of(latent))?;
-        let mut methods: BTreeMap<String, MethodResult> = BTreeMap::new();
-        for (method, curves) in curves {
-            let result = MethodResult {
-                method: method.clone(),
-                explanations: Vec::new(),
-                scales: curves.scales,
-                curves: curves.curves,
-            };
-            methods.insert(method, result);
-        }
-        for e in explanations {
-            let result = methods.entry(e.method.clone()).or_insert_with(|| MethodResult {
-                method: e.method,
-                explanations: Vec::new(),
-                scales: Vec::new(),
-                curves: BTreeMap::new(),
-            });
-            let text = ExplanationText { text: e.text, scale: e.scale, score: e.score, abstained: e.abstained };
-            result.explanations.push(text);
-        }
-        Ok(methods.into_values().collect())
-    }
-
-    fn top_examples(&self, examples: &[Example]) -> Result<Vec<ExampleText>> {
-        let mut top: Vec<&Example> = examples.iter().filter(|e| e.kind == ExampleKind::Top).collect();
-        top.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.hash.cmp(&b.hash)));
-        top.into_iter().map(|e| self.example_text(e)).collect()
-    }
-
-    fn levels(&self, row: &LatentRow, examples: &[Example]) -> Result<Vec<LevelDetail>> {
-        let fired = row.stats.histogram.iter().enumerate().rev().filter(|(_, count)| **count > 0);
-        fired
-            .map(|(level, &count)| {
-                let sampled =
-                    examples.iter().filter(|e| e.kind == ExampleKind::Sample && usize::from(e.level) == level);
-                Ok(LevelDetail {
-                    level,
-                    low: lower_edge(level),
-                    high: upper_edge(level),
-                    count,
-                    share: count as f64 / row.stats.count.max(1) as f64,
-                    examples: sampled.map(|e| self.example_text(e)).collect::<Result<_>>()?,
-                })
-            })
-            .collect()
-    }
-
-    fn example_text(&self, example: &Example) -> Result<ExampleText> {
-        let window = self.open.tokens.window_of(example.doc, example.window)?;
-        let token_ids = window.map(|w| w.token_ids).unwrap_or_default();
-        let (own, context) = (example.position as usize, example.values.len() / 2);
-        let mut tokens = Vec::with_capacity(example.values.len());
-        for (i, &value) in example.values.iter().enumerate() {
-            // The values reach past the window's ends, the tokens do not.
-            let at = (own + i).checked_sub(context);
-            if let Some(&id) = at.and_then(|at| token_ids.get(at)) {
-                tokens.push(ExampleToken { text: self.open.vocabulary.text(id), value, is_own: i == context });
-            }
-        }
-        Ok(ExampleText {
-            source: example.doc.source_idx(),
-            record: example.doc.record_idx(),
-            window: example.window,
-            position: example.position,
-            value: example.value,
-            tokens,
-        })
-    }
-
-    fn weights(&self, pairs: &[(u32, f32)]) -> Vec<TokenWeight> {
-        pairs.iter().map(|&(id, logit)| TokenWeight { id, text: self.open.vocabulary.text(id), logit }).collect()
-    }
-
-    fn with_notes<T: Default>(&self, ask: impl FnOnce(&Notes) -> exegete_store::Result<T>) -> Result<T> {
-        let Some(notes) = &self.open.notes else { return Ok(T::default()) };
-        // Reading leaves nothing half done, so a thread that panicked here did no harm.
-        let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(ask(&notes)?)
-    }
-}
-
-/// A number that a stage's summary holds plainly or as an estimate.
-pub(crate) fn estimate_of(value: &Value) -> Option<Estimate> {
-    if let Some(value) = value.as_f64() {
-        return Some(Estimate { value, low: f64::NAN, high: f64::NAN, n: 0 });
-    }
-    // JSON has no infinities: an interval without an end is null there.
-    let number = |key: &str| value.get(key).map(|v| v.as_f64().unwrap_or(f64::NAN));
-    let n = value.get("n").and_then(Value::as_u64).unwrap_or(0);
-    Some(Estimate { value: number("value")?, low: number("low")?, high: number("high")?, n })
 }

@@ -17,7 +17,7 @@ pub enum WebError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The run holds nothing to show yet.
-    #[error("run {} has no {missing} yet: let the command that makes it finish, then serve it", run.display())]
+    #[error("run {} has no {missing} yet and trains no dictionary: let the command that makes it finish, then serve it", run.display())]
     Unfinished {
         /// The run directory.
         run: PathBuf,

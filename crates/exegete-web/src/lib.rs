@@ -1,4 +1,4 @@
-//! The dashboards: a router over a finished run, without a model.
+//! The dashboards: a router over a run, finished or under way, without a model.
 //!
 //! [`Dashboard`] holds a run opened for reading; [`app`] makes a router of it, [`serve`] puts that on a loopback
 //! address. Pages and the JSON under `/api` are two faces of the same [`wire`] types. All text from models and corpora
@@ -6,13 +6,17 @@
 #![deny(missing_docs)]
 
 mod charts;
+mod curves;
 mod dashboard;
 mod error;
 mod format;
+mod harvest;
 mod listing;
 mod pages;
 mod routes;
 mod server;
+mod summary;
+mod training;
 mod vocabulary;
 pub mod wire;
 

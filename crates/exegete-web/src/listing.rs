@@ -7,8 +7,9 @@ use exegete_base::LatentId;
 use exegete_store::LatentRow;
 use serde::Deserialize;
 
+use crate::Result;
+use crate::harvest::Harvest;
 use crate::wire::LatentList;
-use crate::{Dashboard, Result};
 
 /// Latents on a page.
 const PAGE_LEN: usize = 50;
@@ -71,9 +72,9 @@ impl ListQuery {
 }
 
 /// Answers a query.
-pub(crate) fn list(dashboard: &Dashboard, query: &ListQuery) -> Result<LatentList> {
-    let texts = dashboard.first_texts()?;
-    let mut rows = matching(dashboard, query)?;
+pub(crate) fn list(harvest: &Harvest, query: &ListQuery) -> Result<LatentList> {
+    let texts = harvest.first_texts()?;
+    let mut rows = matching(harvest, query)?;
     match query.show.as_str() {
         "alive" => rows.retain(|row| row.stats.count > 0),
         "explained" => rows.retain(|row| texts.contains_key(&row.latent)),
@@ -85,7 +86,7 @@ pub(crate) fn list(dashboard: &Dashboard, query: &ListQuery) -> Result<LatentLis
     let pages = rows.len().div_ceil(PAGE_LEN).max(1);
     let page = query.page.parse().unwrap_or(1).clamp(1, pages);
     let shown = rows.iter().skip((page - 1) * PAGE_LEN).take(PAGE_LEN);
-    let latents = shown.map(|row| dashboard.line(row, &texts)).collect();
+    let latents = shown.map(|row| harvest.line(row, &texts)).collect();
     Ok(LatentList { total: rows.len(), page, pages, latents })
 }
 
@@ -103,9 +104,9 @@ fn compare(a: &LatentRow, b: &LatentRow, sort: Sort, descending: bool, texts: &B
     }
 }
 
-fn matching<'a>(dashboard: &'a Dashboard, query: &ListQuery) -> Result<Vec<&'a LatentRow>> {
+fn matching<'a>(harvest: &'a Harvest, query: &ListQuery) -> Result<Vec<&'a LatentRow>> {
     let text = query.q.trim();
-    let rows = dashboard.rows().iter();
+    let rows = harvest.rows().iter();
     if text.is_empty() {
         return Ok(rows.collect());
     }
@@ -113,8 +114,8 @@ fn matching<'a>(dashboard: &'a Dashboard, query: &ListQuery) -> Result<Vec<&'a L
     if text.starts_with('#') && id.is_some() {
         return Ok(rows.filter(|row| Some(row.latent.0) == id).collect());
     }
-    let explained: HashSet<LatentId> = dashboard.explained_with(text)?.into_iter().collect();
-    let is_match = dashboard.vocabulary().matches(text);
+    let explained: HashSet<LatentId> = harvest.explained_with(text)?.into_iter().collect();
+    let is_match = harvest.vocabulary().matches(text);
     let has_token = |row: &LatentRow| row.top_tokens.iter().any(|(t, _)| is_match.get(*t as usize) == Some(&true));
     Ok(rows.filter(|row| explained.contains(&row.latent) || Some(row.latent.0) == id || has_token(row)).collect())
 }

@@ -4,19 +4,24 @@ use axum::Router;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use exegete_base::LatentId;
 use maud::Markup;
 use rust_embed::RustEmbed;
 use serde::Serialize;
 
+use crate::harvest::{Harvest, LATENTS};
 use crate::listing::{ListQuery, list};
-use crate::{Dashboard, Result, pages};
+use crate::training::{self, TrainingQuery};
+use crate::{Dashboard, Result, pages, summary};
 
 /// Nothing but our own style, script and pictures; nobody may frame the pages.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What is said where latents are asked for and there are none.
+const NO_LATENTS: &str = "This run has no latents yet.";
 
 #[derive(RustEmbed)]
 #[folder = "static/"]
@@ -29,6 +34,8 @@ pub fn app(dashboard: Dashboard) -> Router {
         .route("/latent/{id}", get(latent))
         .route("/api/latents", get(api_latents))
         .route("/api/latent/{id}", get(api_latent))
+        .route("/training", get(training_page))
+        .route("/api/training", get(api_training))
         .route("/static/{name}", get(file))
         .fallback(|| async { page(StatusCode::NOT_FOUND, &pages::not_found("There is no such page.")) })
         .layer(from_fn(guard))
@@ -37,38 +44,68 @@ pub fn app(dashboard: Dashboard) -> Router {
 
 async fn home(State(dashboard): State<Dashboard>, Query(query): Query<ListQuery>) -> Response {
     answer(move || {
-        let latents = list(&dashboard, &query)?;
-        Ok(page(StatusCode::OK, &pages::home(&dashboard, &query, &latents)?))
+        let Some(harvest) = dashboard.harvest()? else { return Ok(Redirect::to("/training").into_response()) };
+        let latents = list(&harvest, &query)?;
+        Ok(page(StatusCode::OK, &pages::home(&harvest, &query, &latents)?))
     })
     .await
 }
 
 async fn latent(State(dashboard): State<Dashboard>, Path(id): Path<String>) -> Response {
     answer(move || {
+        let Some(harvest) = dashboard.harvest()? else {
+            return Ok(page(StatusCode::NOT_FOUND, &pages::not_found(NO_LATENTS)));
+        };
         let detail = match id.parse() {
-            Ok(id) => dashboard.detail(LatentId(id))?,
+            Ok(id) => harvest.detail(LatentId(id))?,
             Err(_) => None,
         };
         Ok(match detail {
-            Some(detail) => page(StatusCode::OK, &pages::latent(&dashboard, &detail)),
-            None => page(StatusCode::NOT_FOUND, &pages::not_found(&unknown(&id, &dashboard))),
+            Some(detail) => page(StatusCode::OK, &pages::latent(&harvest, &detail)),
+            None => page(StatusCode::NOT_FOUND, &pages::not_found(&unknown(&id, &harvest))),
         })
     })
     .await
 }
 
 async fn api_latents(State(dashboard): State<Dashboard>, Query(query): Query<ListQuery>) -> Response {
-    answer(move || Ok(json(StatusCode::OK, &list(&dashboard, &query)?))).await
+    answer(move || match dashboard.harvest()? {
+        Some(harvest) => Ok(json(StatusCode::OK, &list(&harvest, &query)?)),
+        None => Ok(error(StatusCode::NOT_FOUND, NO_LATENTS)),
+    })
+    .await
 }
 
 async fn api_latent(State(dashboard): State<Dashboard>, Path(id): Path<String>) -> Response {
     answer(move || {
+        let Some(harvest) = dashboard.harvest()? else { return Ok(error(StatusCode::NOT_FOUND, NO_LATENTS)) };
         let detail = match id.parse() {
-            Ok(id) => dashboard.detail(LatentId(id))?,
+            Ok(id) => harvest.detail(LatentId(id))?,
             Err(_) => None,
         };
-        let error = || serde_json::json!({ "error": unknown(&id, &dashboard) });
-        Ok(detail.map_or_else(|| json(StatusCode::NOT_FOUND, &error()), |detail| json(StatusCode::OK, &detail)))
+        let none = || error(StatusCode::NOT_FOUND, &unknown(&id, &harvest));
+        Ok(detail.map_or_else(none, |detail| json(StatusCode::OK, &detail)))
+    })
+    .await
+}
+
+async fn training_page(State(dashboard): State<Dashboard>, Query(query): Query<TrainingQuery>) -> Response {
+    answer(move || {
+        let run = dashboard.run()?;
+        let Some(view) = training::view(&run, &query) else {
+            return Ok(page(StatusCode::NOT_FOUND, &pages::not_found(&unknown_dictionary(&query))));
+        };
+        let has_latents = run.part_done(LATENTS);
+        Ok(page(StatusCode::OK, &pages::training(&summary::run_name(&run), &view, has_latents)))
+    })
+    .await
+}
+
+async fn api_training(State(dashboard): State<Dashboard>, Query(query): Query<TrainingQuery>) -> Response {
+    answer(move || {
+        let none = || error(StatusCode::NOT_FOUND, &unknown_dictionary(&query));
+        let view = training::view(&dashboard.run()?, &query);
+        Ok(view.map_or_else(none, |view| json(StatusCode::OK, &view)))
     })
     .await
 }
@@ -86,8 +123,12 @@ async fn file(Path(name): Path<String>) -> Response {
     }
 }
 
-fn unknown(id: &str, dashboard: &Dashboard) -> String {
-    format!("There is no latent {id:?}; this run has {} latents.", dashboard.n_latents())
+fn unknown(id: &str, harvest: &Harvest) -> String {
+    format!("There is no latent {id:?}; this run has {} latents.", harvest.n_latents())
+}
+
+fn unknown_dictionary(query: &TrainingQuery) -> String {
+    format!("There is no dictionary {:?} in this run.", query.only)
 }
 
 /// Runs what reads files off the threads that serve, and turns its errors into a page.
@@ -113,6 +154,10 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    json(status, &serde_json::json!({ "error": message }))
 }
 
 /// Refuses requests meant for another host, and puts the policy on every answer.

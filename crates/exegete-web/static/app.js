@@ -26,3 +26,30 @@ document.addEventListener("keydown", (event) => {
 for (const select of document.querySelectorAll("select[data-submit]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
 }
+
+// A page of what is under way looks for newer figures, until it has those of the end.
+const look = async () => {
+  const there = document.getElementById("training");
+  if (!there?.dataset.refresh || document.hidden) return;
+  const unanswered = document.getElementById("unanswered");
+  try {
+    const answer = await fetch(location.href, { cache: "no-store" });
+    if (!answer.ok) throw new Error(`it answers with ${answer.status}`);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const newer = page.getElementById("training");
+    if (!newer) throw new Error("it answers with another page");
+    const focused = document.activeElement?.getAttribute("href");
+    there.replaceWith(document.adoptNode(newer));
+    if (focused) newer.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  } catch (error) {
+    if (unanswered) {
+      unanswered.textContent = `The server is not heard: ${error.message}. These are the last figures it gave.`;
+      unanswered.hidden = false;
+    }
+  }
+};
+const refresh = Number(document.getElementById("training")?.dataset.refresh);
+if (refresh > 0) {
+  setInterval(look, refresh * 1000);
+  document.addEventListener("visibilitychange", look);
+}

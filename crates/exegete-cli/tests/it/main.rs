@@ -14,6 +14,7 @@ mod sae;
 mod sae_eval;
 mod sae_releases;
 mod sae_train;
+mod serve;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

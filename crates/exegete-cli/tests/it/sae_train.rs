@@ -111,8 +111,8 @@ fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
         assert!(fvu < 1.0 && is_near && l0 > 0.0, "{name}: FVU {fvu}, L0 {l0}");
     }
     let want = content(&whole);
-    // Weights, configuration and log of each; weights of each layer's two sides.
-    assert_eq!(want.len(), 11 * 3 + 2 + 5 * 2, "{:?}", want.keys());
+    // Weights, configuration, log and density of each; weights of each layer's two sides.
+    assert_eq!(want.len(), 11 * 4 + 3 + 5 * 2, "{:?}", want.keys());
 
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let seed: u64 = std::env::var("EXEGETE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(seed);

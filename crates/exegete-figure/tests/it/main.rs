@@ -2,7 +2,7 @@
 
 use exegete_figure::{
     FigureError, HeatFigure, HistogramFigure, Labels, LineFigure, Marker, NetworkFigure, Scale, ScatterFigure, Series,
-    Size, heat_map, histogram, line, network, scatter,
+    Size, heat_map, histogram, line, network, scatter, swatch,
 };
 use proptest::prelude::*;
 
@@ -38,12 +38,37 @@ fn lines_carry_title_labels_legend_and_markers() {
         x: vec![0.0, 1.0, 2.0],
         series: vec![series("one", &[1.0, 2.0, 3.0]), series("two", &[3.0, f64::NAN, 1.0])],
         markers: vec![Marker { x: 1.5, label: "chosen".into() }],
-        size: Size::default(),
+        ..LineFigure::default()
     };
     let text = check(&line(&figure).unwrap());
     for part in ["Curves", "scale", "entropy", "one", "two", "chosen"] {
         assert!(text.contains(part), "{text:?} lacks {part:?}");
     }
+}
+
+#[test]
+fn powers_of_ten_are_equally_far_apart_and_what_has_no_place_is_a_gap() {
+    let y = [100.0, 10.0, 0.0, 1.0, 0.1];
+    let figure = LineFigure {
+        x: (0..5).map(f64::from).collect(),
+        series: vec![series("", &y)],
+        y_scale: Scale::Log10,
+        ..LineFigure::default()
+    };
+    let text = check(&line(&figure).unwrap());
+    assert!(text.contains("100") && text.contains("0.1"), "{text}");
+    let two = LineFigure { series: vec![series("", &y), series("", &y)], ..figure };
+    let words = |text: &str| text.replace('|', " ").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let of_two = check(&line(&two).unwrap());
+    assert_eq!(words(&of_two), words(&text), "lines without names have no legend");
+}
+
+#[test]
+fn lines_that_share_a_colour_differ_in_their_dashes() {
+    let n = exegete_figure::theme::PALETTE.len();
+    let swatches: Vec<String> = (0..2 * n).map(swatch).collect();
+    assert!(swatches.iter().all(|svg| roxmltree::Document::parse(svg).is_ok()));
+    assert!((0..2 * n).all(|i| !swatches[..i].contains(&swatches[i])));
 }
 
 #[test]
@@ -70,7 +95,7 @@ fn hostile_labels_are_text() {
         x: vec![0.0, 1.0],
         series: vec![series(hostile, &[0.0, 1.0]), series("b", &[0.0, 1.0])],
         markers: vec![Marker { x: 0.5, label: hostile.into() }],
-        size: Size::default(),
+        ..LineFigure::default()
     };
     assert!(check(&line(&figure).unwrap()).contains("<script>"));
 }
@@ -162,11 +187,10 @@ proptest! {
         let size = Size { width, height };
         let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
         let markers = x.iter().take(2).map(|&x| Marker { x, label: title.clone() }).collect();
-        let lines = LineFigure {
-            labels: labels(&title), x: x.clone(), series: vec![series(&title, &y), series("b", &y)], markers, size,
-        };
-        check(&line(&lines).unwrap());
         let scale = if log { Scale::Log10 } else { Scale::Linear };
+        let all = vec![series(&title, &y), series("b", &y)];
+        let lines = LineFigure { labels: labels(&title), x: x.clone(), series: all, markers, y_scale: scale, size };
+        check(&line(&lines).unwrap());
         check(&scatter(&ScatterFigure { labels: labels(&title), points, x_scale: scale, y_scale: scale, size }).unwrap());
         let column_edges = x.iter().copied().chain([0.5]).collect();
         let heat = HeatFigure {

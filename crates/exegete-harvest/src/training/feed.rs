@@ -169,7 +169,7 @@ impl<'a> Feed<'a> {
     }
 
     /// The windows whose rows they are, where whole windows are drawn.
-    pub(super) fn windows(&self) -> &[&'a WindowRows] {
+    pub(super) fn drawn(&self) -> &[&'a WindowRows] {
         &self.drawn
     }
 

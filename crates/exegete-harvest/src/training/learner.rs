@@ -2,9 +2,10 @@
 
 use exegete_base::settings::TrainSettings;
 use exegete_model::Model;
+use exegete_sae::metrics::density::Density;
 use exegete_sae::train::{CrossLayerTrainer, Given, Side, StepStats, TrainState, Trainer};
 use exegete_sae::{AnyDictionary, Codes};
-use exegete_store::{Run, StepRow};
+use exegete_store::{DensityRow, Run, StepLog, StepRow};
 
 use super::end_to_end::loss_gradient;
 use super::feed::Ends;
@@ -17,10 +18,18 @@ const CHECKPOINT: &str = "checkpoint.bin";
 const LOG: &str = "steps.parquet";
 /// Steps between its rows.
 const LOG_EVERY: u64 = 10;
+/// How often latents fired.
+const DENSITY: &str = "density.parquet";
+/// Steps over which firings are counted. Stretches end with the training, so that the last of them is a whole one.
+const DENSITY_EVERY: u64 = 100;
 
 impl Job {
     fn log(&self) -> String {
         format!("{}/{LOG}", self.dir())
+    }
+
+    fn density(&self) -> String {
+        format!("{}/{DENSITY}", self.dir())
     }
 
     pub(super) fn checkpoint(&self) -> String {
@@ -36,7 +45,8 @@ pub(super) struct Learner<'a> {
     pub(super) states: Vec<TrainState>,
     pub(super) last: Option<StepStats>,
     trainer: Steps,
-    log: Vec<StepRow>,
+    log: StepLog,
+    density: Vec<DensityRow>,
 }
 
 /// Where a batch's rows are, for losses that the model judges.
@@ -91,11 +101,11 @@ impl<'a> Learner<'a> {
             Shape::CrossLayer => Steps::Layers(CrossLayerTrainer::new(settings, n, n_steps)?),
             _ => Steps::One(Box::new(Trainer::new(settings.clone(), n_steps)?)),
         };
-        let (states, log) = match run.part_done(&job.checkpoint()) {
+        let (states, rows, density) = match run.part_done(&job.checkpoint()) {
             true => read_checkpoint(run, job)?,
-            false => (begin(settings, &ends, job.seed), Vec::new()),
+            false => (begin(settings, &ends, job.seed), Vec::new(), Vec::new()),
         };
-        Ok(Self { job, ends, states, last: None, trainer, log })
+        Ok(Self { job, ends, states, last: None, trainer, log: StepLog { planned: n_steps, rows }, density })
     }
 
     /// Steps done.
@@ -131,7 +141,7 @@ impl<'a> Learner<'a> {
             Steps::Layers(trainer) => trainer.step(&mut self.states, x_ND, y_ND.unwrap_or_default())?,
         };
         if step.is_multiple_of(LOG_EVERY) {
-            self.log.push(StepRow {
+            self.log.rows.push(StepRow {
                 step,
                 loss: stats.loss as f32,
                 fvu: stats.fvu as f32,
@@ -139,21 +149,37 @@ impl<'a> Learner<'a> {
                 penalty: stats.penalty as f32,
                 sparsity: stats.sparsity as f32,
                 aux: stats.aux as f32,
+                pre_act: stats.pre_act as f32,
                 dead: stats.n_dead as u64,
             });
         }
         self.last = Some(stats);
+        if (self.log.planned - self.at()).is_multiple_of(DENSITY_EVERY) {
+            self.count_density();
+        }
         Ok(())
     }
 
-    /// Before the state: what it says to be done is told of.
+    /// Ends a stretch of steps: takes down how many latents fired how often in it.
+    fn count_density(&mut self) {
+        let (step, tokens) = (self.at(), self.states[0].counted);
+        let fired_F: Vec<u64> = self.states.iter().flat_map(|state| &state.fired_F).copied().collect();
+        let density = Density { fired_F: &fired_F, n_tokens: tokens };
+        let row = |low, high, latents| DensityRow { step, tokens, low, high, latents };
+        self.density.push(row(0.0, 0.0, density.n_dead() as u64));
+        self.density.extend(density.histogram().into_iter().map(|bin| row(bin.from, bin.to, bin.latents)));
+        self.states.iter_mut().for_each(TrainState::count_anew);
+    }
+
+    /// Saves what was measured. Before the state: what that says to be done is told of.
     pub(super) fn save_log(&self, run: &mut Run) -> Result<()> {
-        let rel = self.job.log();
-        run.commit_part(&rel, self.log.len() as u64, |w| exegete_store::write_steps(w, &self.log))?;
+        let (log, density) = (&self.log, &self.density);
+        run.commit_part(&self.job.log(), log.rows.len() as u64, |w| exegete_store::write_steps(w, log))?;
+        run.commit_part(&self.job.density(), density.len() as u64, |w| exegete_store::write_density(w, density))?;
         Ok(())
     }
 
-    /// Saves the log and the state.
+    /// Saves what was measured, and the state.
     pub(super) fn save(&self, run: &mut Run) -> Result<()> {
         self.save_log(run)?;
         let step = self.at();
@@ -169,8 +195,8 @@ impl<'a> Learner<'a> {
     }
 }
 
-/// States and what was logged up to them.
-fn read_checkpoint(run: &Run, job: &Job) -> Result<(Vec<TrainState>, Vec<StepRow>)> {
+/// States and what was measured up to them.
+fn read_checkpoint(run: &Run, job: &Job) -> Result<(Vec<TrainState>, Vec<StepRow>, Vec<DensityRow>)> {
     let path = run.path(&job.checkpoint());
     let again = |why: String| HarvestError::Request(format!("{}: {why}; remove it to train anew", path.display()));
     let bytes = std::fs::read(&path).map_err(|e| again(e.to_string()))?;
@@ -182,8 +208,10 @@ fn read_checkpoint(run: &Run, job: &Job) -> Result<(Vec<TrainState>, Vec<StepRow
         rest = behind;
     }
     let step = states.first().map(|state| state.step).ok_or_else(|| again("it is empty".into()))?;
-    let mut log = exegete_store::read_steps(&run.path(&job.log()))?;
-    // It was written first, and may be ahead.
-    log.retain(|row| row.step < step);
-    Ok((states, log))
+    let mut rows = exegete_store::read_steps(&run.path(&job.log()))?.rows;
+    let mut density = exegete_store::read_density(&run.path(&job.density()))?;
+    // They were written first, and may be ahead.
+    rows.retain(|row| row.step < step);
+    density.retain(|row| row.step <= step);
+    Ok((states, rows, density))
 }

@@ -88,7 +88,7 @@ pub fn run(
         feed.draw(step)?;
         batches.fill(acts, feed.rows())?;
         acts.forget(feed.rows());
-        let context = Context { model: subject.model, windows: feed.windows() };
+        let context = Context { model: subject.model, windows: feed.drawn() };
         // Killed between two checkpoints, some may be ahead of others: they wait.
         for (learner, (x, y)) in learners.iter_mut().filter(|(learner, _)| learner.at() == step) {
             if let Err(error) = learner.step(batches.of(*x), y.map(|y| batches.of(y)), &context) {

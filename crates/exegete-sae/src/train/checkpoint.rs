@@ -6,9 +6,9 @@ use super::TrainState;
 use crate::{Result, SaeError};
 
 const MAGIC: &[u8; 8] = b"EXGTRAIN";
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 /// Numbers behind the magic word.
-const NUMBERS: usize = 12;
+const NUMBERS: usize = 13;
 
 impl TrainState {
     /// Arrays in their order.
@@ -19,7 +19,7 @@ impl TrainState {
     /// The state as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let floats: usize = self.params().map(|p| 3 * p.values.len()).sum();
-        let mut out = Vec::with_capacity(8 + 8 * NUMBERS + 4 * floats + 8 * self.n_latents());
+        let mut out = Vec::with_capacity(8 + 8 * NUMBERS + 4 * floats + 16 * self.n_latents());
         out.extend(MAGIC);
         let sizes = [VERSION, self.d as u64, self.d_out as u64, self.n_latents() as u64, self.extras.len() as u64];
         let [scale, reached] = [self.scale, self.reached].map(|x| u64::from(x.to_bits()));
@@ -28,12 +28,12 @@ impl TrainState {
         let flags = flags.iter().enumerate().fold(0u64, |all, (i, flag)| all | u64::from(*flag) << i);
         let shape = [u64::from(self.scale_out.to_bits()) << 32 | flags, self.blocks as u64, self.seed];
         let numbers = [self.step, both, self.steering.to_bits(), self.l0.to_bits()].into_iter().chain(shape);
-        let numbers = sizes.into_iter().chain(numbers);
+        let numbers = sizes.into_iter().chain(numbers).chain([self.counted]);
         numbers.for_each(|n| out.extend(n.to_le_bytes()));
         for array in self.params().flat_map(|p| [&p.values, &p.m, &p.v]) {
             array.iter().for_each(|x| out.extend(x.to_le_bytes()));
         }
-        self.since_fired_F.iter().for_each(|n| out.extend(n.to_le_bytes()));
+        self.since_fired_F.iter().chain(&self.fired_F).for_each(|n| out.extend(n.to_le_bytes()));
         out
     }
 
@@ -60,10 +60,11 @@ impl TrainState {
         let [transcodes, centres, skips] = std::array::from_fn(|i| flags >> i & 1 == 1);
         let skip = if skips { d as u128 * o as u128 } else { 0 };
         let (wide, narrow) = ((d as u128 + o as u128) * f as u128, (1 + extras as u128) * f as u128 + o as u128);
-        if body.len() as u128 != 4 * 3 * (wide + narrow + skip) + 8 * f as u128 {
+        if body.len() as u128 != 4 * 3 * (wide + narrow + skip) + 16 * f as u128 {
             return Err(wrong("its length does not fit its sizes"));
         }
-        let (params, since) = body.split_at(body.len() - 8 * f);
+        let (params, counts) = body.split_at(body.len() - 16 * f);
+        let mut counts = counts.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b));
         let mut values = params.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
         let mut array = |n: usize| -> Vec<f32> { values.by_ref().take(n).collect() };
         let mut param = |n: usize| Parameter { values: array(n), m: array(n), v: array(n) };
@@ -81,7 +82,9 @@ impl TrainState {
             b_dec: param(o),
             extras: (0..extras).map(|_| param(f)).collect(),
             w_skip: skips.then(|| param(d * o)),
-            since_fired_F: since.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+            since_fired_F: counts.by_ref().take(f).collect(),
+            fired_F: counts.collect(),
+            counted: number(12),
             seed: number(11),
             step: number(5),
             steering: f64::from_bits(number(7)),
@@ -113,9 +116,10 @@ mod tests {
         (state.reached, state.steering, state.l0) = (0.25, 1.5, 31.25);
         state.step = 123;
         state.since_fired_F[3] = u64::MAX;
+        (state.fired_F[5], state.counted) = (7, 640);
         let bytes = state.to_bytes();
         assert_eq!(TrainState::from_bytes(&bytes).unwrap(), state);
-        for cut in [0, 7, 103, 104, bytes.len() - 1] {
+        for cut in [0, 7, 111, 112, bytes.len() - 1] {
             assert!(TrainState::from_bytes(&bytes[..cut]).is_err());
         }
         for at in 0..48 {

@@ -31,8 +31,8 @@ pub(super) struct Dense {
     pub(super) w_dec: Vec<f32>,
     /// `[F]`
     pub(super) b_enc: Vec<f32>,
-    /// Whether each latent was active.
-    pub(super) fired: Vec<bool>,
+    /// Tokens at which each latent was active.
+    pub(super) fired: Vec<u64>,
     active: Vec<f32>,
     slopes: Vec<f32>,
     gate: Vec<f32>,
@@ -47,7 +47,7 @@ impl Dense {
             array.resize(len, 0.0);
         }
         self.fired.clear();
-        self.fired.resize(f, false);
+        self.fired.resize(f, 0);
         let gated = if is_gated { values } else { 0 };
         let scratch = [(&mut self.active, values), (&mut self.slopes, values)];
         for (array, len) in scratch.into_iter().chain([(&mut self.gate, gated), (&mut self.gate_slopes, gated)]) {
@@ -186,7 +186,7 @@ impl Trainer {
             let per_active_N = per_active(formula, active, f, (weight, mean_l0));
             for (latent, c) in through_rule(&rule, pre, slopes, (f, &per_active_N)).into_iter().enumerate() {
                 dense.b_enc[latent] += c.d;
-                dense.fired[latent] |= c.n_active > 0;
+                dense.fired[latent] += u64::from(c.n_active);
                 sums.l0 += f64::from(c.n_active);
                 self.extra_d.iter_mut().zip(c.extras).for_each(|(extra, sum)| extra[latent] += sum);
             }

@@ -168,7 +168,7 @@ impl Trainer {
             _ => (12, 1, 0),
         };
         let rows = settings.batch.saturating_mul(4 * (3 * d + 4 * d_out));
-        let rest = f.saturating_mul(48 + 4 * BLOCK * blocks).saturating_add(rows).saturating_add(more);
+        let rest = f.saturating_mul(60 + 4 * BLOCK * blocks).saturating_add(rows).saturating_add(more);
         let skip = if settings.skip { d.saturating_mul(16 * d_out) } else { 0 };
         both.saturating_mul(arrays).saturating_add(rest).saturating_add(skip)
     }
@@ -315,10 +315,13 @@ impl Trainer {
         let entries = &self.main.entries;
         for (latent, _) in entries.idx.iter().zip(&entries.values).filter(|(_, value)| **value > 0.0) {
             state.since_fired_F[*latent as usize] = 0;
+            state.fired_F[*latent as usize] += 1;
         }
-        for (since, _) in state.since_fired_F.iter_mut().zip(&self.dense.fired).filter(|(_, fired)| **fired) {
-            *since = 0;
+        for (latent, fired) in self.dense.fired.iter().enumerate().filter(|(_, fired)| **fired > 0) {
+            state.since_fired_F[latent] = 0;
+            state.fired_F[latent] += fired;
         }
+        state.counted += n as u64;
         state.l0 = if state.step == 0 { stats.l0 } else { state.l0 + L0_DECAY * (stats.l0 - state.l0) };
         state.steering *= self.annealed.take().unwrap_or(1.0);
         if self.settings.steers() {

@@ -51,6 +51,10 @@ pub struct TrainState {
     pub w_skip: Option<Parameter>,
     /// Tokens since each latent last fired.
     pub since_fired_F: Vec<u64>,
+    /// Tokens on which each latent fired, of the last [`Self::counted`].
+    pub fired_F: Vec<u64>,
+    /// Tokens since firings were last counted anew, see [`Self::count_anew`].
+    pub counted: u64,
     /// Seed of what is drawn along the way.
     pub seed: u64,
     /// Steps done.
@@ -119,6 +123,8 @@ impl TrainState {
             extras,
             w_skip: None,
             since_fired_F: vec![0; f],
+            fired_F: vec![0; f],
+            counted: 0,
             seed: 0,
             step: 0,
             steering: 1.0,
@@ -130,6 +136,12 @@ impl TrainState {
     /// Number of latents.
     pub fn n_latents(&self) -> usize {
         self.b_enc.values.len()
+    }
+
+    /// Begins to count anew on how many tokens each latent fires. Nothing in a step depends on these counts.
+    pub fn count_anew(&mut self) {
+        self.counted = 0;
+        self.fired_F.fill(0);
     }
 
     /// The dictionary in the model's own units. Scaling commutes with every rule, so activations are in the output's units

@@ -271,6 +271,9 @@ fn compare(name: &str, settings: &TrainSettings, x: &[f32]) {
     let ((dense, mut a), (sparse, mut b)) = (after(F as f64), after(0.01));
     assert!((dense.loss / sparse.loss - 1.0).abs() < 1e-5 && dense.n_dead == 5, "{name}: {dense:?} {sparse:?}");
     assert!(dense.l0 == sparse.l0 && a.since_fired_F == b.since_fired_F && dense.aux > 0.0, "{name}");
+    let n = x.len() / D;
+    let fired = a.fired_F.iter().sum::<u64>() as f64;
+    assert!(a.fired_F == b.fired_F && a.counted == n as u64 && fired == (dense.l0 * n as f64).round(), "{name}");
     for (i, (a, b)) in params(&mut a).into_iter().zip(params(&mut b)).enumerate() {
         exegete_testkit::assert_rel_l2(&format!("{name}, parameter {i}"), &a.m, &b.m, 1e-4);
     }

@@ -6,8 +6,9 @@ use exegete_base::{DocId, LatentId};
 use exegete_store::examples::read_examples;
 use exegete_store::tokens::read_windows;
 use exegete_store::{
-    Example, ExampleKind, ExampleReader, LatentRow, LatentStats, StepRow, TokenReader, Window, read_latents,
-    read_steps, read_vocab, write_atomic, write_examples, write_latents, write_steps, write_vocab, write_windows,
+    DensityRow, Example, ExampleKind, ExampleReader, LatentRow, LatentStats, StepLog, StepRow, TokenReader, Window,
+    read_density, read_latents, read_steps, read_vocab, write_atomic, write_density, write_examples, write_latents,
+    write_steps, write_vocab, write_windows,
 };
 
 pub(crate) fn windows(n: u32) -> Vec<Window> {
@@ -60,13 +61,35 @@ fn steps_come_back_as_they_were_and_another_table_is_refused() {
     let path = dir.path().join("steps.parquet");
     let row = |i: u64| {
         let x = i as f32;
-        StepRow { step: i, loss: x, fvu: x + 0.5, l0: 2.0 * x, penalty: -x, sparsity: x / 3.0, aux: 0.25, dead: i % 7 }
+        StepRow {
+            step: i,
+            loss: x,
+            fvu: x + 0.5,
+            l0: 2.0 * x,
+            penalty: -x,
+            sparsity: x / 3.0,
+            aux: 0.25,
+            pre_act: 1.0 - x,
+            dead: i % 7,
+        }
     };
-    let rows: Vec<StepRow> = (0..40_000).map(row).collect();
-    write_atomic(&path, |w| write_steps(w, &rows)).unwrap();
-    assert!(read_steps(&path).unwrap() == rows);
+    let log = StepLog { planned: 400_000, rows: (0..40_000).map(row).collect() };
+    write_atomic(&path, |w| write_steps(w, &log)).unwrap();
+    assert!(read_steps(&path).unwrap() == log);
     let error = read_latents(&path).unwrap_err().to_string();
     assert!(error.contains("steps"), "{error}");
+}
+
+#[test]
+fn densities_come_back_as_they_were_and_another_table_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("density.parquet");
+    let row = |i: u64| DensityRow { step: i / 15, tokens: 7 * i, low: 1.0 / i as f64, high: i as f64, latents: i };
+    let rows: Vec<DensityRow> = (1..20_000).map(row).collect();
+    write_atomic(&path, |w| write_density(w, &rows)).unwrap();
+    assert!(read_density(&path).unwrap() == rows);
+    let error = read_steps(&path).unwrap_err().to_string();
+    assert!(error.contains("density"), "{error}");
 }
 
 #[test]

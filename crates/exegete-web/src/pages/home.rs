@@ -1,31 +1,31 @@
 //! The first page: the run in words and figures, and the list of its latents.
 
-use std::path::Path;
-
 use exegete_base::stats::Estimate;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{figure, shell};
-use crate::dashboard::estimate_of;
+use super::{figure, percent_encoded, shell};
+use crate::harvest::Harvest;
 use crate::listing::{ListQuery, Sort};
+use crate::summary::{self, estimate_of};
 use crate::vocabulary::spaces_shown;
 use crate::wire::{LatentLine, LatentList};
-use crate::{Dashboard, Result, charts, format};
+use crate::{Result, charts, format, training};
 
 /// Tokens shown beside a latent.
 const TOKENS_SHOWN: usize = 5;
 
 /// The first page.
-pub(crate) fn home(dashboard: &Dashboard, query: &ListQuery, list: &LatentList) -> Result<Markup> {
-    let rates: Vec<Estimate> = dashboard.rows().iter().map(|row| row.firing_rate).collect();
-    let sort = query.sort(!dashboard.first_texts()?.is_empty());
+pub(crate) fn home(harvest: &Harvest, query: &ListQuery, list: &LatentList) -> Result<Markup> {
+    let rates: Vec<Estimate> = harvest.rows().iter().map(|row| row.firing_rate).collect();
+    let sort = query.sort(!harvest.first_texts()?.is_empty());
     let content = html! {
         section.overview {
             div {
-                h1 { (headline(dashboard)) }
-                p.lead { (sentence(dashboard)) }
-                (facts(dashboard))
+                h1 { (headline(harvest)) }
+                p.lead { (sentence(harvest)) }
+                (facts(harvest))
+                @if training::is_there(harvest.run()) { p.more { a href="/training" { "How it was trained" } } }
             }
             figure {
                 figcaption { "How often latents fire" }
@@ -38,43 +38,38 @@ pub(crate) fn home(dashboard: &Dashboard, query: &ListQuery, list: &LatentList) 
             (paging(query, list))
         }
     };
-    Ok(shell(&headline(dashboard), &dashboard.name(), &content))
+    Ok(shell(&headline(harvest), &summary::run_name(harvest.run()), &content))
 }
 
-/// The model's name, without the directories it lies in.
-fn headline(dashboard: &Dashboard) -> String {
-    // The setting first: what is built in is known by its name, and its files by none.
-    let model = dashboard.setting("model").or_else(|| dashboard.stage("cache", "model")).and_then(Value::as_str);
-    let name = model.and_then(|m| Path::new(m).file_name()).map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|| "A dictionary of latents".into())
+fn headline(harvest: &Harvest) -> String {
+    summary::model_name(harvest.run()).unwrap_or_else(|| "A dictionary of latents".into())
 }
 
-fn site(dashboard: &Dashboard) -> Option<&str> {
-    dashboard.stage("cache", "site").or_else(|| dashboard.setting("site")).and_then(Value::as_str)
+fn site(harvest: &Harvest) -> Option<&str> {
+    harvest.stage("cache", "site").or_else(|| harvest.setting("site")).and_then(Value::as_str)
 }
 
-fn sentence(dashboard: &Dashboard) -> Markup {
-    let tokens = whole(dashboard, "harvest", "tokens").or_else(|| whole(dashboard, "tokens", "tokens"));
-    let documents = whole(dashboard, "tokens", "documents");
+fn sentence(harvest: &Harvest) -> Markup {
+    let tokens = whole(harvest, "harvest", "tokens").or_else(|| whole(harvest, "tokens", "tokens"));
+    let documents = whole(harvest, "tokens", "documents");
     html! {
-        "A sparse dictionary of " (format::count(dashboard.n_latents() as u64)) " latents"
-        @if let Some(site) = site(dashboard) { " on " code { (site) } }
+        "A sparse dictionary of " (format::count(harvest.n_latents() as u64)) " latents"
+        @if let Some(site) = site(harvest) { " on " code { (site) } }
         @if let Some(tokens) = tokens { ", read over " (format::count(tokens)) " tokens" }
         @if let Some(documents) = documents { " of " (format::count(documents)) " documents" }
         "."
     }
 }
 
-fn facts(dashboard: &Dashboard) -> Markup {
-    let rows = dashboard.rows();
+fn facts(harvest: &Harvest) -> Markup {
+    let rows = harvest.rows();
     let alive = rows.iter().filter(|row| row.stats.count > 0).count();
-    let measured_on =
-        dashboard.stage("train", "fvu_measured_on").and_then(Value::as_str).unwrap_or("held-out documents");
-    let fvu = dashboard.stage("train", "fvu").and_then(estimate_of);
-    let l0 = dashboard.stage("train", "l0").and_then(estimate_of).map(|e| e.value);
-    let (explained, abstained) = (whole(dashboard, "explain", "explained"), whole(dashboard, "explain", "abstained"));
+    let measured_on = harvest.stage("train", "fvu_measured_on").and_then(Value::as_str).unwrap_or("held-out documents");
+    let fvu = harvest.stage("train", "fvu").and_then(estimate_of);
+    let l0 = harvest.stage("train", "l0").and_then(estimate_of).map(|e| e.value);
+    let (explained, abstained) = (whole(harvest, "explain", "explained"), whole(harvest, "explain", "abstained"));
     // The control stands beside the result: how often nothing is said of directions that mean nothing.
-    let control = dashboard.stage("explain", "control").and_then(|c| estimate_of(c.get("abstention_rate")?));
+    let control = harvest.stage("explain", "control").and_then(|c| estimate_of(c.get("abstention_rate")?));
     let control = control
         .map_or(String::new(), |e| format!("; of {} random directions, {} abstained", e.n, format::percent(e.value)));
     html! {
@@ -88,7 +83,7 @@ fn facts(dashboard: &Dashboard) -> Markup {
                 )))
             }
             @if let Some(l0) = l0 { (fact("Active at a token", &format::significant(l0), "latents (L0)")) }
-            @if let Some(steps) = whole(dashboard, "train", "steps") {
+            @if let Some(steps) = whole(harvest, "train", "steps") {
                 (fact("Training", &format::count(steps), "steps"))
             }
             @if let Some(explained) = explained {
@@ -104,8 +99,8 @@ fn fact(name: &str, value: &str, note: &str) -> Markup {
     html! { div { dt { (name) } dd { (value) } dd.note { (note) } } }
 }
 
-fn whole(dashboard: &Dashboard, stage: &str, key: &str) -> Option<u64> {
-    dashboard.stage(stage, key).and_then(Value::as_u64)
+fn whole(harvest: &Harvest, stage: &str, key: &str) -> Option<u64> {
+    harvest.stage(stage, key).and_then(Value::as_u64)
 }
 
 fn controls(query: &ListQuery) -> Markup {
@@ -215,9 +210,4 @@ fn address(query: &ListQuery) -> String {
     let said: Vec<String> =
         pairs.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", percent_encoded(v))).collect();
     if said.is_empty() { "/".into() } else { format!("/?{}", said.join("&")) }
-}
-
-fn percent_encoded(text: &str) -> String {
-    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
-    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

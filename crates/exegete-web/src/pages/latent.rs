@@ -3,11 +3,12 @@
 use maud::{Markup, html};
 
 use super::{figure, shell};
+use crate::harvest::Harvest;
 use crate::vocabulary::spaces_shown;
 use crate::wire::{
     ExampleText, ExampleToken, ExplanationText, LatentDetail, LevelDetail, MethodResult, Neighbour, TokenWeight,
 };
-use crate::{Dashboard, charts, format};
+use crate::{charts, format, summary};
 
 /// Shades of activation in the style sheet. Classes stand in for inline styles, which the policy forbids.
 const SHADES: f32 = 12.0;
@@ -15,10 +16,10 @@ const SHADES: f32 = 12.0;
 const TEXTS_SHOWN: usize = 3;
 
 /// The page of a latent.
-pub(crate) fn latent(dashboard: &Dashboard, detail: &LatentDetail) -> Markup {
+pub(crate) fn latent(harvest: &Harvest, detail: &LatentDetail) -> Markup {
     let id = detail.line.latent;
     let content = html! {
-        (neighbouring_pages(dashboard, id))
+        (neighbouring_pages(harvest, id))
         section.headline {
             p.id { "Latent " (id) }
             h1 { @match &detail.line.explanation {
@@ -48,11 +49,11 @@ pub(crate) fn latent(dashboard: &Dashboard, detail: &LatentDetail) -> Markup {
         Some(text) => format!("{id} · {text}"),
         None => format!("Latent {id}"),
     };
-    shell(&title, &dashboard.name(), &content)
+    shell(&title, &summary::run_name(harvest.run()), &content)
 }
 
-fn neighbouring_pages(dashboard: &Dashboard, id: u32) -> Markup {
-    let last = dashboard.rows().last().map_or(0, |row| row.latent.0);
+fn neighbouring_pages(harvest: &Harvest, id: u32) -> Markup {
+    let last = harvest.rows().last().map_or(0, |row| row.latent.0);
     html! {
         nav.steps aria-label="Latents" {
             a href="/" { "All latents" }

@@ -3,10 +3,12 @@
 mod home;
 mod latent;
 mod lens;
+mod training;
 
 pub(crate) use home::home;
 pub(crate) use latent::latent;
 pub use lens::lens_page;
+pub(crate) use training::training;
 
 use exegete_figure::Result as FigureResult;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -44,6 +46,12 @@ fn figure(svg: FigureResult<String>) -> Markup {
     }
 }
 
+/// Text as a part of an address.
+fn percent_encoded(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 /// The page for what does not exist.
 pub(crate) fn not_found(message: &str) -> Markup {
     notice("Not found", message)
@@ -59,7 +67,7 @@ fn notice(title: &str, message: &str) -> Markup {
         section.notice {
             h1 { (title) }
             p { (message) }
-            p { a href="/" { "All latents" } }
+            p { a href="/" { "To the first page" } }
         }
     };
     shell(title, "", &content)

@@ -73,7 +73,16 @@ fn the_first_page_tells_of_the_run_and_lists_latents() {
 
 #[test]
 fn every_answer_forbids_foreign_content() {
-    for uri in ["/", "/latent/1", "/latent/none", "/nowhere", "/api/latents", "/static/style.css"] {
+    for uri in [
+        "/",
+        "/latent/1",
+        "/latent/none",
+        "/nowhere",
+        "/api/latents",
+        "/training",
+        "/api/training",
+        "/static/style.css",
+    ] {
         let answer = get(uri);
         let policy = answer.headers["content-security-policy"].to_str().unwrap();
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{uri}");

@@ -118,8 +118,8 @@ fn probe(report: &Report) -> Result<String> {
         },
         x: (0..PLACES).map(|i| i as f64 / (PLACES - 1) as f64).collect(),
         series: series.collect(),
-        markers: Vec::new(),
         size: Size { width: 560, height: 340 },
+        ..LineFigure::default()
     })?)
 }
 
@@ -159,7 +159,7 @@ fn uand(report: &Report) -> Result<String> {
         },
         x: places.iter().map(|d| (*d as f64).log2()).collect(),
         series,
-        markers: Vec::new(),
         size: Size { width: 560, height: 340 },
+        ..LineFigure::default()
     })?)
 }

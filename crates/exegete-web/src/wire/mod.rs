@@ -1,9 +1,15 @@
 //! What pages show and `/api` sends: plain data with every token already as text.
 
+mod training;
+
 use std::collections::BTreeMap;
 
 use exegete_base::stats::Estimate;
 use serde::Serialize;
+
+pub use self::training::{
+    Density, DensityBin, LoggedStep, Progress, TrainedDictionary, TrainingCurves, TrainingResult, TrainingView,
+};
 
 /// A page of the list of latents.
 #[derive(Debug, Clone, Serialize)]
