@@ -362,6 +362,9 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
     sae.check()?;
     let (f, d, o) = (sae.b_enc_F.len(), sae.d_in, sae.d_out);
     let no_place = |what: &str| Err(SaeError::Shape(format!("SAELens's layout has no place for {what}")));
+    if sae.site_gates.is_some() {
+        return no_place("a crosscoder's gates of single sites");
+    }
     let named = match sae.rule {
         Rule::Relu(_) => String::new(),
         _ => format!("{}_", sae.rule.name()),
