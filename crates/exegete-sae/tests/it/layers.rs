@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use exegete_sae::AnyDictionary;
 use exegete_sae::containers::{self, Array};
 use exegete_sae::formats::{Choices, Saved, load, write};
-use exegete_sae::AnyDictionary;
 use exegete_testkit::{Golden, assert_close, refs_dir};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -234,6 +234,14 @@ fn damaged_turned_and_mislabelled_twins_are_refused_or_compute_another_thing() {
             }
         }
     }
+    // A shape without values says nothing of its other lengths, which must not be allocated.
+    let huge = format!("{{\"W_E\":{{\"dtype\":\"F32\",\"shape\":[{0},{0},0],\"data_offsets\":[0,0]}}}}", 1u64 << 31);
+    let bytes = [&(huge.len() as u64).to_le_bytes(), huge.as_bytes()].concat();
+    let copy = twin(&refs_dir().join(GROUP).join("crosscoder_relu"), |to| {
+        fs::write(to.join("sae_weights.safetensors"), bytes).unwrap();
+    });
+    let error = open("crosscoder_relu", &copy.path().join("crosscoder_relu")).unwrap_err().to_string();
+    assert!(error.contains("holds nothing"), "{error}");
     // Layers in each other's place: their tensors are numbered, or they compute another thing.
     for (name, file) in [
         ("clt_jump", "W_enc_{}.safetensors"),
