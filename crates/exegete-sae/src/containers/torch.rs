@@ -38,9 +38,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Arrays> {
             if unpacked.len() > packed.saturating_add(PACKED_PROGRAM) {
                 return Err(format!("{name:?} is {} bytes long in an archive of {packed}; refused", unpacked.len()));
             }
-            program = Some(unpacked);
+            if program.replace(unpacked).is_some() {
+                return Err(format!("{name:?} is its second program, and which of them counts is not said"));
+            }
         } else if let Some((_, key)) = name.rsplit_once("/data/") {
-            storages.insert(key.to_owned(), unpacked);
+            if storages.insert(key.to_owned(), unpacked).is_some() {
+                return Err(format!("{name:?} is the second storage of this name"));
+            }
         } else if name.ends_with("/byteorder") {
             is_big = unpacked.starts_with(b"big");
         }

@@ -83,13 +83,14 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let (d, o, f) = (facts.d_in, facts.d_out, facts.d_sae);
     let mut notes = facts.notes.clone();
     let b_enc_name = if facts.kind == "gated" { "b_gate" } else { "b_enc" };
-    let mut sae = Sae::zeros(d, o, 0, Rule::Relu(Relu));
+    // Before anything is as large as the configuration says.
+    let b_dec_D = t.take("b_dec", &[o])?;
+    let mut sae = Sae { b_dec_D, ..Sae::zeros(d, o, 0, Rule::Relu(Relu)) };
     let is_tied = facts.kind == "matching_pursuit";
     if !is_tied {
         sae.b_enc_F = t.take(b_enc_name, &[f])?;
         sae.w_enc_FD = t.turned("W_enc", [f, d])?;
     }
-    sae.b_dec_D = t.take("b_dec", &[o])?;
     sae.w_dec_FD = t.take("W_dec", &[f, o])?;
     if is_tied {
         (sae.w_enc_FD, sae.b_enc_F) = (sae.w_dec_FD.clone(), vec![0.0; f]);

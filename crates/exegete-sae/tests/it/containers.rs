@@ -112,6 +112,16 @@ fn what_would_take_far_more_memory_than_the_file_is_refused() {
     assert!(error.contains("without end"), "{error}");
 }
 
+#[test]
+fn archives_that_could_be_read_in_two_ways_are_refused() {
+    let entry = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+    let program = entry("a/data.pkl", b"\x80\x02}.");
+    let two = [program.clone(), entry("x/a/data.pkl", b"\x80\x02}.")];
+    assert!(from_bytes(&packed(&two)).unwrap_err().contains("second program"));
+    let two = [program, entry("a/data/0", b"1234"), entry("b/data/0", b"5678")];
+    assert!(from_bytes(&packed(&two)).unwrap_err().contains("second storage"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     /// A changed byte is refused or read; it never panics, and no array is larger than its shape.
