@@ -4,6 +4,7 @@
 //! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`; a matching pursuit has no encoder. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
 //! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout, and so are transcoders
 //! of other kinds than ReLU and JumpReLU, `topk_transcoder`, `topk_skip_transcoder` and so on.
+//! `refs/sae_saelens`, `refs/sae_matching_pursuit` and `refs/sae_peers/saelens_*` prove it, by the project's own code.
 
 use std::path::Path;
 
