@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 PACKAGES = [
     "accelerate", "gguf", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xxhash", "sae-lens",
-    "transformer-lens", "dictionary-learning", "eai-sparsify",
+    "transformer-lens", "dictionary-learning", "eai-sparsify", "circuit-tracer", "llamascopium",
 ]
 
 

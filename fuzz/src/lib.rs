@@ -1,8 +1,10 @@
 //! What the fuzz targets share: counted memory, places for files, mutators that keep a file's lengths true.
 #![warn(missing_docs)]
 
+pub mod containers;
 pub mod gguf;
 pub mod json;
+pub mod layouts;
 pub mod memory;
 pub mod place;
 pub mod rng;

@@ -227,14 +227,15 @@ pub const FILES: [&str; 2] = ["a.safetensors", "b.safetensors"];
 const DTYPES: &[(&str, usize)] = &[("F32", 4), ("F16", 2), ("BF16", 2), ("F64", 8), ("I64", 8), ("U8", 1), ("BOOL", 1)];
 
 /// Bytes of a tensor by its type and shape.
-fn n_bytes(tensor: &Value) -> usize {
+pub(crate) fn n_bytes(tensor: &Value) -> usize {
     let dtype = tensor["dtype"].as_str().unwrap_or_default();
     let size = DTYPES.iter().find(|(name, _)| *name == dtype).map_or(1, |(_, size)| *size);
     let dims = tensor["shape"].as_array().into_iter().flatten();
     dims.fold(size, |n, d| n.saturating_mul(usize::try_from(d.as_u64().unwrap_or(1)).unwrap_or(usize::MAX)))
 }
 
-fn change_tensors(header: &mut Map<String, Value>, rng: &mut Rng) {
+/// Changes one tensor of a header: its type, its shape, its name.
+pub(crate) fn change_tensors(header: &mut Map<String, Value>, rng: &mut Rng) {
     let names: Vec<String> = header.keys().cloned().collect();
     if names.is_empty() {
         header.insert("t".into(), json!({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}));

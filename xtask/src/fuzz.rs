@@ -7,19 +7,34 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{command, root, show};
 
-/// Runs one target or all, each for `secs` seconds, with what earlier runs found in `fuzz/corpus/`.
-pub(crate) fn run(target: Option<&str>, secs: u32, sanitizer: &str) -> Result<()> {
+/// Seconds of a target where none are given, by how its name begins: a container is read by many layouts.
+const DEFAULTS: [(&str, u32); 2] = [("container_", 1200), ("layout_", 300)];
+const OTHERS: u32 = 60;
+
+fn default_secs(target: &str) -> u32 {
+    DEFAULTS.iter().find(|(start, _)| target.starts_with(start)).map_or(OTHERS, |(_, secs)| *secs)
+}
+
+/// Runs one target, all whose names begin so, or all, with what earlier runs found in `fuzz/corpus/`; each for `secs`
+/// seconds, or for its own time.
+pub(crate) fn run(target: Option<&str>, secs: Option<u32>, sanitizer: &str) -> Result<()> {
     let all = targets()?;
-    let chosen: Vec<&String> = all.iter().filter(|name| target.is_none_or(|t| t == *name)).collect();
+    let is_chosen = |name: &str| match target {
+        Some(target) if all.iter().any(|one| one == target) => name == target,
+        Some(start) => name.starts_with(start),
+        None => true,
+    };
+    let chosen: Vec<&String> = all.iter().filter(|name| is_chosen(name)).collect();
     if chosen.is_empty() {
         bail!("there is no target {:?}; there are {}", target.unwrap_or_default(), all.join(", "));
     }
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for name in chosen {
+        let secs = secs.unwrap_or_else(|| default_secs(name));
         let (progress, ok) = run_one(name, secs, sanitizer)?;
         rows.push(format!(
-            "{name:16} {:>10} {:>8} {:>8} {:>12}{}",
+            "{name:30} {secs:>6} {:>10} {:>8} {:>8} {:>12}{}",
             progress.executions,
             progress.edges,
             progress.features,
@@ -30,7 +45,9 @@ pub(crate) fn run(target: Option<&str>, secs: u32, sanitizer: &str) -> Result<()
             failed.push(name.as_str());
         }
     }
-    println!("{:16} {:>10} {:>8} {:>8} {:>12}", "target", "executions", "edges", "features", "corpus");
+    let [target, secs, executions, edges, features, corpus] =
+        ["target", "secs", "executions", "edges", "features", "corpus"];
+    println!("{target:30} {secs:>6} {executions:>10} {edges:>8} {features:>8} {corpus:>12}");
     rows.iter().for_each(|row| println!("{row}"));
     if !failed.is_empty() {
         bail!("fuzz: an input was found that stops {}", failed.join(", "));
@@ -126,5 +143,7 @@ mod tests {
     fn every_target_is_found() {
         let all = targets().unwrap();
         assert!(all.contains(&"gguf".to_owned()) && all.contains(&"config_json".to_owned()), "{all:?}");
+        let of = |secs: u32| all.iter().filter(|name| default_secs(name) == secs).count();
+        assert_eq!((of(1200), of(300)), (3, 14), "{all:?}");
     }
 }

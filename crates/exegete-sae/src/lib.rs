@@ -16,6 +16,7 @@ pub mod kinds;
 pub mod metrics;
 pub mod releases;
 mod sae;
+mod site_gates;
 pub mod train;
 
 pub use any::AnyDictionary;
@@ -24,6 +25,7 @@ pub use cross_layer::CrossLayer;
 pub use dictionary::{Clamp, Dictionary, Splice};
 pub use error::SaeError;
 pub use sae::{InputNorm, Sae};
+pub use site_gates::SiteGates;
 
 /// Result of this crate's operations.
 pub type Result<T> = std::result::Result<T, SaeError>;

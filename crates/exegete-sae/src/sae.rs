@@ -7,7 +7,7 @@ use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, for_rows, sparse};
 
 use crate::kinds::{Block, Gram, Rule};
-use crate::{Codes, Dictionary, Result, SaeError};
+use crate::{Codes, Dictionary, Result, SaeError, SiteGates};
 
 /// Pre-activations that are held at once, in values.
 const HELD: usize = 8 << 20;
@@ -82,6 +82,8 @@ pub struct Sae {
     pub w_skip_DD: Option<Vec<f32>>,
     /// Whether it writes to another site than it reads, and so is a transcoder.
     pub transcodes: bool,
+    /// For crosscoders whose latents have a gate of their own for each site.
+    pub site_gates: Option<SiteGates>,
 }
 
 impl Sae {
@@ -99,6 +101,7 @@ impl Sae {
             norm: InputNorm::None,
             w_skip_DD: None,
             transcodes: false,
+            site_gates: None,
         }
     }
 
@@ -135,6 +138,13 @@ impl Sae {
             && (self.transcodes || self.w_enc_FD != self.w_dec_FD || self.b_enc_F.iter().any(|b| *b != 0.0))
         {
             return Err(SaeError::Shape("the encoder of a matching pursuit is its decoder, without a bias".into()));
+        }
+        if let Some(gates) = &self.site_gates {
+            let of_another = !matches!(self.rule, Rule::JumpRelu(_)) || self.norm != InputNorm::None;
+            let detail = of_another.then(|| "only thresholds can be those of single sites".into());
+            if let Some(detail) = detail.or_else(|| gates.fault(f, o)) {
+                return Err(SaeError::Shape(detail));
+            }
         }
         match self.rule.fault(f) {
             Some(detail) => Err(SaeError::Shape(detail)),
@@ -260,7 +270,12 @@ impl Dictionary for Sae {
         if out_ND.len() != codes.n_tokens() * self.d_out {
             return Err(SaeError::Shape(format!("{} values for {} codes", out_ND.len(), codes.n_tokens())));
         }
-        sparse::decode(codes.values(), codes.latents(), codes.rows(), &self.w_dec_FD, &self.b_dec_D, out_ND);
+        match &self.site_gates {
+            Some(gates) => gates.decode(self, codes, out_ND),
+            None => {
+                sparse::decode(codes.values(), codes.latents(), codes.rows(), &self.w_dec_FD, &self.b_dec_D, out_ND);
+            }
+        }
         Ok(())
     }
 
@@ -298,7 +313,10 @@ impl Dictionary for Sae {
         let codes = self.encode(x_ND)?;
         let mut dvalues = buffer(codes.n_active());
         let all = (codes.latents(), 0..self.n_latents() as u32);
-        sparse::gather_dots(grad_ND, self.d_out, all, codes.rows(), &self.w_dec_FD, &mut dvalues);
+        match &self.site_gates {
+            Some(gates) => dvalues = gates.gradients(self, &codes, grad_ND),
+            None => sparse::gather_dots(grad_ND, self.d_out, all, codes.rows(), &self.w_dec_FD, &mut dvalues),
+        }
         for (d, latent) in dvalues.iter_mut().zip(codes.latents()) {
             let latent = *latent as usize;
             let through = only.is_none_or(|only| only.contains(&latent));

@@ -124,8 +124,14 @@ fn elements(shape: &[usize], element: Element, bytes: usize) -> Option<usize> {
 
 type Archive<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
 
-/// How many times its archive's length an entry may have.
-const MOST_PACKED: u64 = 64;
+/// How many times its archive's length all entries may have together, beside [`FREE`].
+const MOST_PACKED: usize = 16;
+const FREE: usize = 1 << 20;
+
+/// Bytes that may be unpacked from an archive of so many. Entries may lie over each other, so that their number is no bound.
+fn unpacked(packed: usize) -> usize {
+    packed.saturating_mul(MOST_PACKED).saturating_add(FREE)
+}
 
 /// Opens a zip archive in memory.
 fn archive(bytes: &[u8]) -> std::result::Result<Archive<'_>, String> {
@@ -133,16 +139,17 @@ fn archive(bytes: &[u8]) -> std::result::Result<Archive<'_>, String> {
 }
 
 /// An entry of a zip archive, whole. A stored entry is no longer than the archive; a packed one may be a thousand times
-/// longer, so what it says of itself is a bound and never a promise.
-fn entry(archive: &mut Archive, index: usize, packed: usize) -> std::result::Result<(String, Vec<u8>), String> {
+/// longer, so what it says of itself is a bound and never a promise, and comes off what is `left`.
+fn entry(archive: &mut Archive, index: usize, left: &mut usize) -> std::result::Result<(String, Vec<u8>), String> {
     let mut file = archive.by_index(index).map_err(|e| format!("entry {index} of the archive: {e}"))?;
     let name = file.name().map_err(|e| format!("entry {index} of the archive: {e}"))?.into_owned();
     let mut bytes = Vec::new();
     let most = file.size();
     // Weights are numbers without a pattern, and never packed into a small part of themselves.
-    if most > MOST_PACKED.saturating_mul(packed as u64).saturating_add(1 << 20) {
-        return Err(format!("entry {name:?} says it is {most} bytes long, in an archive of {packed}; refused"));
-    }
+    *left = usize::try_from(most).ok().and_then(|most| left.checked_sub(most)).ok_or_else(|| {
+        let bound = format!("more than {MOST_PACKED} times its archive's length");
+        format!("entry {name:?} says it is {most} bytes long, with the entries before it {bound}; refused")
+    })?;
     file.by_ref().take(most).read_to_end(&mut bytes).map_err(|e| format!("entry {name:?}: {e}"))?;
     if bytes.len() as u64 != most {
         return Err(format!(

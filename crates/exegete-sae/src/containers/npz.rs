@@ -5,16 +5,16 @@ use std::io::{Cursor, Write};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use super::{Array, Arrays, Element, archive, elements, entry};
+use super::{Array, Arrays, Element, archive, elements, entry, unpacked};
 
 type Result<T> = std::result::Result<T, String>;
 
 /// Reads all arrays of an archive; a name loses its `.npy`.
 pub(super) fn read(bytes: &[u8]) -> Result<Arrays> {
     let mut zip = archive(bytes)?;
-    let mut out = Arrays::default();
+    let (mut out, mut left) = (Arrays::default(), unpacked(bytes.len()));
     for i in 0..zip.len() {
-        let (name, bytes) = entry(&mut zip, i, bytes.len())?;
+        let (name, bytes) = entry(&mut zip, i, &mut left)?;
         let Some(stem) = name.strip_suffix(".npy") else {
             return Err(format!("entry {name:?} is no .npy array, and no archive of PyTorch's holds it"));
         };

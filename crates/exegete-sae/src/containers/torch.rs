@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::pickle::{self, Id, Known, Node, Pickle};
-use super::{Array, Arrays, Element, archive, elements, entry};
+use super::{Array, Arrays, Element, archive, elements, entry, unpacked};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -13,7 +13,12 @@ type Result<T> = std::result::Result<T, String>;
 const DEEPEST: usize = 16;
 /// Bytes of a text that is kept as a fact, at most.
 const LONGEST: usize = 4096;
-/// A storage that several names share is read once for each; all tensors have this many times the storages' bytes at most.
+/// Bytes of a name, with those of the dictionaries that it is in, at most: a long key could be that of thousands.
+const LONGEST_NAME: usize = 256;
+/// A program is never packed by PyTorch, and each of its bytes may be a value. Packed by others it may be this much longer
+/// than its archive.
+const PACKED_PROGRAM: usize = 1 << 16;
+/// A storage that several names share is read once for each; all tensors take this many times the storages' bytes at most.
 const SHARED: usize = 4;
 
 /// Whether a zip archive is PyTorch's.
@@ -25,24 +30,33 @@ pub(super) fn is_torch(bytes: &[u8]) -> Result<bool> {
 pub(super) fn read(bytes: &[u8]) -> Result<Arrays> {
     let mut zip = archive(bytes)?;
     let mut storages = HashMap::new();
+    let (packed, mut left) = (bytes.len(), unpacked(bytes.len()));
     let (mut program, mut is_big) = (None, false);
     for i in 0..zip.len() {
-        let (name, bytes) = entry(&mut zip, i, bytes.len())?;
+        let (name, unpacked) = entry(&mut zip, i, &mut left)?;
         if name.ends_with("data.pkl") {
-            program = Some(bytes);
+            if unpacked.len() > packed.saturating_add(PACKED_PROGRAM) {
+                return Err(format!("{name:?} is {} bytes long in an archive of {packed}; refused", unpacked.len()));
+            }
+            if program.replace(unpacked).is_some() {
+                return Err(format!("{name:?} is its second program, and which of them counts is not said"));
+            }
         } else if let Some((_, key)) = name.rsplit_once("/data/") {
-            storages.insert(key.to_owned(), bytes);
+            if storages.insert(key.to_owned(), unpacked).is_some() {
+                return Err(format!("{name:?} is the second storage of this name"));
+            }
         } else if name.ends_with("/byteorder") {
-            is_big = bytes.starts_with(b"big");
+            is_big = unpacked.starts_with(b"big");
         }
     }
     if is_big {
         return Err("its numbers were written on a big-endian machine, which is not handled".into());
     }
-    let pickle = pickle::read(&program.ok_or("there is no data.pkl in it")?)?;
+    let program = program.ok_or("there is no data.pkl in it")?;
+    let pickle = pickle::read(&program)?;
     let mut out = Arrays::default();
     let bytes: usize = storages.values().map(Vec::len).sum();
-    let mut left = Left { visits: pickle.nodes.len(), bytes: SHARED.saturating_mul(bytes) };
+    let mut left = Left { visits: pickle.nodes.len(), bytes: SHARED.saturating_mul(bytes), text: program.len() };
     collect(&pickle, pickle.root, String::new(), &storages, &mut out, 0, &mut left)?;
     match out.arrays.is_empty() {
         true => Err("it holds no tensors".into()),
@@ -53,7 +67,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Arrays> {
 /// What a walk may still cost. One value can be in many places, and a pickle could be made to be walked for ever.
 struct Left {
     visits: usize,
+    /// Of tensors.
     bytes: usize,
+    /// Of texts that are kept.
+    text: usize,
 }
 
 /// Walks through dictionaries and lists.
@@ -68,6 +85,9 @@ fn collect(
 ) -> Result<()> {
     if depth > DEEPEST {
         return Err(format!("{name:?} lies deeper than {DEEPEST} dictionaries"));
+    }
+    if name.len() > LONGEST_NAME {
+        return Err(format!("a name of {} bytes; {LONGEST_NAME} are handled", name.len()));
     }
     left.visits = left.visits.checked_sub(1).ok_or("its values refer to each other without end")?;
     let joined = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
@@ -89,7 +109,7 @@ fn collect(
         }
         Node::Tensor { .. } => {
             let array = tensor(pickle, id, storages).map_err(|detail| format!("tensor {name:?}: {detail}"))?;
-            let size = array.values.len() * array.element.size();
+            let size = array.values.len() * size_of::<f32>();
             left.bytes = left.bytes.checked_sub(size).ok_or("its tensors share their storages without end")?;
             out.arrays.insert(name, array);
         }
@@ -97,7 +117,10 @@ fn collect(
         Node::Int(i) => drop(out.facts.insert(name, Value::from(*i))),
         Node::Float(x) => drop(out.facts.insert(name, Value::from(*x))),
         Node::Text(text) if text.len() > LONGEST => {}
-        Node::Text(text) => drop(out.facts.insert(name, Value::from(text.clone()))),
+        Node::Text(text) => {
+            left.text = left.text.checked_sub(text.len()).ok_or("its values refer to each other without end")?;
+            out.facts.insert(name, Value::from(text.clone()));
+        }
         Node::None | Node::Known(_) => {}
         Node::Persistent(_) => return Err(format!("{name:?} is a storage without a tensor")),
     }

@@ -1,7 +1,8 @@
 //! circuit-tracer's per-layer transcoders: `layer_N.safetensors` with `W_enc [F, D]`, `b_enc`, `W_dec [F, D]`, `b_dec`,
 //! for some `activation_function.threshold [F]` or `k`, and for some `W_skip [D, D]`, `y += x W_skip^T`.
 //!
-//! Source: safety-research/circuit-tracer, transcoder/single_layer_transcoder.py.
+//! Source: safety-research/circuit-tracer, transcoder/single_layer_transcoder.py, by whose code `refs/sae_layers/layer_*`
+//! prove it.
 
 use super::{Choices, Place, Saved};
 use crate::kinds::{JumpRelu, Relu, Rule, TopK};

@@ -4,7 +4,9 @@
 //! `W_dec_L.safetensors` with `W_dec_L [F, L_all - L, D]`: by the layer that is read, and the layers from it on; beside them
 //! `config.yaml`. Gemma Scope 2's: `params_layer_L.safetensors` with `w_enc [D, F]`, `b_enc`, `b_dec`, `threshold`,
 //! `w_dec [F, L_all, D]`, of which the layers before L count for nothing, and for some `affine_skip_connection [D, D]`,
-//! `y += x A`. Sources: safety-research/circuit-tracer, transcoder/cross_layer_transcoder.py (its loader of both).
+//! `y += x A`. Sources: safety-research/circuit-tracer, transcoder/cross_layer_transcoder.py (its loader of both), by whose
+//! code `refs/sae_layers/clt_*` and `refs/sae_layers/gemma_scope_2_clt*` prove them. Its class knows a path beside the
+//! latents (`x A`), its files do not; `W_skip_L` is read where it is there.
 
 use super::tensors::{Named, Tensors, safetensors_of};
 use super::{Choices, Files, Place, Saved, transposed};
@@ -152,6 +154,10 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
     let AnyDictionary::CrossLayer(all) = &saved.dictionary else {
         return no_place("a dictionary of one encoder; it is one of cross-layer transcoders");
     };
+    // Its own loader would take no notice of what lies there.
+    if all.w_skip_LDD.is_some() {
+        return no_place("a path beside the latents");
+    }
     let (n, o) = (all.layers.len(), all.width_out());
     let mut files = Vec::new();
     let (mut activation, mut k) = ("relu", None);
@@ -160,8 +166,8 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
         if sae.w_skip_DD.is_some() || sae.norm != crate::InputNorm::None {
             return no_place("a normalised input");
         }
-        let [w_enc, b_enc, b_dec, threshold, w_dec, w_skip] =
-            ["W_enc", "b_enc", "b_dec", "threshold", "W_dec", "W_skip"].map(|name| format!("{name}_{i}"));
+        let [w_enc, b_enc, b_dec, threshold, w_dec] =
+            ["W_enc", "b_enc", "b_dec", "threshold", "W_dec"].map(|name| format!("{name}_{i}"));
         let mut arrays: Named = vec![
             (&w_enc, vec![f, d], sae.w_enc_FD.clone()),
             (&b_enc, vec![f], sae.b_enc_F.clone()),
@@ -172,9 +178,6 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
             Rule::TopK(top) => (activation, k) = ("topk", Some(top.k)),
             Rule::JumpRelu(jump) => arrays.push((&threshold, vec![f], jump.threshold_F.clone())),
             other => return no_place(&format!("activations of kind {}; relu, topk and jumprelu it has", other.name())),
-        }
-        if let Some(skips) = &all.w_skip_LDD {
-            arrays.push((&w_skip, vec![d, o], transposed(&skips[i], o, d)));
         }
         files.push((format!("W_enc_{i}.safetensors"), safetensors_of(&arrays)?));
         let arrays: Named = vec![(&w_dec, vec![f, n - i, o], sae.w_dec_FD.clone())];

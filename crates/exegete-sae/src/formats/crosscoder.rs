@@ -1,16 +1,22 @@
 //! Crosscoders: one code for several sites, which a dictionary here has behind each other.
 //!
 //! Llamascopium's: `config.json` (`sae_type` crosscoder) and `sae_weights.safetensors` with `W_E [H, D, F]`, `b_E [H, F]`,
-//! `W_D [H, F, D]`, `b_D [H, D]`; pre-activations are summed over the sites. Kissane et al.'s: `cfg.json` and
+//! `W_D [H, F, D]`, `b_D [H, D]`; pre-activations are summed over the sites, and each site has a gate of its own. Kissane et al.'s: `cfg.json` and
 //! `cc_weights.pt` with `W_enc [H, D, F]`, `W_dec [F, H, D]`, `b_enc [F]`, `b_dec [H, D]`. Sources:
-//! OpenMOSS/Language-Model-SAEs; ckkissane/crosscoder-gemma-2-2b-model-diff on the Hugging Face hub.
+//! OpenMOSS/Language-Model-SAEs;
+//! ckkissane/crosscoder-gemma-2-2b-model-diff on the Hugging Face hub.
+//!
+//! `refs/sae_layers/crosscoder_*`, by Llamascopium's own code, prove the first; `refs/sae_layers/kissane` the second.
+//! What we write ourselves gates all sites at once (`sparsity_include_decoder_norm` false), which Llamascopium refuses to
+//! load but for ReLU, where it makes no difference.
 
 use serde_json::{Value, json};
 
+use super::llama_scope::{length, norms_beside};
 use super::tensors::{Named, Tensors, safetensors_of};
 use super::{Choices, Files, Place, Saved, json_of};
 use crate::kinds::{JumpRelu, Relu, Rule, TopK};
-use crate::{InputNorm, Result, Sae, SaeError};
+use crate::{InputNorm, Result, Sae, SaeError, SiteGates};
 
 /// The layout's name.
 pub const NAME: &str = "llamascopium-crosscoder";
@@ -87,25 +93,82 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
             return Err(SaeError::format(&path, detail));
         }
     };
+    let norms = norms_beside(&mut t)?;
     t.finish("a crosscoder")?;
+    let sites: Vec<&str> = config["hook_points"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if config["sparsity_include_decoder_norm"] == true {
+        gate_by_site(&mut sae, h).map_err(|detail| SaeError::format(&path, detail))?;
+    }
     match config["norm_activation"].as_str() {
         Some("inference") | None => {}
+        Some("dataset-wise") => {
+            let norm = |site: &&str| norms.iter().find(|(name, _)| name == site).map(|(_, norm)| *norm);
+            let factors: Vec<f64> = sites.iter().filter_map(norm).map(|norm| (d as f64).sqrt() / norm).collect();
+            if factors.len() != h || factors.iter().any(|factor| !factor.is_finite() || *factor <= 0.0) {
+                let detail = format!("it has no average norms of all its {h} sites, by which inputs were scaled");
+                return Err(SaeError::format(&path, detail));
+            }
+            fold_factors(&mut sae, &factors);
+        }
         Some(other) => {
-            let detail = format!("norm_activation {other:?} is not handled for a crosscoder; \"inference\" is");
+            let detail = format!(
+                "norm_activation {other:?} is not handled for a crosscoder; \"dataset-wise\" and \"inference\" are"
+            );
             return Err(SaeError::format(&path, detail));
         }
     }
-    if config["sparsity_include_decoder_norm"] == true {
-        return Err(SaeError::format(&path, "sparsity_include_decoder_norm is not handled for a crosscoder"));
-    }
     let mut saved = Saved::new(sae, NAME);
     saved.metadata = config.as_object().cloned().unwrap_or_default();
-    saved.published_l0 = config["top_k"].as_f64();
-    let sites: Vec<&str> = config["hook_points"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    // Every configuration has a top_k, whether it is used or not.
+    saved.published_l0 = config["top_k"].as_f64().filter(|_| config["act_fn"] == "topk");
     if sites.len() == h {
         saved.fact("hook_name", sites.join(","));
     }
     Ok(saved)
+}
+
+/// Gates by `h |row|` of each site, which is how Llamascopium's own are all gated.
+fn gate_by_site(sae: &mut Sae, n_sites: usize) -> std::result::Result<(), String> {
+    let threshold_F = match &sae.rule {
+        // A row's length does not change a sign.
+        Rule::Relu(_) => return Ok(()),
+        Rule::JumpRelu(jump) => &jump.threshold_F,
+        _ => {
+            return Err(
+                "the k largest of each site by itself are not handled (sparsity_include_decoder_norm); convert it to \
+                        jumprelu with Llamascopium's own command"
+                    .into(),
+            );
+        }
+    };
+    let rows = sae.w_dec_FD.chunks_exact(sae.d_in / n_sites);
+    let above_FS = rows.enumerate().map(|(row, w)| threshold_F.get(row / n_sites).map_or(0.0, |t| t / length(w)));
+    let gates = SiteGates { n_sites, above_FS: above_FS.collect() };
+    sae.rule = Rule::JumpRelu(JumpRelu { threshold_F: gates.least() });
+    sae.site_gates = Some(gates);
+    Ok(())
+}
+
+/// Makes of a dictionary of sites times their factors one of the sites as they are. Gates stay, for activations do.
+fn fold_factors(sae: &mut Sae, factors: &[f64]) {
+    let d = sae.d_in / factors.len();
+    let block = |i: usize| factors[i / d % factors.len()];
+    sae.w_enc_FD.iter_mut().enumerate().for_each(|(i, w)| *w = (f64::from(*w) * block(i)) as f32);
+    for rows in [&mut sae.w_dec_FD, &mut sae.b_dec_D] {
+        rows.iter_mut().enumerate().for_each(|(i, w)| *w = (f64::from(*w) / block(i)) as f32);
+    }
+}
+
+/// The thresholds that make gates of sites, where there are such.
+fn thresholds_of(sae: &Sae, gates: &SiteGates) -> Option<Vec<f32>> {
+    let rows: Vec<f32> = sae.w_dec_FD.chunks_exact(sae.d_out / gates.n_sites).map(length).collect();
+    let each = rows.chunks_exact(gates.n_sites).zip(gates.above_FS.chunks_exact(gates.n_sites));
+    each.map(|(lengths, gates)| {
+        let mut products = lengths.iter().zip(gates).map(|(length, gate)| length * gate);
+        let first = products.next()?;
+        products.all(|other| (other - first).abs() <= 1e-5 * first).then_some(first)
+    })
+    .collect()
 }
 
 pub(super) fn read_kissane(place: &Place, _: &Choices) -> Result<Saved> {
@@ -124,7 +187,8 @@ pub(super) fn read_kissane(place: &Place, _: &Choices) -> Result<Saved> {
     if let Some(hook) = config["hook_point"].as_str() {
         saved.fact("hook_in_each_model", hook);
         saved.note(format!(
-            "it reads {hook} in {h} models, their activations behind each other, each scaled as its config says"
+            "it reads {hook} in {h} models, their activations behind each other; where it was trained on activations \
+             scaled to a mean length, the factors are not in its files and are to be applied before"
         ));
     }
     Ok(saved)
@@ -140,6 +204,10 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
         return no_place("a dictionary of one site, a transcoder, or a normalised input");
     }
     let d = sae.d_in / h;
+    // Llamascopium loads only those that count the lengths of rows, and divides by them.
+    let lengths_matter =
+        !matches!(sae.rule, Rule::Relu(_)) || sae.w_dec_FD.chunks_exact(d).any(|row| length(row) == 0.0);
+    let counts_rows = sae.site_gates.is_some() || !lengths_matter;
     // The decoder's bias is not taken off here: what it does in the encoder goes into the bias there, a share to each site.
     let b_enc: Vec<f32> = sae.uncentred_b_enc().iter().map(|b| b / h as f32).collect();
     let by_site = (0..h).flat_map(|h| (0..f).flat_map(move |l| l * sae.d_in + h * d..l * sae.d_in + (h + 1) * d));
@@ -157,7 +225,7 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
         ("expansion_factor", json!(f as f64 / d as f64)),
         ("use_decoder_bias", json!(true)),
         ("norm_activation", json!("inference")),
-        ("sparsity_include_decoder_norm", json!(false)),
+        ("sparsity_include_decoder_norm", json!(counts_rows)),
         ("hook_points", json!(sites)),
     ];
     config.extend(own.map(|(key, value)| (key.to_owned(), value)));
@@ -167,10 +235,17 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
             config.extend([("act_fn".to_owned(), json!("topk")), ("top_k".to_owned(), json!(k))]);
         }
         Rule::JumpRelu(jump) => {
+            let thresholds = match &sae.site_gates {
+                None => jump.threshold_F.clone(),
+                Some(gates) => match thresholds_of(sae, gates) {
+                    Some(thresholds) => thresholds,
+                    None => return no_place("gates of sites whose inputs were scaled by different factors"),
+                },
+            };
             // A threshold of 0 has no logarithm; the next number above it lets the same latents through.
             let log = |t: &f32| t.max(f32::MIN_POSITIVE).ln();
             config.insert("act_fn".into(), json!("jumprelu"));
-            arrays.push((LOG_THRESHOLD, vec![f], jump.threshold_F.iter().map(log).collect()));
+            arrays.push((LOG_THRESHOLD, vec![f], thresholds.iter().map(log).collect()));
         }
         other => {
             return no_place(&format!("activations of kind {}; relu, topk and jumprelu it has", other.name()));

@@ -2,6 +2,7 @@
 //!
 //! Source: saprmarks/dictionary_learning, dictionary.py and trainers. A BatchTopK dictionary with a threshold of 0 or more is
 //! run by it, and a TopK one by its k, as the package (0.1.0) does unless asked otherwise.
+//! `refs/sae_peers/dl_*` prove it, by the project's own code.
 
 use super::tensors::Tensors;
 use super::{Choices, Place, Saved};

@@ -2,6 +2,7 @@
 //!
 //! JumpReLU; the decoder's bias is not taken off the input. Lower-case names occur. Source: google/gemma-scope on the
 //! Hugging Face hub; Lieberum et al. 2024, arXiv 2408.05147.
+//! `refs/sae_layouts/gemma_scope_1` and `gemma_scope_embedding` prove it, in NumPy from the description.
 
 use super::{Choices, Files, Place, Saved, transposed};
 use crate::kinds::{JumpRelu, Rule};

@@ -2,6 +2,7 @@
 //! `threshold`, and for some `affine_skip_connection [D, D_out]`, which multiplies from the right: `y += x A`.
 //!
 //! Source: google/gemma-scope-2 on the Hugging Face hub, and SAELens's loader of it.
+//! `refs/sae_layouts/gemma_scope_2*` prove it, in NumPy from the description.
 
 use serde_json::{Value, json};
 

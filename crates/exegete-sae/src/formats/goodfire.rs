@@ -2,6 +2,7 @@
 //! `decoder` of others. ReLU; the decoder's bias is not taken off the input.
 //!
 //! Source: the model cards of Goodfire/Llama-3.1-8B-Instruct-SAE-l19 and qresearch/DeepSeek-R1-Distill-Llama-8B-SAE-l19.
+//! `refs/sae_layouts/goodfire` proves it, in NumPy from the description.
 
 use super::{Choices, Place, Saved};
 use crate::kinds::{Relu, Rule, TopK};

@@ -227,6 +227,9 @@ pub fn writable() -> impl Iterator<Item = &'static str> {
 /// A layout that cannot be written; arrays that do not fit together; what the layout has no place for.
 pub fn write(saved: &Saved, format: &str) -> Result<Files> {
     saved.dictionary.check()?;
+    if format != crosscoder::NAME && saved.dictionary.encoders().iter().any(|sae| sae.site_gates.is_some()) {
+        return Err(SaeError::Shape(format!("{format} has no place for a crosscoder's gates of single sites")));
+    }
     let write = FORMATS.iter().find(|f| f.name == format).and_then(|f| f.write).ok_or_else(|| {
         let known = writable().collect::<Vec<_>>().join(", ");
         SaeError::Unknown(format!("no layout {format:?} can be written; there are {known}"))
@@ -293,7 +296,13 @@ impl Place {
     fn tensors(&self, name: &str) -> Result<Tensors> {
         let path = self.file(name);
         let arrays = containers::read(&path)?;
-        Ok(Tensors::new(path, arrays))
+        // Sizes are taken from shapes, and a length of 0 would let another length of the same shape be anything.
+        match arrays.arrays.iter().find(|(_, array)| array.shape.contains(&0)) {
+            Some((name, array)) => {
+                Err(SaeError::format(&path, format!("tensor {name:?} of shape {:?} holds nothing", array.shape)))
+            }
+            None => Ok(Tensors::new(path, arrays)),
+        }
     }
 
     /// The arrays of the file itself, if it is one; a damaged one is none.

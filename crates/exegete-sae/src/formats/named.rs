@@ -3,6 +3,7 @@
 //! beside it) and the like.
 //!
 //! The way a matrix lies follows from its shape. A square one says nothing, and is refused.
+//! `refs/sae_layouts/qwen_scope` and `hook_z` prove them, in NumPy from the description.
 
 use serde_json::Value;
 

@@ -2,6 +2,7 @@
 //! `decoder.weight [D, F]`, `activation` and `activation_state_dict`.
 //!
 //! TopK ones take an input with LayerNorm, which is undone at the output. Source: openai/sparse_autoencoder, model.py.
+//! `refs/sae_layouts/openai_*` prove it, in NumPy from the description.
 
 use serde_json::Value;
 

@@ -4,6 +4,7 @@
 //! `b_gate`, `b_mag`, `r_mag [F]`, `W_skip [D_out, D]`; a matching pursuit has no encoder. Source: jbloomAus/SAELens, `saes/` and `loading/`. The
 //! architecture `kth_largest`, with the keys `kth_eps` and `kth_form`, is one of ours in its layout, and so are transcoders
 //! of other kinds than ReLU and JumpReLU, `topk_transcoder`, `topk_skip_transcoder` and so on.
+//! `refs/sae_saelens`, `refs/sae_matching_pursuit` and `refs/sae_peers/saelens_*` prove it, by the project's own code.
 
 use std::path::Path;
 
@@ -83,13 +84,14 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let (d, o, f) = (facts.d_in, facts.d_out, facts.d_sae);
     let mut notes = facts.notes.clone();
     let b_enc_name = if facts.kind == "gated" { "b_gate" } else { "b_enc" };
-    let mut sae = Sae::zeros(d, o, 0, Rule::Relu(Relu));
+    // Before anything is as large as the configuration says.
+    let b_dec_D = t.take("b_dec", &[o])?;
+    let mut sae = Sae { b_dec_D, ..Sae::zeros(d, o, 0, Rule::Relu(Relu)) };
     let is_tied = facts.kind == "matching_pursuit";
     if !is_tied {
         sae.b_enc_F = t.take(b_enc_name, &[f])?;
         sae.w_enc_FD = t.turned("W_enc", [f, d])?;
     }
-    sae.b_dec_D = t.take("b_dec", &[o])?;
     sae.w_dec_FD = t.take("W_dec", &[f, o])?;
     if is_tied {
         (sae.w_enc_FD, sae.b_enc_F) = (sae.w_dec_FD.clone(), vec![0.0; f]);
@@ -362,6 +364,9 @@ pub fn to_bytes(saved: &Saved) -> Result<(Vec<u8>, Vec<u8>)> {
     sae.check()?;
     let (f, d, o) = (sae.b_enc_F.len(), sae.d_in, sae.d_out);
     let no_place = |what: &str| Err(SaeError::Shape(format!("SAELens's layout has no place for {what}")));
+    if sae.site_gates.is_some() {
+        return no_place("a crosscoder's gates of single sites");
+    }
     let named = match sae.rule {
         Rule::Relu(_) => String::new(),
         _ => format!("{}_", sae.rule.name()),

@@ -2,6 +2,7 @@
 //! `b_dec`, and for some `W_skip [D, D]`, `y += x W_skip^T`.
 //!
 //! `f = topk(relu(W (x - b_dec) + b))`; a transcoder's input is not centred. Source: EleutherAI/sparsify, sparse_coder.py.
+//! `refs/sae_peers/sparsify_*` prove it, by the project's own code.
 
 use serde_json::{Value, json};
 

@@ -40,5 +40,9 @@ impl Kind for Gated {
     fn fault(&self, n_latents: usize) -> Option<String> {
         wrong_size("r_mag", self.scale_F.len(), n_latents)
             .or_else(|| wrong_size("b_mag", self.shift_F.len(), n_latents))
+            .or_else(|| {
+                let is_none = self.scale_F.iter().chain(&self.shift_F).any(|v| !v.is_finite());
+                is_none.then(|| "r_mag or b_mag has a value that is no number: the file is damaged".into())
+            })
     }
 }

@@ -20,7 +20,10 @@ impl Kind for JumpRelu {
     }
 
     fn fault(&self, n_latents: usize) -> Option<String> {
-        wrong_size("threshold", self.threshold_F.len(), n_latents)
+        // A comparison with what is no number would let every latent through.
+        let is_none = self.threshold_F.iter().any(|t| t.is_nan());
+        let damaged = is_none.then(|| "a threshold is no number: the file is damaged".into());
+        wrong_size("threshold", self.threshold_F.len(), n_latents).or(damaged)
     }
 
     fn describe(&self) -> String {

@@ -93,6 +93,9 @@ impl Gram {
     }
 }
 
+/// Choices for each latent, at most, where a latent may be chosen without end.
+const MOST_CHOICES: usize = 64;
+
 /// A token on its way.
 struct Walk<'a> {
     left_D: &'a mut [f32],
@@ -187,8 +190,13 @@ impl Kind for MatchingPursuit {
         }
     }
 
-    fn fault(&self, _: usize) -> Option<String> {
+    fn fault(&self, n_latents: usize) -> Option<String> {
         let bound = self.residual_threshold;
+        // With rows that are short each choice takes little, and nothing else would end it.
+        if !self.stops_on_duplicate && self.max_iterations > MOST_CHOICES.saturating_mul(n_latents) {
+            let most = format!("{MOST_CHOICES} times its {n_latents} latents");
+            return Some(format!("{} choices that may be of one latent are more than {most}", self.max_iterations));
+        }
         (self.max_iterations == 0 || bound.is_nan() || bound < 0.0)
             .then(|| format!("{} iterations down to a length of {bound} are no pursuit", self.max_iterations))
     }
@@ -279,5 +287,17 @@ mod tests {
             values.fill(0.5);
             assert_eq!(position_of_largest(&values), 0);
         }
+    }
+
+    #[test]
+    fn a_pursuit_that_nothing_ends_is_refused() {
+        let rule = |max_iterations, stops_on_duplicate| MatchingPursuit {
+            max_iterations,
+            residual_threshold: 0.0,
+            stops_on_duplicate,
+        };
+        assert!(rule(usize::MAX, true).fault(10).is_none());
+        assert!(rule(640, false).fault(10).is_none());
+        assert!(rule(641, false).fault(10).unwrap().contains("10 latents"));
     }
 }

@@ -1,6 +1,7 @@
 //! Files of arrays: read against what NumPy and PyTorch put into them (`refs/containers`); damage and programs refused.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use exegete_sae::containers::{Arrays, Element, from_bytes, read};
@@ -77,6 +78,48 @@ fn a_file_that_is_cut_short_is_refused() {
             assert!(from_bytes(&bytes[..len]).is_err(), "{name} at {len} bytes");
         }
     }
+}
+
+/// An archive of entries, packed as well as they can be.
+fn packed(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+        zip.start_file(name.as_str(), options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn what_would_take_far_more_memory_than_the_file_is_refused() {
+    // Each of these entries alone is allowed; together they are not.
+    let mut zeros: Vec<(String, Vec<u8>)> = (0..8).map(|i| (format!("a/data/{i}"), vec![0; 1 << 19])).collect();
+    zeros.push(("a/data.pkl".into(), b"\x80\x02}.".to_vec()));
+    let error = from_bytes(&packed(&zeros)).unwrap_err();
+    assert!(error.contains("times its archive's length"), "{error}");
+    let of_program = |program: Vec<u8>| from_bytes(&packed(&[("a/data.pkl".into(), program)])).unwrap_err();
+    // A value for each byte of a program that is packed into nothing.
+    let error = of_program([&b"\x80\x02"[..], &vec![b'N'; 1 << 19], b"."].concat());
+    assert!(error.contains("data.pkl"), "{error}");
+    // A long key, before the name of everything that lies in it.
+    let text = |n: usize| [&b"X"[..], &(n as u32).to_le_bytes(), &vec![b'k'; n]].concat();
+    let error = of_program([&b"\x80\x02}"[..], &text(300), b"K\x01s."].concat());
+    assert!(error.contains("a name of 300 bytes"), "{error}");
+    // A text that is written once and kept a hundred times.
+    let again: Vec<u8> = (1..100).flat_map(|i| [b'K', i, b'h', 0]).collect();
+    let error = of_program([&b"\x80\x02}(K\x00"[..], &text(4000), b"q\x00", &again, b"u."].concat());
+    assert!(error.contains("without end"), "{error}");
+}
+
+#[test]
+fn archives_that_could_be_read_in_two_ways_are_refused() {
+    let entry = |name: &str, bytes: &[u8]| (name.to_owned(), bytes.to_vec());
+    let program = entry("a/data.pkl", b"\x80\x02}.");
+    let two = [program.clone(), entry("x/a/data.pkl", b"\x80\x02}.")];
+    assert!(from_bytes(&packed(&two)).unwrap_err().contains("second program"));
+    let two = [program, entry("a/data/0", b"1234"), entry("b/data/0", b"5678")];
+    assert!(from_bytes(&packed(&two)).unwrap_err().contains("second storage"));
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use exegete_testkit::{Golden, assert_close, refs_dir};
 use proptest::prelude::*;
 
 /// Files and directories that hold a dictionary beside a `golden.safetensors`, below a folder of `refs/`.
-fn cases(folder: &str) -> Vec<PathBuf> {
+pub(crate) fn cases(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut left = vec![refs_dir().join(folder)];
     while let Some(dir) = left.pop() {
@@ -25,10 +25,10 @@ fn cases(folder: &str) -> Vec<PathBuf> {
 }
 
 /// What is read in a directory with a golden: the directory, or its one file that is a dictionary by itself.
-fn place(dir: &Path) -> PathBuf {
+pub(crate) fn place(dir: &Path) -> PathBuf {
     let is_alone = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let ending = [".pt", ".pth"].iter().any(|e| name.ends_with(e)) && name != "ae.pt";
+        let ending = [".pt", ".pth"].iter().any(|e| name.ends_with(e)) && !["ae.pt", "cc_weights.pt"].contains(&&*name);
         ending || name.starts_with("layer_") && name.ends_with(".safetensors")
     };
     let found = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).find(is_alone);
@@ -40,7 +40,7 @@ fn open(dir: &Path) -> Saved {
 }
 
 /// Activations, dense, and the reconstruction.
-fn run(sae: &dyn Dictionary, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn run(sae: &dyn Dictionary, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let (n, f) = (x.len() / sae.d_in(), sae.n_latents());
     let codes = sae.encode(x).unwrap();
     let (mut dense, mut recon) = (vec![0f32; n * f], vec![0f32; n * sae.d_out()]);
@@ -213,7 +213,7 @@ fn nothing_that_is_no_dictionary_is_taken_for_one() {
 }
 
 /// A copy of a case, changed.
-fn twin(dir: &Path, change: impl FnOnce(&Path)) -> tempfile::TempDir {
+pub(crate) fn twin(dir: &Path, change: impl FnOnce(&Path)) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     let to = copy.path().join(dir.file_name().unwrap());
     fs::create_dir(&to).unwrap();

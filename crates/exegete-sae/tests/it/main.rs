@@ -1,6 +1,7 @@
 //! Tests of dictionaries.
 mod containers;
 mod formats;
+mod layers;
 mod metrics;
 mod saelens;
 mod training;

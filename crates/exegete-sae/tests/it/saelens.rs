@@ -64,6 +64,15 @@ fn what_is_not_understood_is_refused() {
     refused(set("k", 49.into()), &["k is 49"]);
     refused(set("d_sae", 47.into()), &["b_enc", "47"]);
     refused(|dir| fs::remove_file(dir.join(WEIGHTS)).unwrap(), &[WEIGHTS]);
+    // A width that nothing could hold, which nothing is to be allocated for.
+    refused(
+        |dir| {
+            set("architecture", "transcoder".into())(dir);
+            set("apply_b_dec_to_input", false.into())(dir);
+            set("d_out", (1u64 << 31).into())(dir);
+        },
+        &[WEIGHTS, "b_dec"],
+    );
     refused(
         |dir| {
             let bytes = fs::read(dir.join(WEIGHTS)).unwrap();
