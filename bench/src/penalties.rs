@@ -47,7 +47,7 @@ struct Row {
 pub(crate) fn study(dir: &Path, only: Option<&str>) -> Result<()> {
     let data = std::env::var_os("EXEGETE_DATA").map(PathBuf::from);
     let text = |names: &[&str]| -> Option<Vec<String>> {
-        Some(names.iter().map(|name| Some(data.as_ref()?.join(name).display().to_string())).collect::<Option<_>>()?)
+        names.iter().map(|name| Some(data.as_ref()?.join(name).display().to_string())).collect::<Option<_>>()
     };
     let organism = "builtin:organism".to_owned();
     let mut places = vec![Place {
