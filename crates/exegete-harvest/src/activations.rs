@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::cache::SiteParts;
 use crate::capture::{BATCH, Capture};
-use crate::rows::{WindowRows, window_of};
+use crate::rows::{WindowRows, n_rows, window_of};
 use crate::{HarvestError, Result};
 
 /// Activations of some sites over some windows.
@@ -40,6 +40,11 @@ impl<'a> Activations<'a> {
     /// A site that is not cached, parts that are damaged.
     pub fn cached(run: &Run, sites: &[Site], windows: &'a [WindowRows]) -> Result<Self> {
         let parts: Vec<SiteParts> = sites.iter().map(|site| SiteParts::open(run, *site)).collect::<Result<_>>()?;
+        let n = n_rows(windows);
+        if let Some((site, part)) = sites.iter().zip(&parts).find(|(_, part)| part.n_rows() != n) {
+            let detail = format!("{} activations of {site} are kept for {n} tokens", part.n_rows());
+            return Err(HarvestError::Request(format!("{detail}; remove the run, or the directory of --activations")));
+        }
         let widths = parts.iter().map(SiteParts::d).collect();
         Ok(Self { sites: sites.to_vec(), widths, windows, source: Source::Cache(parts) })
     }
@@ -67,11 +72,6 @@ impl<'a> Activations<'a> {
     /// Width of a site's rows.
     pub fn width(&self, site: usize) -> usize {
         self.widths[site]
-    }
-
-    /// Bytes of a row of all sites, in memory.
-    pub(crate) fn row_bytes(&self) -> usize {
-        4 * self.widths.iter().sum::<usize>()
     }
 
     /// Whether the model computes them when they are needed.

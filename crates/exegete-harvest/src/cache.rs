@@ -176,6 +176,11 @@ impl SiteParts {
         self.d
     }
 
+    /// Number of rows.
+    pub(crate) fn n_rows(&self) -> u64 {
+        self.parts.last().map_or(0, |part| part.first + part.rows)
+    }
+
     /// Copies a row.
     pub(crate) fn read(&self, row: u64, out: &mut [f32]) {
         let part = &self.parts[self.parts.partition_point(|p| p.first + p.rows <= row)];

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail};
 use exegete_base::stats::Estimate;
 use exegete_base::{Site, SiteKind};
-use exegete_harvest::measure::Measured;
+use exegete_harvest::measure::{Measured, checked};
 use exegete_harvest::training::Sites;
 use exegete_model::{Model, Processing};
 use exegete_sae::formats::Saved;
@@ -37,12 +37,19 @@ pub(crate) fn sites(model: &Model, saved: &Saved, place: &PlaceArgs) -> Result<S
     let recorded = saved.metadata.get("hook_name_out").and_then(|v| v.as_str());
     let out = place.site_out.as_deref().or(recorded).filter(|_| saved.dictionary.transcodes());
     let fault = |e: String| anyhow!("the dictionary's site {said:?}: {e}");
-    let sites = Sites::named(Some(said), out, &model.spec).map_err(fault)?;
-    if !saved.dictionary.transcodes() || out.is_some() {
-        return Ok(sites);
+    let mut sites = Sites::named(Some(said), out, &model.spec).map_err(fault)?;
+    if saved.dictionary.transcodes() && out.is_none() {
+        sites.writes = vec![mlp_of(&sites)?];
     }
+    checked(model, &sites.reads, saved.dictionary.d_in())?;
+    checked(model, sites.written(), saved.dictionary.d_out())?;
+    Ok(sites)
+}
+
+/// The output of the MLP of the layer that is read.
+fn mlp_of(sites: &Sites) -> Result<Site> {
     match sites.reads[..] {
-        [Site { layer: Some(layer), .. }] => Ok(Sites { writes: vec![Site::at(SiteKind::MlpOut, layer)], ..sites }),
+        [Site { layer: Some(layer), .. }] => Ok(Site::at(SiteKind::MlpOut, layer)),
         _ => bail!("nothing says which site the transcoder writes; give --site-out"),
     }
 }

@@ -23,6 +23,8 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     let model = open_model::open_plain(&settings.model, common, printer)?;
     windows::bos_and_room(&model, &text_settings)?;
     let of_jobs: Vec<Sites> = jobs.iter().map(|job| job.sites(&model.spec)).collect::<Result<_, _>>()?;
+    let streamed = if settings.activations.stream { settings.activations.resolved_buffer_tokens() } else { 0 };
+    training::check_memory(&jobs.iter().collect::<Vec<_>>(), &model.spec, streamed)?;
     let corpus = open_corpus(&crate::builtin::texts(&text)?, &windows::text_options(&text_settings))?;
     let mut inputs = training_run::model_files(&model.path)?;
     inputs.extend(corpus.sources.iter().cloned());
@@ -106,6 +108,7 @@ fn recorded(settings: &SaeTrain, (jobs, sites): (&[Job], &[Sites]), activations:
     all["site"] = json!(sites[0].reads[0].to_string());
     all["seed"] = json!(common.seed);
     all["preset"] = json!(settings.preset);
+    all["stream"] = json!(settings.activations.stream);
     all["buffer_tokens"] = json!(settings.activations.resolved_buffer_tokens());
     all["dictionaries"] = jobs.iter().zip(sites).map(of).collect::<serde_json::Map<String, Value>>().into();
     all

@@ -72,9 +72,9 @@ fn what_cannot_be_converted_or_measured_is_refused() {
     let out_name = out.display().to_string();
     refused(&["convert", &case("dl_batchtopk_unset"), "--out", &out_name], &out, &["without a threshold"]);
     refused(
-        &["convert", &case("sparsify_transcoder/layers.2"), "--out", &out_name],
+        &["convert", &case("sparsify_transcoder/layers.2"), "--out", &out_name, "--to", "gemma-scope"],
         &out,
-        &["transcoder of kind topk"],
+        &["kind topk"],
     );
     refused(&["convert", &case("nowhere"), "--out", &out_name], &out, &["nowhere"]);
     refused(&["info", &case("dl_topk"), "--format", "tensorflow"], &out, &["tensorflow", "sparsify"]);

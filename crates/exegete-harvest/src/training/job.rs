@@ -58,6 +58,11 @@ impl Job {
                 "no layout of crosscoders and cross-layer transcoders has a place for gated and kth-largest ones";
             return Err(self.fault(&format!("{detail}; take topk, batchtopk, relu or jumprelu")));
         }
+        if activation == Activation::MatchingPursuit && shape != Shape::Autoencoder {
+            return Err(
+                self.fault("matching pursuit reads with its decoder: it is trained on one --site, without --site-out")
+            );
+        }
         if self.settings.reconstruction.is_end_to_end() && (several || !self.settings.prefixes.is_empty()) {
             let detail = "ce and kl are losses of the model with one site replaced, by the whole of a dictionary";
             return Err(self.fault(&format!("{detail}: they go with one --site and without --prefixes")));

@@ -44,6 +44,8 @@ pub(super) struct Learner<'a> {
     /// One, or of a cross-layer transcoder one a layer.
     pub(super) states: Vec<TrainState>,
     pub(super) last: Option<StepStats>,
+    /// Whether a step of it failed: its states may be at different steps, and are of no more use.
+    pub(super) is_lost: bool,
     trainer: Steps,
     log: StepLog,
     density: Vec<DensityRow>,
@@ -105,7 +107,16 @@ impl<'a> Learner<'a> {
             true => read_checkpoint(run, job)?,
             false => (begin(settings, &ends, job.seed), Vec::new(), Vec::new()),
         };
-        Ok(Self { job, ends, states, last: None, trainer, log: StepLog { planned: n_steps, rows }, density })
+        Ok(Self {
+            job,
+            ends,
+            states,
+            last: None,
+            is_lost: false,
+            trainer,
+            log: StepLog { planned: n_steps, rows },
+            density,
+        })
     }
 
     /// Steps done.

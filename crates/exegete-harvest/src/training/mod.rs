@@ -8,7 +8,8 @@ mod outcome;
 
 use std::time::{Duration, Instant};
 
-use exegete_model::Model;
+use exegete_base::Site;
+use exegete_model::{Model, ModelSpec};
 use exegete_sae::Sae;
 use exegete_sae::formats::saelens;
 use exegete_sae::train::{StepStats, Trainer};
@@ -68,7 +69,8 @@ pub fn run(
     let Some(first) = left.first() else { return Ok(()) };
     let mut feed = Feed::new(acts, subject, &first.settings)?;
     let n_steps = feed.steps_per_epoch() * first.settings.epochs as u64;
-    check_memory(&left, acts, subject)?;
+    let streamed = if acts.is_streamed() { subject.buffer_tokens } else { 0 };
+    check_memory(&left, &subject.model.spec, streamed)?;
     let mut learners: Vec<Learner> = Vec::new();
     for job in left {
         let ends = feed.ends(job, &subject.model.spec)?;
@@ -93,10 +95,11 @@ pub fn run(
         for (learner, (x, y)) in learners.iter_mut().filter(|(learner, _)| learner.at() == step) {
             if let Err(error) = learner.step(batches.of(*x), y.map(|y| batches.of(y)), &context) {
                 lost.push(learner.job.said(&error.to_string()));
+                learner.is_lost = true;
             }
         }
         // One that diverges costs the others nothing.
-        learners.retain(|(learner, _)| learner.at() != step);
+        learners.retain(|(learner, _)| !learner.is_lost);
         if learners.is_empty() {
             break;
         }
@@ -115,7 +118,11 @@ pub fn run(
     let mut said = Vec::new();
     for (learner, _) in &learners {
         learner.save_log(run)?;
-        said.push(outcome::finish(run, acts, subject, (learner, &feed), n_steps)?);
+        match outcome::finish(run, acts, subject, (learner, &feed), n_steps) {
+            Ok(how) => said.push(how),
+            Err(HarvestError::Sae(error)) => lost.push(learner.job.said(&error.to_string())),
+            Err(error) => return Err(error),
+        }
     }
     progress.end(&said.join("\n"));
     match lost.is_empty() {
@@ -157,18 +164,30 @@ impl Batches {
     }
 }
 
-/// Refuses what would not fit into memory.
-fn check_memory(jobs: &[&Job], acts: &Activations, subject: &Subject) -> Result<()> {
-    let mut bytes = if acts.is_streamed() { acts.row_bytes().saturating_mul(subject.buffer_tokens) } else { 0 };
+/// Refuses what would not fit into memory: the jobs' states and scratch, and the tokens of all sites that a stream holds.
+///
+/// # Errors
+/// So many bytes are not there; sites that the model does not have.
+pub fn check_memory(jobs: &[&Job], spec: &ModelSpec, streamed_tokens: usize) -> Result<()> {
+    let width = |sites: &[Site]| -> usize { sites.iter().map(|site| spec.site_width(*site, 0)).sum() };
+    let mut all = Vec::new();
+    let mut bytes = 0usize;
     for job in jobs {
-        let sites = job.sites(&subject.model.spec)?;
-        let width = |sites: &[exegete_base::Site]| -> usize {
-            sites.iter().map(|site| subject.model.spec.site_width(*site, 0)).sum()
-        };
-        let reads = width(&sites.reads);
-        let writes = if sites.writes.is_empty() { reads } else { width(&sites.writes) };
-        bytes = bytes.saturating_add(Trainer::bytes(&job.settings, reads, writes));
+        let sites = job.sites(spec)?;
+        let (reads, writes) = (width(&sites.reads), width(sites.written()));
+        let n = sites.reads.len();
+        bytes = bytes.saturating_add(match sites.shape() {
+            // Each layer writes those from its own on.
+            Shape::CrossLayer => (1..=n)
+                .map(|left| Trainer::bytes(&job.settings, reads / n, writes / n * left))
+                .fold(0, usize::saturating_add),
+            _ => Trainer::bytes(&job.settings, reads, writes),
+        });
+        all.extend(sites.all());
     }
+    all.sort_unstable_by_key(Site::to_string);
+    all.dedup();
+    bytes = bytes.saturating_add(streamed_tokens.saturating_mul(4 * width(&all)));
     let what = || format!("training {} dictionaries", jobs.len());
     Ok(exegete_model::memory::check(bytes, what, "give fewer latents, or fewer dictionaries at a time")?)
 }

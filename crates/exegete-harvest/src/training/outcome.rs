@@ -73,10 +73,10 @@ pub(super) fn finish(
     }
     let summary = json!({
         "kind": kind, "n_latents": n_latents, "k": settings.k, "steps": n_steps,
-        "tokens": n_steps * settings.batch as u64, "lr": settings.peak_lr(), "sites": ends.sites.recorded(),
+        "tokens": if settings.reconstruction.is_end_to_end() { Value::Null } else { json!(n_steps * settings.batch as u64) }, "lr": settings.peak_lr(), "sites": ends.sites.recorded(),
         "aux_k": settings.resolved_aux_k(state.d), "fvu": fvu, "fvu_measured_on": quality.measured_on, "l0": l0,
         "silent": quality.n_silent, "input_scale": state.scale, "metrics_version": metrics::VERSION, "seed": subject.seed,
-        "sparsity": settings.sparsity * state.steering, "layout": layout,
+        "sparsity": settings.sparsity * states.iter().map(|state| state.steering).sum::<f64>() / states.len() as f64, "layout": layout,
     });
     run.finish_stage(&job.stage(), summary)?;
     let span = match fvu.n {
@@ -86,10 +86,10 @@ pub(super) fn finish(
     let on = quality.measured_on;
     let name = job.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     let silent = quality.n_silent;
-    let missed = match settings.target_l0 > 0.0 && (l0 / settings.target_l0 - 1.0).abs() > NEAR {
-        true => {
-            format!("; not yet at the L0 of {} that it is steered to: more steps bring it there", settings.target_l0)
-        }
+    // Each layer of a cross-layer transcoder has the target for itself.
+    let target = settings.target_l0 * states.len() as f64;
+    let missed = match target > 0.0 && (l0 / target - 1.0).abs() > NEAR {
+        true => format!("; not yet at the L0 of {target} that it is steered to: more steps bring it there"),
         false => String::new(),
     };
     Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{missed}", fvu.value))

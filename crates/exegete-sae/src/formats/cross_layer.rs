@@ -18,6 +18,9 @@ pub const NAME: &str = "circuit-tracer-clt";
 pub(super) const GEMMA_NAME: &str = "gemma-scope-2-clt";
 
 const CONFIG: &str = "config.yaml";
+/// What we call the encoder's bias where only the k largest are kept: circuit-tracer would take no notice of k, and run such
+/// a transcoder as ReLU; it is to refuse it instead.
+const RANKED: &str = "b_enc_topk";
 /// What circuit-tracer's published ones read and write, where no configuration says so.
 const HOOKS: [(&str, &str); 2] = [("feature_input_hook", "hook_resid_mid"), ("feature_output_hook", "hook_mlp_out")];
 
@@ -44,10 +47,20 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     let (mut layers, mut b_dec_LD, mut skips) = (Vec::new(), Vec::new(), Vec::new());
     let facts = flat_yaml(place)?;
     let fact = |key: &str| facts.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
-    let k = choices.k.or_else(|| fact("k").and_then(|k| k.parse().ok()));
+    let wrong = |detail: String| SaeError::format(&place.file(CONFIG), detail);
+    let k = match (choices.k, fact("k")) {
+        (Some(k), _) => Some(k),
+        (None, Some(k)) => Some(k.parse().map_err(|_| wrong(format!("key \"k\" is {k:?} and no number; give --k")))?),
+        (None, None) => None,
+    };
+    if k.is_none() && fact("activation") == Some("topk") {
+        return Err(wrong("activation is topk, and key \"k\" is missing; give --k".into()));
+    }
     for i in 0..n {
         let mut t = place.tensors(&format!("W_enc_{i}.safetensors"))?;
-        let (b_enc_F, b_dec) = (t.vector(&format!("b_enc_{i}"))?, t.vector(&format!("b_dec_{i}"))?);
+        let ranked = format!("{RANKED}_{i}");
+        let b_enc = if t.has(&ranked) { ranked } else { format!("b_enc_{i}") };
+        let (b_enc_F, b_dec) = (t.vector(&b_enc)?, t.vector(&format!("b_dec_{i}"))?);
         let (f, o) = (b_enc_F.len(), b_dec.len());
         let d = width(&t, &format!("W_enc_{i}"), o);
         let threshold = format!("threshold_{i}");
@@ -166,8 +179,9 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
         if sae.w_skip_DD.is_some() || sae.norm != crate::InputNorm::None {
             return no_place("a normalised input");
         }
+        let b_enc = if matches!(sae.rule, Rule::TopK(_)) { RANKED } else { "b_enc" };
         let [w_enc, b_enc, b_dec, threshold, w_dec] =
-            ["W_enc", "b_enc", "b_dec", "threshold", "W_dec"].map(|name| format!("{name}_{i}"));
+            ["W_enc", b_enc, "b_dec", "threshold", "W_dec"].map(|name| format!("{name}_{i}"));
         let mut arrays: Named = vec![
             (&w_enc, vec![f, d], sae.w_enc_FD.clone()),
             (&b_enc, vec![f], sae.b_enc_F.clone()),
@@ -176,7 +190,10 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
         match &sae.rule {
             Rule::Relu(_) => {}
             Rule::TopK(top) => (activation, k) = ("topk", Some(top.k)),
-            Rule::JumpRelu(jump) => arrays.push((&threshold, vec![f], jump.threshold_F.clone())),
+            Rule::JumpRelu(jump) => {
+                activation = "jump_relu";
+                arrays.push((&threshold, vec![f], jump.threshold_F.clone()));
+            }
             other => return no_place(&format!("activations of kind {}; relu, topk and jumprelu it has", other.name())),
         }
         files.push((format!("W_enc_{i}.safetensors"), safetensors_of(&arrays)?));

@@ -102,6 +102,13 @@ impl CrossLayerTrainer {
                 row[i * o..(i + 1) * o].iter_mut().for_each(|g| *g *= (-2.0 * factor) as f32);
             }
         }
+        if !loss.is_finite() {
+            let detail = "look for NaN or infinity in the activations, and for an output that is the same everywhere";
+            return Err(SaeError::Shape(format!(
+                "step {}: the loss is not finite: {detail}, or lower --lr",
+                states[0].step
+            )));
+        }
         let mut sum = StepStats { loss, fvu, aux: 0.0, pre_act: 0.0, penalty: 0.0, sparsity: 0.0, l0: 0.0, n_dead: 0 };
         let (mut grad, mut left) = (Vec::new(), Vec::new());
         for (i, (layer, state)) in self.layers.iter_mut().zip(states).enumerate() {

@@ -57,6 +57,13 @@ fn keep_k(found: &mut Found, k: usize) {
     found.sort_unstable_by(larger);
 }
 
+/// Frees what a token took of which all were computed: each token does so some day.
+fn give_back(found: &mut Found) {
+    if found.capacity() > 16 * found.len().max(64) {
+        found.shrink_to(2 * found.len());
+    }
+}
+
 impl Trainer {
     /// Appends the entries of a batch, and what is wanted of its dead latents.
     pub(super) fn screened(&mut self, state: &TrainState, rule: Rule) {
@@ -94,6 +101,7 @@ impl Trainer {
                         Screen::all(&x_ND[token * d..(token + 1) * d], w_FD, b_F, found);
                     }
                     keep_k(found, k);
+                    give_back(found);
                 }
                 Rule::Kth(rule) => {
                     let mut largest = found.clone();
@@ -108,6 +116,7 @@ impl Trainer {
                     found.retain(|(_, h)| *h > rule.lowest(rule.cut(kth)));
                     // The k-th stands before the others.
                     found.insert(0, (latent, kth));
+                    give_back(found);
                 }
                 Rule::Above | Rule::Nothing => {}
             }

@@ -216,16 +216,19 @@ impl Selector {
 impl Selector {
     /// Appends what is wanted of dead latents, given their pre-activations alone, `[N, dead]`.
     pub(super) fn dead_block(&mut self, pre_ND: &[f32], dead: Dead, [aux, low]: [&mut Entries; 2]) {
-        let (width, mut share) = (dead.latents.len(), self.shares.pop().unwrap_or_default());
-        (share.main, share.aux, share.low) = Default::default();
-        share.aux.clear();
-        share.low.clear();
-        for row in pre_ND.chunks_exact(width) {
-            share.dead_row(dead, |i, _| row[i]);
+        let width = dead.latents.len();
+        let each = (pre_ND.len() / width).div_ceil(8 * rayon::current_num_threads()).max(1);
+        let n_shares = pre_ND.len().div_ceil(each * width);
+        self.shares.resize_with(n_shares.max(self.shares.len()), Share::default);
+        pre_ND.par_chunks(each * width).zip(&mut self.shares).for_each(|(rows, share)| {
+            share.aux.clear();
+            share.low.clear();
+            rows.chunks_exact(width).for_each(|row| share.dead_row(dead, |i, _| row[i]));
+        });
+        for share in &self.shares[..n_shares] {
+            aux.append(&share.aux);
+            low.append(&share.low);
         }
-        aux.append(&share.aux);
-        low.append(&share.low);
-        self.shares.push(share);
     }
 
     /// The bounds that go with the rule of the step.

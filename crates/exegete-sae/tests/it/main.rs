@@ -5,6 +5,7 @@ mod layers;
 mod metrics;
 mod saelens;
 mod training;
+mod training_cross_layer;
 mod training_halves;
 mod training_jumprelu;
 mod training_kinds;

@@ -19,8 +19,13 @@ const TOKENS: usize = 256;
 const MOST: f32 = 63.0;
 /// Added to an input's bytes, so that they are unsigned.
 const OFFSET: i32 = 64;
-/// Sums in `f32` are off by less than this share of `|x| |w|`.
-const ROUNDING: f32 = 1e-5;
+/// A sum in `f32` of so many products is off by less than this share of `|x| |w|`: [`dot`] has 32 sums, which it adds up.
+fn rounding(d: usize) -> f32 {
+    1e-6 * (4.0 + d as f32 / 16.0)
+}
+
+/// Largest values of rows between which squares neither vanish nor overflow; others are always computed.
+const SANE: std::ops::Range<f32> = 1e-15..1e15;
 
 /// Whether this machine multiplies bytes so much faster than `f32` that screening pays.
 pub fn pays() -> bool {
@@ -54,7 +59,7 @@ struct Row {
     /// Size of a step.
     scale: f32,
     /// `OFFSET` times the sum of its bytes.
-    sum: f32,
+    sum: i32,
     /// Length of the row as it is, times what rounding of sums may add.
     length: f32,
     /// Length of the rounded row.
@@ -89,7 +94,11 @@ fn round(row: &[f32], out: &mut [i8]) -> Row {
     }
     // Sums of squares are off themselves by far less than the thousandth that is added.
     let root = |square: f32| square.sqrt() * 1.001;
-    Row { scale, sum: (OFFSET * sum) as f32, length: root(length), rounded: root(rounded), error: root(error) }
+    if most != 0.0 && !SANE.contains(&most) {
+        // Nothing is known of it: an infinite error lets everything pass, and so does one that is no number.
+        return Row { scale: 1.0, sum: OFFSET * sum, length: f32::NAN, rounded: f32::NAN, error: f32::NAN };
+    }
+    Row { scale, sum: OFFSET * sum, length: root(length), rounded: root(rounded), error: root(error) }
 }
 
 impl Screen {
@@ -105,7 +114,6 @@ impl Screen {
             |rounded, ((bytes, rows), w)| {
                 for (i, row) in rows.iter_mut().enumerate() {
                     rounded.fill(0);
-                    // Rows beyond the last have length 0 and a bound that nothing reaches.
                     *row = w.chunks_exact(d).nth(i).map_or(Row::default(), |w| round(w, rounded));
                     for (four, from) in rounded.chunks_exact(4).enumerate() {
                         bytes[(four * PANEL + i) * 4..][..4].copy_from_slice(from);
@@ -136,7 +144,7 @@ impl Screen {
         self.tokens = scratch;
     }
 
-    /// The entries of the last scan, token by token.
+    /// The entries of the last scan, token by token; behind its tokens may be those of a longer one.
     pub fn found(&self) -> impl Iterator<Item = &Found> {
         self.tokens.iter().flat_map(|tokens| &tokens.found)
     }
@@ -170,20 +178,21 @@ impl Screen {
         for (panel, bytes) in self.bytes.chunks_exact(PANEL * width).enumerate() {
             let first = panel * PANEL;
             let rows = &self.rows[first..first + PANEL];
-            // Bias less bound of each latent, and the parts of the error's bound.
-            let mut of = Latents { less: [f32::NEG_INFINITY; PANEL], ..Latents::default() };
-            for (i, row) in rows.iter().enumerate().take(self.f - first.min(self.f)) {
-                of.less[i] = b_F[first + i];
+            let mut of = Latents { n: self.f.saturating_sub(first).min(PANEL), ..Latents::default() };
+            for (i, row) in rows.iter().enumerate().take(of.n) {
+                // A little more, for adding it is rounded too.
+                of.bias[i] = b_F[first + i] + 1e-6 * b_F[first + i].abs();
                 of.bound[i] = bounds_F.get(first + i).copied().unwrap_or(f32::NEG_INFINITY);
                 (of.scale[i], of.sum[i]) = (row.scale, row.sum);
-                (of.error[i], of.rounded[i]) = (row.error + ROUNDING * row.length, row.rounded);
+                (of.error[i], of.rounded[i]) = (row.error + rounding(d) * row.length, row.rounded);
             }
             tokens.hits.clear();
             look(bytes, width, (&tokens.bytes, &tokens.rows), &of, bounds_N, &mut tokens.hits);
             for (token, i) in tokens.hits.drain(..) {
                 let (token, latent) = (token as usize, first + i as usize);
                 let value = dot(&x_ND[token * d..(token + 1) * d], &w_FD[latent * d..(latent + 1) * d]) + b_F[latent];
-                if value > bounds_N[token] && value > of.bound[i as usize] {
+                // What is no number is passed on, and told of by whoever sums it.
+                if !(value <= bounds_N[token] || value <= of.bound[i as usize]) {
                     tokens.found[token].push((latent as u32, value));
                 }
             }
@@ -194,10 +203,11 @@ impl Screen {
 /// What is known of a panel's latents.
 #[derive(Default)]
 struct Latents {
+    /// How many there are.
+    n: usize,
     scale: [f32; PANEL],
-    sum: [f32; PANEL],
-    /// The bias; nothing reaches a bound from minus infinity.
-    less: [f32; PANEL],
+    sum: [i32; PANEL],
+    bias: [f32; PANEL],
     bound: [f32; PANEL],
     error: [f32; PANEL],
     rounded: [f32; PANEL],
@@ -209,12 +219,13 @@ impl Latents {
     fn hits(&self, sums: &[i32; PANEL], token: &Row, bound: f32, mut hit: impl FnMut(u32)) {
         let mut may = [false; PANEL];
         for i in 0..PANEL {
-            let value = (sums[i] as f32 - self.sum[i]) * (self.scale[i] * token.scale) + self.less[i];
+            let value = (sums[i] - self.sum[i]) as f32 * (self.scale[i] * token.scale) + self.bias[i];
             let most = value + token.length * self.error[i] + token.error * self.rounded[i];
-            may[i] = (most > bound) & (most > self.bound[i]);
+            // What is no number may be anything.
+            may[i] = !(most <= bound) & !(most <= self.bound[i]);
         }
         if may.contains(&true) {
-            (0..PANEL).filter(|i| may[*i]).for_each(|i| hit(i as u32));
+            (0..self.n).filter(|i| may[*i]).for_each(|i| hit(i as u32));
         }
     }
 }
