@@ -50,7 +50,7 @@ impl<'a> Activations<'a> {
     }
 
     /// Those that a model gives when they are asked for, over windows of at most `len` tokens. A window is kept until all
-    /// of its rows were [forgotten](Self::forget).
+    /// of its rows were taken and will not be asked for again.
     ///
     /// # Errors
     /// Sites that the model does not have.

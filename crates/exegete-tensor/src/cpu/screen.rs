@@ -192,7 +192,7 @@ impl Screen {
                 let (token, latent) = (token as usize, first + i as usize);
                 let value = dot(&x_ND[token * d..(token + 1) * d], &w_FD[latent * d..(latent + 1) * d]) + b_F[latent];
                 // What is no number is passed on, and told of by whoever sums it.
-                if !(value <= bounds_N[token] || value <= of.bound[i as usize]) {
+                if value > bounds_N[token] && value > of.bound[i as usize] || value.is_nan() {
                     tokens.found[token].push((latent as u32, value));
                 }
             }
@@ -222,7 +222,7 @@ impl Latents {
             let value = (sums[i] - self.sum[i]) as f32 * (self.scale[i] * token.scale) + self.bias[i];
             let most = value + token.length * self.error[i] + token.error * self.rounded[i];
             // What is no number may be anything.
-            may[i] = !(most <= bound) & !(most <= self.bound[i]);
+            may[i] = (most > bound) & (most > self.bound[i]) | most.is_nan();
         }
         if may.contains(&true) {
             (0..self.n).filter(|i| may[*i]).for_each(|i| hit(i as u32));
@@ -379,6 +379,30 @@ mod tests {
                 got.iter_mut().zip(screen.found()).for_each(|(got, found)| got.clone_from(found));
                 assert_eq!(got, want, "{n} x {d} x {f} at {share}");
             }
+        }
+    }
+
+    #[test]
+    fn what_bytes_cannot_say_is_computed() {
+        // Rows too small, too large or no numbers; a bias far above its products; panels that are not full.
+        let (n, d, f) = (9, 40, 21);
+        let (mut x, mut w, mut b) = (values(n * d, 1), values(f * d, 2), values(f, 3));
+        x[..d].iter_mut().for_each(|x| *x *= 1e-30);
+        x[d..2 * d].iter_mut().for_each(|x| *x *= 1e17);
+        x[2 * d] = f32::NAN;
+        x[3 * d] = f32::INFINITY;
+        w[..d].iter_mut().for_each(|w| *w *= 1e-33);
+        w[d] = f32::NEG_INFINITY;
+        w[2 * d..3 * d].iter_mut().for_each(|w| *w *= 1e19);
+        b[5] = 1e4;
+        let mut screen = Screen::default();
+        screen.fill(&w, d);
+        let (bounds_N, bounds_F) = (vec![0.5; n], vec![f32::NEG_INFINITY; f]);
+        screen.scan((&x, &w), &b, (&bounds_N, &bounds_F), |_, _| {});
+        for ((token, found), x) in screen.found().take(n).enumerate().zip(x.chunks_exact(d)) {
+            let of = |l: usize| dot(x, &w[l * d..(l + 1) * d]) + b[l];
+            let want: Vec<u32> = (0..f as u32).filter(|l| of(*l as usize) > 0.5 || of(*l as usize).is_nan()).collect();
+            assert_eq!(found.iter().map(|(l, _)| *l).collect::<Vec<_>>(), want, "token {token}");
         }
     }
 
