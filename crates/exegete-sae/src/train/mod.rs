@@ -23,7 +23,6 @@ mod penalty;
 mod pursuit;
 mod resample;
 mod rules;
-mod screened;
 mod select;
 mod sparsity;
 mod state;
@@ -38,7 +37,6 @@ use self::dense::{Dense, Sums};
 use self::encode::BLOCK;
 pub use self::penalty::Formula;
 use self::pursuit::Pursuit;
-use self::screened::Screening;
 use self::select::Selector;
 pub use self::state::{Side, TrainState};
 use self::term::Term;
@@ -103,7 +101,6 @@ pub struct Trainer {
     low: Term,
     dense: Dense,
     pursuit: Pursuit,
-    screening: Screening,
     dead: Vec<u32>,
     penalty_d: Vec<f32>,
     /// Thresholds; empty where there are none.
@@ -146,7 +143,6 @@ impl Trainer {
             low: Term::default(),
             dense: Dense::default(),
             pursuit: Pursuit::default(),
-            screening: Screening::default(),
             dead: Vec::new(),
             penalty_d: Vec::new(),
             theta_F: Vec::new(),

@@ -13,7 +13,6 @@ pub mod mixture;
 pub mod norm;
 pub mod packed;
 pub mod rope;
-pub mod screen;
 pub mod simd;
 pub mod sparse;
 pub mod team;
