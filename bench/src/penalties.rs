@@ -225,8 +225,8 @@ fn figure(name: &str, rows: &[Row]) -> Result<String> {
     });
     Ok(line(&LineFigure {
         labels: Labels {
-            title: format!("Fraction of variance unexplained at the same L0: {name}"),
-            x: "log2 of L0".into(),
+            title: format!("Fraction of variance unexplained by L0: {name}"),
+            x: "log2 of the L0 that is aimed at".into(),
             y: "FVU".into(),
         },
         x: levels.iter().map(|level| level.log2()).collect(),

@@ -11,9 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use exegete_base::Site;
 use exegete_base::sampling::pair_hash;
-use exegete_base::settings::{
-    Activation, BosPolicy, DecoderRows, Penalty, Reconstruction, StoredAs, TextSettings, TrainSettings,
-};
+use exegete_base::settings::{Activation, DecoderRows, Penalty, Reconstruction, StoredAs, TextSettings, TrainSettings};
 use exegete_harvest::measure::{CE_RECOVERED, Measured, measure};
 use exegete_harvest::rows::window_rows;
 use exegete_harvest::training::Sites;
@@ -100,15 +98,7 @@ fn common(place: &Place, activation: Activation) -> TrainSettings {
 }
 
 fn text_settings(tokens: u64) -> TextSettings {
-    TextSettings {
-        jsonl_field: "text".into(),
-        parquet_column: "text".into(),
-        record_bytes: 4096,
-        window: 128,
-        bos: BosPolicy::Auto,
-        special_tokens: false,
-        max_tokens: tokens,
-    }
+    TextSettings { max_tokens: tokens, ..TextSettings::default() }
 }
 
 /// Runs all cases on all models that are there.

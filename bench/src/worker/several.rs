@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use exegete_base::sampling::pair_hash;
-use exegete_base::settings::{Activation, BosPolicy, StoredAs, TextSettings, TrainSettings};
+use exegete_base::settings::{Activation, StoredAs, TextSettings, TrainSettings};
 use exegete_base::{Site, SiteKind};
 use exegete_harvest::rows::window_rows;
 use exegete_harvest::training::{self, CheckpointEvery, Job, Subject};
@@ -61,15 +61,7 @@ impl Several {
 
 impl Case for Several {
     fn run(&mut self) -> Result<f64> {
-        let text = TextSettings {
-            jsonl_field: "text".into(),
-            parquet_column: "text".into(),
-            record_bytes: 4096,
-            window: 128,
-            bos: BosPolicy::Auto,
-            special_tokens: false,
-            max_tokens: 0,
-        };
+        let text = TextSettings { max_tokens: 0, ..TextSettings::default() };
         let dir = self.folder.path().join("run");
         let mut run = Run::create_or_resume(&dir, "bench", json!({}), &[])?;
         let path = self.folder.path().join("text.jsonl").display().to_string();

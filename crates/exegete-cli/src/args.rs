@@ -144,7 +144,8 @@ pub(crate) struct SaeTrain {
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
     /// A published recipe, whose settings hold where no other is given: gao-2024, batchtopk-2024, april-2024, saelens-topk,
-    /// saelens-jumprelu, dictionary-learning-topk
+    /// saelens-jumprelu, saelens-anthropic, dictionary-learning-topk, dictionary-learning-jumprelu, gemma-scope-1 or
+    /// anthropic-2025-01
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// A TOML file with several dictionaries, trained in one pass: keys are these settings' names with underscores, at the
@@ -460,7 +461,8 @@ pub(crate) struct SaeList {
 pub(crate) struct SaeConvert {
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
-    /// The layout to write: saelens, sparsify (TopK) or gemma-scope (JumpReLU)
+    /// The layout to write: saelens, sparsify (TopK), gemma-scope (JumpReLU), llamascopium-crosscoder, or circuit-tracer-clt
+    /// (cross-layer transcoders)
     #[arg(long, value_name = "LAYOUT", default_value = "saelens")]
     pub(crate) to: String,
     /// A new or empty directory

@@ -28,13 +28,11 @@ impl PlaceArgs {
     /// How text is read; spellings of special tokens in a built-in model's text are these tokens.
     pub(crate) fn text_settings(&self, max_tokens: u64, is_builtin: bool) -> TextSettings {
         TextSettings {
-            jsonl_field: "text".into(),
-            parquet_column: "text".into(),
-            record_bytes: 4096,
             window: self.window,
             bos: self.bos,
             special_tokens: self.special_tokens || is_builtin,
             max_tokens,
+            ..TextSettings::default()
         }
     }
 }

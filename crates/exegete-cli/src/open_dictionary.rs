@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use exegete_hub::{Hub, Reference};
 use exegete_lab::builtin::Part;
 use exegete_sae::formats::{self, Choices, Saved, files_of};
@@ -21,7 +21,10 @@ pub(crate) fn load(name: &str, choices: &Choices, printer: &Printer) -> Result<S
     }
     let path = Path::new(name);
     if path.exists() || path.is_absolute() || name.starts_with('.') {
-        return Ok(formats::load(path, choices)?);
+        return formats::load(path, choices).map_err(|error| match hint(path) {
+            Some(hint) => anyhow!("{error:#}; {hint}"),
+            None => error.into(),
+        });
     }
     if let Some((repo, inside)) = name.split_once(':') {
         let inside = inside.trim_end_matches('/');
@@ -40,6 +43,15 @@ pub(crate) fn load(name: &str, choices: &Choices, printer: &Printer) -> Result<S
     let mut saved = formats::load(&download(&reference, choices.format.as_deref(), printer)?, &choices)?;
     published.complete(&mut saved);
     Ok(saved)
+}
+
+/// What to do with a path that holds no dictionary and belongs to a run.
+fn hint(path: &Path) -> Option<&'static str> {
+    if path.join("manifest.json").is_file() {
+        return Some("this is a run: its dictionary is in RUN/sae, those of a grid in RUN/sae/NAME");
+    }
+    let unfinished = path.join("checkpoint.bin").is_file();
+    unfinished.then_some("its training is not finished: give the command of the training again")
 }
 
 /// The local path of a dictionary on the hub: of a file or a directory, as it is there.

@@ -2,7 +2,7 @@
 //!
 //! The model always runs batches of one shape, padded, so that a row's bits do not depend on what else is in the batch.
 
-use exegete_base::Site;
+use exegete_base::{DocId, Site};
 use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_tensor::{Tape, f32s};
 
@@ -58,7 +58,7 @@ impl<'m> Capture<'m> {
             let values = f32s(value.tensor())?;
             for (row, w) in values.chunks_exact(self.len * d).zip(windows) {
                 let row = &row[*d..w.window.token_ids.len() * d];
-                check_finite(row, *d, *site, w)?;
+                check_finite((row, *d, 1), &[*site], w.window.doc, w.window.start)?;
                 out.extend_from_slice(row);
             }
         }
@@ -66,35 +66,41 @@ impl<'m> Capture<'m> {
     }
 }
 
-/// Refuses rows of a window that are not finite.
-fn check_finite(rows: &[f32], d: usize, site: Site, w: &WindowRows) -> Result<()> {
-    let Some(at) = rows.iter().position(|x| !x.is_finite()) else { return Ok(()) };
-    let doc = w.window.doc;
+/// Checks activations of a window that begins at token `start` of a document: of sites behind each other, `d` values together,
+/// from position `first` of the window on.
+///
+/// # Errors
+/// A value that is not finite, with its site, document and position.
+pub(crate) fn check_finite(
+    (x_ND, d, first): (&[f32], usize, usize),
+    sites: &[Site],
+    doc: DocId,
+    start: u64,
+) -> Result<()> {
+    let Some(at) = x_ND.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+    let site = sites[at % d * sites.len() / d];
     Err(HarvestError::Request(format!(
         "activations at {site} are not finite: document {} of text file {}, position {} of the window that begins at its \
-         token {}",
+         token {start}",
         doc.record_idx(),
         doc.source_idx(),
-        at / d + 1,
-        w.window.start,
+        first + at / d,
     )))
 }
 
 #[cfg(test)]
 mod tests {
-    use exegete_base::{DocId, SiteKind};
-    use exegete_store::Window;
+    use exegete_base::SiteKind;
 
     use super::*;
 
     #[test]
     fn the_first_activation_that_is_not_finite_is_placed() {
-        let window = Window { doc: DocId::new(2, 7), window: 1, start: 40, token_ids: vec![0; 4] };
-        let w = WindowRows { window, first: 90 };
-        let site = Site::at(SiteKind::ResidPost, 3);
-        assert!(check_finite(&[0.0; 6], 2, site, &w).is_ok());
-        let said = check_finite(&[0.0, 1.0, 2.0, f32::NAN, f32::INFINITY, 0.0], 2, site, &w).unwrap_err().to_string();
+        let sites = [3, 4].map(|layer| Site::at(SiteKind::ResidPost, layer));
+        let check = |x: &[f32]| check_finite((x, 2, 1), &sites, DocId::new(2, 7), 40);
+        assert!(check(&[0.0; 6]).is_ok());
+        let said = check(&[0.0, 1.0, 2.0, f32::NAN, f32::INFINITY, 0.0]).unwrap_err().to_string();
         let place = "document 7 of text file 2, position 2 of the window that begins at its token 40";
-        assert!(said.contains("blocks.3.hook_resid_post") && said.contains(place), "{said}");
+        assert!(said.contains("blocks.4.hook_resid_post") && said.contains(place), "{said}");
     }
 }

@@ -1,10 +1,14 @@
 //! Where model, dictionary and store meet.
 //!
-//! The road of a run, one file a stage: [`windows`] cuts text into token windows, [`cache`] runs the model to a site
-//! and keeps the activations, [`training`] fits a dictionary on them, [`firings`] encodes them again and gathers what
-//! makes each latent fire. [`mod@measure`] says what a dictionary does on a text, [`proof`] compares that with what its
-//! publisher says, [`probing`] asks labelled text what its latents know. Each stage writes parts through the run's manifest, passes over what is already there,
-//! and gives the same result however often it was stopped.
+//! The road of a run, one file a stage: [`windows`] cuts text into token windows, [`cache`] runs the model to sites and
+//! keeps their activations, [`training`] fits dictionaries on them, [`firings`] encodes them again and gathers what makes
+//! each latent fire. Each stage writes parts through the run's manifest, passes over what is already there, and gives the
+//! same result however often it was stopped.
+//!
+//! Between the model and the training: `capture` runs windows through the model, [`rows`] numbers their tokens,
+//! [`Activations`] gives rows from the cache or from the model, `mixer` is the order in which they are trained on.
+//! [`mod@measure`] says what a dictionary does on a text, [`proof`] compares that with what its publisher says, [`probing`]
+//! asks labelled text what its latents know.
 #![deny(missing_docs)]
 
 mod activations;

@@ -16,6 +16,7 @@ use exegete_store::{Corpus, Window};
 use exegete_tensor::{SiteFn, Tape, Value, f32s, tensor};
 use serde::Serialize;
 
+use crate::capture::check_finite;
 use crate::training::Sites;
 use crate::windows::{bos_and_room, of_document};
 use crate::{HarvestError, Progress, Result};
@@ -228,7 +229,7 @@ impl<'a> Sums<'a> {
             let (all, mut kept, mut at) = (tapped(hooks, sites, n)?, Vec::new(), 0);
             for window in windows {
                 let to = at + window.token_ids.len();
-                check_finite(&all[at * d..to * d], d, sites, window.doc, window.start)?;
+                check_finite((&all[at * d..to * d], d, 0), sites, window.doc, window.start)?;
                 kept.extend_from_slice(&all[(at + 1) * d..to * d]);
                 at = to;
             }
@@ -304,21 +305,6 @@ pub(crate) fn tapped(hooks: &Hooks, sites: &[Site], n: usize) -> Result<Vec<f32>
     }
     let row = |token: usize| each.iter().flat_map(move |v| &v[token * (v.len() / n)..(token + 1) * (v.len() / n)]);
     Ok((0..n).flat_map(row).copied().collect())
-}
-
-/// Checks activations of a piece of a document, which begins at token `start` of it.
-///
-/// # Errors
-/// A value that is not finite, with the document and the position.
-pub(crate) fn check_finite(x_ND: &[f32], d: usize, sites: &[Site], doc: DocId, start: u64) -> Result<()> {
-    let Some(bad) = x_ND.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-    let site = sites[bad % d * sites.len() / d];
-    Err(HarvestError::Request(format!(
-        "activations at {site} are not finite: document {} of text file {}, position {}",
-        doc.record_idx(),
-        doc.source_idx(),
-        start as usize + bad / d
-    )))
 }
 
 /// What the model says behind each token of some rows but the last of each.

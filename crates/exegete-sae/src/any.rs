@@ -25,6 +25,25 @@ impl AnyDictionary {
         }
     }
 
+    /// It with the thresholds that its ranks come to on these inputs.
+    ///
+    /// # Errors
+    /// Those of [`Sae::calibrated`].
+    pub fn calibrated(self, x_ND: &[f32]) -> Result<Self> {
+        Ok(match self {
+            Self::Sae(sae) => sae.calibrated(x_ND)?.into(),
+            Self::CrossLayer(layers) => layers.calibrated(x_ND)?.into(),
+        })
+    }
+
+    /// Takes in factors of sites, see [`Sae::fold_site_factors`].
+    pub fn fold_site_factors(&mut self, reads: &[f32], writes: &[f32]) {
+        match self {
+            Self::Sae(sae) => sae.fold_site_factors(reads, writes),
+            Self::CrossLayer(layers) => layers.fold_site_factors(reads, writes),
+        }
+    }
+
     /// Its encoders with what belongs to them: one, or one a layer.
     pub fn encoders(&self) -> &[Sae] {
         match self {

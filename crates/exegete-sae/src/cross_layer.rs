@@ -63,6 +63,27 @@ impl CrossLayer {
         from..from + self.layers[layer].n_latents()
     }
 
+    /// The thresholds that ranks come to on these inputs, as [`Sae::calibrated`] finds them for each layer.
+    ///
+    /// # Errors
+    /// Those of [`Sae::calibrated`].
+    pub fn calibrated(mut self, x_ND: &[f32]) -> Result<Self> {
+        for layer in 0..self.layers.len() {
+            let x = self.input(layer, x_ND);
+            self.layers[layer] = self.layers[layer].clone().calibrated(&x)?;
+        }
+        Ok(self)
+    }
+
+    /// Takes in a factor of each layer's input and of each output, as [`Sae::fold_site_factors`] does.
+    pub fn fold_site_factors(&mut self, reads: &[f32], writes: &[f32]) {
+        let o = self.width_out();
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            layer.fold_site_factors(&reads[i..=i], &writes[i..]);
+        }
+        self.b_dec_LD.iter_mut().enumerate().for_each(|(i, b)| *b /= writes[i / o]);
+    }
+
     /// Columns of all tokens: those of a layer's input.
     fn input(&self, layer: usize, x_ND: &[f32]) -> Vec<f32> {
         let (d, all) = (self.layers[0].d_in, self.d_in());

@@ -1,8 +1,10 @@
 //! Sparse dictionaries over activations.
 //!
-//! A [`Dictionary`] turns activations into sparse [`Codes`] and back; [`kinds`] holds one file a kind, [`formats`]
-//! one file a foreign layout, [`releases`] the names of published ones. [`train`] is one training step, fed by whoever has activations; [`metrics`] work on
-//! arrays. This crate knows no model and no run directory.
+//! A [`Dictionary`] turns activations into sparse [`Codes`] and back. It is an [`Sae`], with one linear encoder (also a
+//! transcoder, or a crosscoder of several sites), or a [`CrossLayer`], which has one for each layer; [`AnyDictionary`] is
+//! either, as files hold them. [`kinds`] holds one file a kind, [`formats`] one file a foreign layout or two that are alike,
+//! [`releases`] the names of published ones. [`train`] is one training step, fed by whoever has activations; [`metrics`]
+//! work on arrays. This crate knows no model and no run directory.
 #![deny(missing_docs)]
 
 mod any;

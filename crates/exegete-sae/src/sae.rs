@@ -179,6 +179,19 @@ impl Sae {
         self.b_enc_F.iter().zip(rows).map(|(b, row)| (f64::from(*b) - along(row)) as f32).collect()
     }
 
+    /// Takes in factors of the sites that are read and of those that are written, so that the dictionary is one of the sites
+    /// as they are. Activations stay as they are, and the path beside the latents, which goes from what is scaled to what is
+    /// scaled, where all factors are alike.
+    pub fn fold_site_factors(&mut self, reads: &[f32], writes: &[f32]) {
+        let (d, o) = (self.d_in / reads.len(), self.d_out / writes.len());
+        for row in self.w_enc_FD.chunks_exact_mut(self.d_in) {
+            row.iter_mut().enumerate().for_each(|(i, w)| *w *= reads[i / d]);
+        }
+        for row in self.w_dec_FD.chunks_exact_mut(self.d_out).chain([&mut self.b_dec_D[..]]) {
+            row.iter_mut().enumerate().for_each(|(i, w)| *w /= writes[i / o]);
+        }
+    }
+
     /// Takes in a factor of the input (`n(x) = factor * x`), so that the dictionary is one of the input as it is.
     pub fn fold_input_factor(&mut self, factor: f32) {
         if let Rule::MatchingPursuit(pursuit) = &mut self.rule {
@@ -187,9 +200,7 @@ impl Sae {
             self.b_dec_D.iter_mut().for_each(|b| *b /= factor);
             return;
         }
-        self.w_enc_FD.iter_mut().for_each(|w| *w *= factor);
-        self.w_dec_FD.iter_mut().chain(&mut self.b_dec_D).for_each(|w| *w /= factor);
-        // The path beside the latents goes from the scaled input to the scaled output: it stays.
+        self.fold_site_factors(&[factor], &[factor]);
     }
 
     /// The input as the encoder takes it, in `out_ND`.

@@ -131,7 +131,7 @@ pub enum StoreError {
     },
     /// The run exists and was made with other settings.
     #[error(
-        "run {} was made with other settings ({}); give another --out, or remove the directory to start over",
+        "run {} was made with other settings ({}); give another directory (--out, --activations), or remove this one to start over",
         path.display(),
         differences.join("; ")
     )]

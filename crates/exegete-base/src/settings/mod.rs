@@ -51,6 +51,21 @@ pub struct TextSettings {
     pub max_tokens: u64,
 }
 
+impl Default for TextSettings {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self {
+            jsonl_field: "text".into(),
+            parquet_column: "text".into(),
+            record_bytes: 4096,
+            window: 128,
+            bos: BosPolicy::Auto,
+            special_tokens: false,
+            max_tokens: 400_000,
+        }
+    }
+}
+
 /// What a harvest keeps of each latent's firings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct KeepSettings {
@@ -160,12 +175,14 @@ mod tests {
         train: TrainSettings,
         #[command(flatten)]
         probe: ProbeSettings,
+        #[command(flatten)]
+        text: TextSettings,
     }
 
     #[test]
     fn defaults_are_those_of_the_command_line() {
         let flags = Flags::parse_from(["test"]);
         assert_eq!((flags.settings, flags.train), (SelfExplainSettings::default(), TrainSettings::default()));
-        assert_eq!(flags.probe, ProbeSettings::default());
+        assert_eq!((flags.probe, flags.text), (ProbeSettings::default(), TextSettings::default()));
     }
 }

@@ -67,6 +67,7 @@ fn tell(saved: &Saved, printer: &Printer) {
     let layers = all.encoders().len();
     let what = match (layers, all.transcodes()) {
         (1, true) => "transcoder, ",
+        (1, false) if saved.is_crosscoder() => "crosscoder, ",
         (1, false) => "",
         _ => "cross-layer transcoder, ",
     };

@@ -123,7 +123,9 @@ fn tell(run: &Run, jobs: &[Job], printer: &Printer) -> Result<()> {
         let found = run.stage(&job.stage()).cloned().unwrap_or_default();
         let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         let fvu = &found["fvu"];
-        let span = format!("{:.4} [{:.4}, {:.4}]", number(&fvu["value"]), number(&fvu["low"]), number(&fvu["high"]));
+        let [value, low, high] = ["value", "low", "high"].map(|key| number(&fvu[key]));
+        // Of one document there is no interval.
+        let span = if low.is_finite() { format!("{value:.4} [{low:.4}, {high:.4}]") } else { format!("{value:.4}") };
         let (kind, dir) = (found["kind"].as_str().unwrap_or_default(), job.dir());
         let name = job.name.as_ref().unwrap_or(&dir);
         let (latents, l0, silent) = (number(&found["n_latents"]), number(&found["l0"]), number(&found["silent"]));

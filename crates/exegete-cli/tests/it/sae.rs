@@ -76,6 +76,16 @@ fn what_cannot_be_converted_or_measured_is_refused() {
         &out,
         &["kind topk"],
     );
+    let layers = refs_dir().join("sae_layers");
+    for (name, to, place) in [
+        ("crosscoder_relu", "saelens", "llamascopium-crosscoder"),
+        ("crosscoder_jump", "gemma-scope", "llamascopium-crosscoder"),
+        ("kissane", "saelens", "llamascopium-crosscoder"),
+        ("clt_relu", "saelens", "circuit-tracer-clt"),
+    ] {
+        let sae = layers.join(name).display().to_string();
+        refused(&["convert", &sae, "--out", &out_name, "--to", to], &out, &["has no place", &format!("--to {place}")]);
+    }
     refused(&["convert", &case("nowhere"), "--out", &out_name], &out, &["nowhere"]);
     refused(&["info", &case("dl_topk"), "--format", "tensorflow"], &out, &["tensorflow", "sparsify"]);
     refused(&["info", &case("dl_topk"), "--model", "builtin:organism"], &out, &["--text"]);

@@ -11,7 +11,8 @@ use exegete_store::Task;
 use exegete_tensor::Tape;
 
 use super::rows::{Asked, Row, rows};
-use crate::measure::{check_finite, checked, tapped};
+use crate::capture::check_finite;
+use crate::measure::{checked, tapped};
 use crate::{HarvestError, Progress, Result};
 
 /// Tokens of a run of the model.
@@ -126,7 +127,7 @@ fn collect(
     let (mut x, mut at) = (Vec::new(), 0);
     for row in batch {
         let of_row = &values[at * d..(at + row.ids.len()) * d];
-        check_finite(of_row, d, sites, DocId::new(0, u64::from(row.document)), 0)?;
+        check_finite((of_row, d, 0), sites, DocId::new(0, u64::from(row.document)), 0)?;
         match &row.asked {
             Asked::Mean(_) => x.extend_from_slice(&of_row[d..]),
             Asked::At(positions) => {

@@ -228,15 +228,7 @@ mod tests {
     use exegete_testkit::require_data;
 
     fn text() -> TextSettings {
-        TextSettings {
-            jsonl_field: "text".into(),
-            parquet_column: "text".into(),
-            record_bytes: 0,
-            window: 8,
-            bos: BosPolicy::Never,
-            special_tokens: false,
-            max_tokens: 0,
-        }
+        TextSettings { window: 8, bos: BosPolicy::Never, ..TextSettings::default() }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use exegete_base::Site;
 use exegete_base::settings::Activation;
 use exegete_base::stats::Estimate;
+use exegete_sae::Dictionary;
 use exegete_sae::formats::{self, Saved, cross_layer, crosscoder, saelens};
 use exegete_sae::metrics::{self, Reconstruction};
-use exegete_sae::{AnyDictionary, Dictionary};
 use exegete_store::Run;
 use serde_json::{Map, Value, json};
 
@@ -40,11 +40,11 @@ pub(super) fn finish(
         acts.hold(&[])?;
         metadata.insert("exegete_calibrated_on_tokens".into(), json!(x.len() / ends.reads.width()));
         metadata.insert("exegete_batchtopk_k".into(), json!(settings.k));
-        dictionary = calibrated(dictionary, &x)?;
+        dictionary = dictionary.calibrated(&x)?;
     }
     let quality = measure(&*dictionary, acts, ends, subject)?;
     let (fvu, l0) = (quality.estimate, quality.l0);
-    fold_factors(&mut dictionary, ends);
+    dictionary.fold_site_factors(&ends.reads.factors, &ends.target().factors);
     let facts = [
         ("sae_lens_version", json!("6")),
         ("model_name", json!(subject.name)),
@@ -102,47 +102,6 @@ fn names(sites: &[Site], shape: Shape) -> String {
     match starred(&sites[0]) {
         Some(name) if shape == Shape::CrossLayer => name,
         _ => sites.iter().map(Site::to_string).collect::<Vec<_>>().join(","),
-    }
-}
-
-/// A dictionary with the thresholds that its ranks come to on these inputs.
-fn calibrated(dictionary: AnyDictionary, x_ND: &[f32]) -> Result<AnyDictionary> {
-    Ok(match dictionary {
-        AnyDictionary::Sae(sae) => sae.calibrated(x_ND)?.into(),
-        AnyDictionary::CrossLayer(mut all) => {
-            let (n, d) = (all.layers.len(), all.d_in() / all.layers.len());
-            for (i, layer) in all.layers.iter_mut().enumerate() {
-                let own: Vec<f32> = x_ND.chunks_exact(d).skip(i).step_by(n).flatten().copied().collect();
-                *layer = layer.clone().calibrated(&own)?;
-            }
-            all.into()
-        }
-    })
-}
-
-/// Makes a dictionary of sites times their factors one of the sites as they are.
-fn fold_factors(dictionary: &mut AnyDictionary, ends: &Ends) {
-    let (reads, writes) = (&ends.reads.factors, &ends.target().factors);
-    let multiply = |row: &mut [f32], factors: &[f32], inverse: bool| {
-        let each = row.len() / factors.len();
-        for (block, factor) in row.chunks_exact_mut(each).zip(factors) {
-            let factor = if inverse { 1.0 / factor } else { *factor };
-            block.iter_mut().for_each(|w| *w *= factor);
-        }
-    };
-    match dictionary {
-        AnyDictionary::Sae(sae) => {
-            sae.w_enc_FD.chunks_exact_mut(sae.d_in).for_each(|row| multiply(row, reads, false));
-            sae.w_dec_FD.chunks_exact_mut(sae.d_out).for_each(|row| multiply(row, writes, true));
-            multiply(&mut sae.b_dec_D, writes, true);
-        }
-        AnyDictionary::CrossLayer(all) => {
-            for (i, sae) in all.layers.iter_mut().enumerate() {
-                multiply(&mut sae.w_enc_FD, &reads[i..=i], false);
-                sae.w_dec_FD.chunks_exact_mut(sae.d_out).for_each(|row| multiply(row, &writes[i..], true));
-            }
-            multiply(&mut all.b_dec_LD, writes, true);
-        }
     }
 }
 

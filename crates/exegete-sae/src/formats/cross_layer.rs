@@ -21,6 +21,8 @@ const CONFIG: &str = "config.yaml";
 /// What we call the encoder's bias where only the k largest are kept: circuit-tracer would take no notice of k, and run such
 /// a transcoder as ReLU; it is to refuse it instead.
 const RANKED: &str = "b_enc_topk";
+/// How keys of ours begin.
+const OWN: &str = "exegete_";
 /// What circuit-tracer's published ones read and write, where no configuration says so.
 const HOOKS: [(&str, &str); 2] = [("feature_input_hook", "hook_resid_mid"), ("feature_output_hook", "hook_mlp_out")];
 
@@ -81,8 +83,10 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     }
     let mut saved = whole(place, CrossLayer { layers, b_dec_LD, w_skip_LDD: None }, skips, NAME)?;
     for (key, value) in &facts {
-        saved.fact(key, value.as_str());
+        let own = || serde_json::from_str::<serde_json::Value>(value).ok().filter(|_| key.starts_with(OWN));
+        saved.fact(key, own().unwrap_or_else(|| value.as_str().into()));
     }
+    saved.published_l0 = saved.metadata.get("exegete_l0").and_then(|l0| l0.as_f64());
     for ((key, otherwise), name) in HOOKS.into_iter().zip(["hook_name", "hook_name_out"]) {
         saved.fact(name, every(fact(key).unwrap_or(otherwise)));
     }
@@ -155,7 +159,10 @@ fn flat_yaml(place: &Place) -> Result<Vec<(String, String)>> {
     let text = String::from_utf8(bytes).map_err(|_| SaeError::format(&path, "no UTF-8 text"))?;
     let plain = |line: &str| {
         let (key, value) = line.split_once(':')?;
-        let value = value.split(" #").next()?.trim().trim_matches(['"', '\'']);
+        let value = match key.starts_with(OWN) {
+            true => value.trim(),
+            false => value.split(" #").next()?.trim().trim_matches(['"', '\'']),
+        };
         let is_plain = !key.starts_with([' ', '-', '#']) && !value.is_empty();
         is_plain.then(|| (key.trim().to_owned(), value.to_owned()))
     };
@@ -213,6 +220,10 @@ pub(super) fn write(saved: &Saved) -> Result<Files> {
     );
     if let Some(k) = k {
         config.push_str(&format!("k: {k}\n"));
+    }
+    // What our training says of it, as JSON, which YAML holds.
+    for (key, value) in saved.metadata.iter().filter(|(key, _)| key.starts_with(OWN)) {
+        config.push_str(&format!("{key}: {value}\n"));
     }
     files.push((CONFIG.into(), config.into_bytes()));
     Ok(files)

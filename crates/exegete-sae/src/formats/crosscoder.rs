@@ -103,12 +103,13 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
         Some("inference") | None => {}
         Some("dataset-wise") => {
             let norm = |site: &&str| norms.iter().find(|(name, _)| name == site).map(|(_, norm)| *norm);
-            let factors: Vec<f64> = sites.iter().filter_map(norm).map(|norm| (d as f64).sqrt() / norm).collect();
+            let factor = |norm: f64| ((d as f64).sqrt() / norm) as f32;
+            let factors: Vec<f32> = sites.iter().filter_map(norm).map(factor).collect();
             if factors.len() != h || factors.iter().any(|factor| !factor.is_finite() || *factor <= 0.0) {
                 let detail = format!("it has no average norms of all its {h} sites, by which inputs were scaled");
                 return Err(SaeError::format(&path, detail));
             }
-            fold_factors(&mut sae, &factors);
+            sae.fold_site_factors(&factors, &factors);
         }
         Some(other) => {
             let detail = format!(
@@ -147,16 +148,6 @@ fn gate_by_site(sae: &mut Sae, n_sites: usize) -> std::result::Result<(), String
     sae.rule = Rule::JumpRelu(JumpRelu { threshold_F: gates.least() });
     sae.site_gates = Some(gates);
     Ok(())
-}
-
-/// Makes of a dictionary of sites times their factors one of the sites as they are. Gates stay, for activations do.
-fn fold_factors(sae: &mut Sae, factors: &[f64]) {
-    let d = sae.d_in / factors.len();
-    let block = |i: usize| factors[i / d % factors.len()];
-    sae.w_enc_FD.iter_mut().enumerate().for_each(|(i, w)| *w = (f64::from(*w) * block(i)) as f32);
-    for rows in [&mut sae.w_dec_FD, &mut sae.b_dec_D] {
-        rows.iter_mut().enumerate().for_each(|(i, w)| *w = (f64::from(*w) / block(i)) as f32);
-    }
 }
 
 /// The thresholds that make gates of sites, where there are such.

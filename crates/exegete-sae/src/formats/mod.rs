@@ -57,6 +57,13 @@ impl Saved {
         self.metadata.get("hook_name").and_then(Value::as_str)
     }
 
+    /// Whether it is one code for several sites, whose values lie behind each other.
+    pub fn is_crosscoder(&self) -> bool {
+        let by_layout = [crosscoder::NAME, crosscoder::KISSANE_NAME].contains(&self.format);
+        let by_sites = self.site().is_some_and(|site| site.contains(','));
+        matches!(self.dictionary, AnyDictionary::Sae(_)) && (by_layout || by_sites)
+    }
+
     fn fact(&mut self, key: &str, value: impl Into<Value>) {
         self.metadata.insert(key.into(), value.into());
     }
@@ -234,6 +241,16 @@ pub fn write(saved: &Saved, format: &str) -> Result<Files> {
         let known = writable().collect::<Vec<_>>().join(", ");
         SaeError::Unknown(format!("no layout {format:?} can be written; there are {known}"))
     })?;
+    // Layouts of one encoder at one site would take the arrays of these, and say nothing.
+    let only = match &saved.dictionary {
+        AnyDictionary::CrossLayer(_) => Some(("cross-layer transcoder", cross_layer::NAME)),
+        AnyDictionary::Sae(_) => saved.is_crosscoder().then_some(("crosscoder", crosscoder::NAME)),
+    };
+    if let Some((what, layout)) = only.filter(|(_, layout)| *layout != format) {
+        return Err(SaeError::Shape(format!(
+            "layout {format} has no place for a {what}; {layout} has: give --to {layout}"
+        )));
+    }
     write(saved)
 }
 

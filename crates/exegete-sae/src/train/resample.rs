@@ -3,7 +3,7 @@
 
 use exegete_base::sampling::pair_hash;
 use exegete_base::settings::{Activation, TrainSettings};
-use exegete_tensor::cpu::simd::dot;
+use exegete_tensor::cpu::simd::{axpy, dot};
 use exegete_tensor::optim::Parameter;
 use rayon::prelude::*;
 
@@ -34,11 +34,19 @@ impl Trainer {
         let length = if lengths.is_empty() { 1.0 } else { lengths.iter().sum::<f32>() / lengths.len() as f32 };
         let first = first_extras(&self.settings);
         let mut target = vec![0f32; o];
+        // Where no bias is taken off the input, most of it is the mean, which all new latents would point at.
+        let mut mean = vec![0f32; d];
+        if !state.centres {
+            let n = self.centred_ND.len() / d;
+            self.centred_ND.chunks_exact(d).for_each(|x| axpy(1.0 / n as f32, x, &mut mean));
+        }
         for (f, n) in dead.into_iter().zip(self.drawn(state)) {
             let row = &mut state.w_enc.values[f * d..(f + 1) * d];
             row.copy_from_slice(&self.centred_ND[n * d..(n + 1) * d]);
+            axpy(-1.0, &mean, row);
             normalise(row);
             row.iter_mut().for_each(|w| *w *= LENGTH * length);
+            state.b_enc.values[f] = -dot(row, &mean);
             let y = self.ys_ND[n * o..(n + 1) * o].iter().zip(&state.b_dec.values);
             target.iter_mut().zip(y).for_each(|(t, (y, b))| *t = y - b);
             normalise(&mut target);
@@ -46,7 +54,6 @@ impl Trainer {
             if self.settings.activation == Activation::MatchingPursuit {
                 state.w_enc.values[f * d..(f + 1) * d].copy_from_slice(&target);
             }
-            state.b_enc.values[f] = 0.0;
             forget(&mut state.w_enc, f, d);
             forget(&mut state.w_dec, f, o);
             forget(&mut state.b_enc, f, 1);

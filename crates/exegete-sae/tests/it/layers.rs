@@ -13,6 +13,8 @@ use safetensors::tensor::TensorView;
 
 use crate::formats::{cases, place, run, twin};
 
+use super::slopes_agree;
+
 const GROUP: &str = "sae_layers";
 
 /// The layout that each case is read as; the first that its name begins with counts.
@@ -304,17 +306,7 @@ fn gradients_flow_through_layers_and_the_gates_of_sites() {
             };
             let grad = dictionary.backward(&x, &seed, only).unwrap();
             assert!(grad.iter().any(|g| g.abs() > 0.1), "{name}");
-            let mut near_a_kink = 0;
-            for i in 0..x.len() {
-                let moved = |by: f32| {
-                    let mut x = x.clone();
-                    x[i] += by;
-                    objective(&x)
-                };
-                let numeric = (moved(5e-4) - moved(-5e-4)) / 1e-3;
-                near_a_kink += usize::from((f64::from(grad[i]) - numeric).abs() > 2e-2);
-            }
-            assert!(near_a_kink <= 1, "{name}: {near_a_kink} of {} slopes differ", x.len());
+            slopes_agree(name, &x, &grad, objective);
         }
     }
 }

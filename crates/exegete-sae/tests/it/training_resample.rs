@@ -1,7 +1,7 @@
 //! Dead latents that start anew.
 
 use exegete_base::settings::{Activation, DecoderRows, TrainSettings};
-use exegete_sae::train::{TrainState, Trainer};
+use exegete_sae::train::{Side, TrainState, Trainer};
 
 use crate::training_kinds::{D, F, N, noise, settings};
 
@@ -129,4 +129,28 @@ fn a_resampled_training_goes_on_from_its_bytes() {
         state
     };
     assert!(run(true) == run(false));
+}
+
+#[test]
+fn new_latents_of_a_transcoder_are_measured_from_the_mean_of_its_inputs() {
+    let settings = TrainSettings { decoder_rows: DecoderRows::Unit, ..resampling(Activation::Relu) };
+    let x: Vec<f32> = noise(9, N * D).iter().map(|x| x + 20.0).collect();
+    let y = noise(10, N * D);
+    let mean =
+        |v: &[f32]| -> Vec<f32> { (0..D).map(|c| v.iter().skip(c).step_by(D).sum::<f32>() / N as f32).collect() };
+    let (mean_in, mean_out) = (mean(&x), mean(&y));
+    let side = |mean_D| Side { scale: 1.0, mean_D };
+    let mut state =
+        TrainState { step: 4, ..TrainState::init_transcoder(&settings, side(&mean_in), side(&mean_out), 3) };
+    for f in [2, 7, 20] {
+        state.since_fired_F[f] = 1000;
+        state.b_enc.values[f] = -1e4;
+    }
+    Trainer::new(settings, 30).unwrap().step(&mut state, &x, Some(&y)).unwrap();
+    for f in [2, 7, 20] {
+        let row = &state.w_enc.values[f * D..(f + 1) * D];
+        let along = row.iter().zip(&mean_in).map(|(w, m)| w * m).sum::<f32>();
+        assert!((along + state.b_enc.values[f]).abs() < 1e-3, "{f}: {along} and {}", state.b_enc.values[f]);
+        assert!(along.abs() < 0.9 * length(row) * length(&mean_in), "{f} points at the mean");
+    }
 }
