@@ -61,7 +61,8 @@ impl Saved {
     pub fn is_crosscoder(&self) -> bool {
         let by_layout = [crosscoder::NAME, crosscoder::KISSANE_NAME].contains(&self.format);
         let by_sites = self.site().is_some_and(|site| site.contains(','));
-        matches!(self.dictionary, AnyDictionary::Sae(_)) && (by_layout || by_sites)
+        let AnyDictionary::Sae(sae) = &self.dictionary else { return false };
+        by_layout || by_sites || sae.site_gates.is_some()
     }
 
     fn fact(&mut self, key: &str, value: impl Into<Value>) {
@@ -234,9 +235,6 @@ pub fn writable() -> impl Iterator<Item = &'static str> {
 /// A layout that cannot be written; arrays that do not fit together; what the layout has no place for.
 pub fn write(saved: &Saved, format: &str) -> Result<Files> {
     saved.dictionary.check()?;
-    if format != crosscoder::NAME && saved.dictionary.encoders().iter().any(|sae| sae.site_gates.is_some()) {
-        return Err(SaeError::Shape(format!("{format} has no place for a crosscoder's gates of single sites")));
-    }
     let write = FORMATS.iter().find(|f| f.name == format).and_then(|f| f.write).ok_or_else(|| {
         let known = writable().collect::<Vec<_>>().join(", ");
         SaeError::Unknown(format!("no layout {format:?} can be written; there are {known}"))

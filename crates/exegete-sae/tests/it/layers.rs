@@ -149,8 +149,8 @@ fn what_was_read_is_written_and_read_the_same() {
     // No files of circuit-tracer's hold a path beside the latents, and no layout but its own holds the gates of sites.
     for (name, to, said) in [
         ("gemma_scope_2_clt_affine", "circuit-tracer-clt", "a path beside the latents"),
-        ("crosscoder_jump", "saelens", "gates of single sites"),
-        ("crosscoder_jump", "gemma-scope", "gates of single sites"),
+        ("crosscoder_jump", "saelens", "no place for a crosscoder"),
+        ("crosscoder_jump", "gemma-scope", "no place for a crosscoder"),
     ] {
         let saved = open(name, &refs_dir().join(GROUP).join(name)).unwrap();
         let error = write(&saved, to).unwrap_err().to_string();
