@@ -83,7 +83,7 @@ impl<'a> Single<'a> {
         match self {
             Self::Threshold { theta_F, width, to_input } => {
                 let theta = theta_F.map_or(0.0, |theta| theta[f]);
-                let is_felt = theta_F.is_some() && (h > 0.0 || *to_input) && ((h - theta) / width).abs() < 0.5;
+                let is_felt = theta_F.is_some() && ((h - theta) / width).abs() < 0.5;
                 let felt = if is_felt { (theta * d + per_active) / width } else { 0.0 };
                 let through = if h > theta { d } else { 0.0 };
                 Back { through: if *to_input { through + felt } else { through }, extras: [-felt, 0.0] }

@@ -173,9 +173,7 @@ impl Selector {
             Activation::JumpRelu => {
                 let half = settings.bandwidth as f32 / 2.0;
                 self.bounds_F.clear();
-                // Below 0 thresholds feel nothing unless pre-activations do.
-                let least = if settings.ste_to_input { f32::NEG_INFINITY } else { 0.0 };
-                self.bounds_F.extend(theta_F.iter().map(|t| (t - half).max(least)));
+                self.bounds_F.extend(theta_F.iter().map(|t| t - half));
                 Rule::Above
             }
         }

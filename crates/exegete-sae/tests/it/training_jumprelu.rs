@@ -45,7 +45,7 @@ fn long_way(settings: &TrainSettings, state: &TrainState, x: &[f32]) -> (Vec<f32
                 -2.0 / N as f32 / ends.len() as f32 * dot(&left, &row(&state.w_dec, f))
             };
             let df: f32 = ends.iter().filter(|end| **end > f).map(of_prefix).sum();
-            let is_felt = ((h[f] - theta[f]) / WIDTH).abs() < 0.5 && (h[f] > 0.0 || settings.ste_to_input);
+            let is_felt = ((h[f] - theta[f]) / WIDTH).abs() < 0.5;
             let felt = if is_felt { (theta[f] * df + per_active as f32) / WIDTH } else { 0.0 };
             n_felt += usize::from(is_felt && h[f] <= theta[f]);
             let by_form = if settings.threshold_form == ThresholdForm::Log { theta[f] } else { 1.0 };
