@@ -44,8 +44,16 @@ use crate::{Result, SaeError};
 
 /// How much the last step counts in the running mean of active latents.
 const L0_DECAY: f64 = 0.05;
-/// How quickly the penalty's weight follows the number of active latents: the factor of its logarithm, a step.
-const STEERING: f64 = 0.01;
+/// How the penalty's weight follows the running number of active latents, L0, a step: how much its logarithm moves for
+/// that of L0 over its target, held within what `FAR` says, ...
+const STEERING: f64 = 0.03;
+/// ... and beyond which the weight moves no faster: latents that are silenced quicker than the others learn to do without
+/// them leave a worse dictionary, ...
+const FAR: f64 = 0.5;
+/// ... and how much for the step that the logarithm of L0 made. Where L0 falls towards its target by itself, at the rate of
+/// STEERING over DAMPING of what is left, the weight stays as it is. Without this part, a weight that rises while thousands
+/// of latents of a young dictionary are active is a thousand times too strong when they have gone.
+const DAMPING: f64 = 2.0;
 
 /// What a step measured, before it moved the parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -318,11 +326,14 @@ impl Trainer {
             state.fired_F[latent] += fired;
         }
         state.counted += n as u64;
-        state.l0 = if state.step == 0 { stats.l0 } else { state.l0 + L0_DECAY * (stats.l0 - state.l0) };
+        let l0_before = if state.step == 0 { stats.l0 } else { state.l0 };
+        state.l0 = l0_before + L0_DECAY * (stats.l0 - l0_before);
         state.steering *= self.annealed.take().unwrap_or(1.0);
         if self.settings.steers() {
-            let off = (state.l0.max(1e-3) / self.settings.target_l0).ln();
-            state.steering = (state.steering * (STEERING * off.clamp(-1.0, 1.0)).exp()).clamp(1e-6, 1e6);
+            let log_over = |to: f64| (state.l0.max(1e-3) / to.max(1e-3)).ln();
+            let off = log_over(self.settings.target_l0).clamp(-FAR, FAR);
+            let moved = STEERING * off + DAMPING * log_over(l0_before);
+            state.steering = (state.steering * moved.exp()).clamp(1e-6, 1e6);
         }
         if resample::is_due(&self.settings, state.step) {
             self.resample(state);
