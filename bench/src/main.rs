@@ -7,6 +7,7 @@
 //! Which rows there are, and what each is held to, stands in one table ([`rows`]); `bench/README.md` explains a row.
 
 mod compare;
+mod held_out;
 mod machine;
 mod penalties;
 mod reference;

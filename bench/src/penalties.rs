@@ -5,7 +5,7 @@
 //! within 5 % of the L0 that they were meant for.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ use exegete_figure::{Labels, LineFigure, Series, Size, line};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::progress;
+use crate::{held_out, progress};
 
 /// How far off its level the L0 of a dictionary may be.
 const NEAR: f64 = 0.05;
@@ -26,9 +26,8 @@ struct Place {
     name: &'static str,
     grid: &'static str,
     model: String,
-    train: Vec<String>,
-    tokens: u64,
-    eval: Vec<String>,
+    train: String,
+    eval: String,
     probes: Vec<(&'static str, String)>,
 }
 
@@ -45,44 +44,60 @@ struct Row {
 
 /// Runs the study, as far as it is not done, and writes `penalties.json` and a figure for each model into DIR.
 pub(crate) fn study(dir: &Path, only: Option<&str>) -> Result<()> {
-    let data = std::env::var_os("EXEGETE_DATA").map(PathBuf::from);
-    let text = |names: &[&str]| -> Option<Vec<String>> {
-        names.iter().map(|name| Some(data.as_ref()?.join(name).display().to_string())).collect::<Option<_>>()
-    };
-    let organism = "builtin:organism".to_owned();
-    let mut places = vec![Place {
-        name: "organism",
-        grid: include_str!("../studies/penalties_organism.toml"),
-        model: organism.clone(),
-        train: vec![organism.clone()],
-        tokens: 250_000,
-        eval: vec![organism.clone()],
-        probes: vec![("truth", organism)],
-    }];
-    if let (Ok(model), Some(train), Some(eval), Some(probes)) = (
-        crate::run::model(),
-        text(&["corpora/us_speeches/state_union.jsonl", "corpora/movie_reviews/movie_reviews.jsonl"]),
-        text(&["corpora/wikitext2/valid.txt"]),
-        text(&["corpora/masc_pos/masc_pos.jsonl"]),
-    ) {
-        places.push(Place {
-            name: "smollm2",
-            grid: include_str!("../studies/penalties_smollm2.toml"),
-            model: model.display().to_string(),
-            train,
-            tokens: 1_115_000,
-            eval,
-            probes: vec![("parts of speech", probes[0].clone())],
-        });
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    let mut places = Vec::new();
+    if wanted("organism") {
+        places.push(organism(&dir.join("organism"))?);
+    }
+    if wanted("smollm2") {
+        match (std::env::var_os("EXEGETE_DATA"), crate::run::model()) {
+            (Some(data), Ok(model)) => places.push(smollm2(&dir.join("smollm2"), Path::new(&data), &model)?),
+            _ => progress(format_args!(
+                "smollm2: not run: EXEGETE_DATA and the model of `cargo xtask models` are needed"
+            )),
+        }
     }
     let mut rows = Vec::new();
-    for place in places.iter().filter(|place| only.is_none_or(|only| place.name == only)) {
+    for place in &places {
         let found = place.rows(&dir.join(place.name))?;
         std::fs::write(dir.join(format!("penalties_{}.svg", place.name)), figure(place.name, &found)?)?;
         rows.extend(found);
     }
     std::fs::write(dir.join("penalties.json"), serde_json::to_vec_pretty(&rows)?)?;
     tell(&rows)
+}
+
+/// The organism, with documents of seeds that neither it nor what it carries was made of.
+fn organism(dir: &Path) -> Result<Place> {
+    let corpus = |name: &str, tokens: &str, seed: &str| -> Result<String> {
+        let out = dir.join(name).display().to_string();
+        if !dir.join(name).exists() {
+            let made = program(&["lab", "corpus", "--tokens", tokens, "--seed", seed, "--out", &out]).status()?;
+            ensure!(made.success(), "the documents of {out} were not written");
+        }
+        Ok(out)
+    };
+    let (train, held) = (corpus("train", "250000", "11")?, corpus("held", "60000", "12")?);
+    Ok(Place {
+        name: "organism",
+        grid: include_str!("../studies/penalties_organism.toml"),
+        model: "builtin:organism".into(),
+        train: format!("{train}/documents"),
+        eval: format!("{held}/documents"),
+        probes: vec![("truth", held)],
+    })
+}
+
+/// SmolLM2 on speeches and reviews, of which one document in twenty is held out.
+fn smollm2(dir: &Path, data: &Path, model: &Path) -> Result<Place> {
+    std::fs::create_dir_all(dir)?;
+    let data = data.join("corpora");
+    let names = ["us_speeches/state_union.jsonl", "movie_reviews/movie_reviews.jsonl"];
+    let paths = names.map(|name| data.join(name).display().to_string());
+    let [train, eval] = held_out::split(&paths, dir, 20)?;
+    let probes = vec![("parts of speech", data.join("masc_pos/masc_pos.jsonl").display().to_string())];
+    let grid = include_str!("../studies/penalties_smollm2.toml");
+    Ok(Place { name: "smollm2", grid, model: model.display().to_string(), train, eval, probes })
 }
 
 impl Place {
@@ -92,39 +107,54 @@ impl Place {
         let grid = dir.join("grid.toml");
         std::fs::write(&grid, self.grid)?;
         let run = dir.join("run");
-        let mut train = self.program(&["sae", "train", &self.model]);
-        train.args(["--max-tokens", &self.tokens.to_string()]).arg("--grid").arg(&grid).arg("--out").arg(&run);
-        train.arg("--text").args(&self.train);
+        let mut train = program(&["sae", "train", &self.model, "--text", &self.train, "--max-tokens", "0"]);
+        train.arg("--grid").arg(&grid).arg("--out").arg(&run);
         ensure!(train.status()?.success(), "the training of {} failed", self.name);
-        let mut names: Vec<String> = Vec::new();
+        // Seeds of one recipe are measured together.
+        let mut seeds: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
         for entry in std::fs::read_dir(run.join("sae"))? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let mut parts: Vec<&str> = name.split('-').collect();
+            let at =
+                parts.iter().position(|part| part.starts_with("seed=")).with_context(|| format!("{name}: no seed"))?;
+            let seed = parts.remove(at)["seed=".len()..].parse()?;
+            seeds.entry(parts.join("-")).or_default().push((seed, entry.path().display().to_string()));
         }
-        names.sort();
-        names.iter().map(|name| self.row(name, &run, dir)).collect()
+        let mut rows = Vec::new();
+        for (recipe, mut seeds) in seeds {
+            seeds.sort();
+            rows.extend(self.measured(&recipe, &seeds, &dir.join("eval"))?);
+        }
+        Ok(rows)
     }
 
-    /// Measures a dictionary, unless that is done.
-    fn row(&self, name: &str, run: &Path, dir: &Path) -> Result<Row> {
-        let kept = dir.join("eval").join(format!("{name}.json"));
+    /// Measures the seeds of a recipe, unless that is done.
+    fn measured(&self, recipe: &str, seeds: &[(u64, String)], folder: &Path) -> Result<Vec<Row>> {
+        let kept = folder.join(format!("{recipe}.json"));
         if !kept.exists() {
-            progress(format_args!("{}: {name}", self.name));
-            let sae = run.join("sae").join(name).display().to_string();
-            let mut eval = self.program(&["sae", "eval", &sae, "--model", &self.model, "--json", "--probe-k", "1,5"]);
-            eval.args(["--probe-labels", "24", "--probe-examples", "4000"]).arg("--text").args(&self.eval);
+            progress(format_args!("{}: {recipe}", self.name));
+            let mut eval = program(&["sae", "eval"]);
+            eval.args(seeds.iter().map(|(_, path)| path)).args(["--model", &self.model, "--json", "--probe-k", "1,5"]);
+            eval.args(["--probe-labels", "24", "--probe-examples", "4000", "--text", &self.eval]);
             for (_, probe) in &self.probes {
                 eval.args(["--probe", probe]);
             }
             let output = eval.output()?;
-            ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-            std::fs::create_dir_all(dir.join("eval"))?;
+            ensure!(output.status.success(), "{recipe}: {}", String::from_utf8_lossy(&output.stderr));
+            std::fs::create_dir_all(folder)?;
             // Whole or not at all: what is there is not measured again.
             let beside = kept.with_extension("part");
             std::fs::write(&beside, output.stdout)?;
             std::fs::rename(&beside, &kept)?;
         }
         let told: Value = serde_json::from_slice(&std::fs::read(&kept)?).with_context(|| kept.display().to_string())?;
-        let found = &told["dictionaries"][0];
+        let all = told["dictionaries"].as_array().filter(|all| all.len() == seeds.len());
+        let all = all.with_context(|| format!("{}: other dictionaries than asked for: delete it", kept.display()))?;
+        all.iter().zip(seeds).map(|(found, (seed, _))| self.row(recipe, *seed, found)).collect()
+    }
+
+    fn row(&self, recipe: &str, seed: u64, found: &Value) -> Result<Row> {
         let mut numbers = BTreeMap::new();
         for (key, called) in NUMBERS {
             let all = found["measured"]["numbers"].as_array().context("nothing was measured")?;
@@ -137,24 +167,20 @@ impl Place {
                 numbers.insert(format!("{called} F1, k = {k}"), mean["f1"]["value"].as_f64().unwrap_or(f64::NAN));
             }
         }
-        let mut parts = name.split('-').collect::<Vec<_>>();
-        let mut take = |key: &str| -> Result<String> {
-            let at =
-                parts.iter().position(|part| part.starts_with(key)).with_context(|| format!("{name}: no {key}"))?;
-            Ok(parts.remove(at)[key.len()..].to_owned())
-        };
-        let seed = take("seed=")?.parse()?;
-        let level = take("target_l0=").or_else(|_| take("k="))?.parse()?;
+        let mut parts: Vec<&str> = recipe.split('-').collect();
+        let level = |part: &&str| part.strip_prefix("target_l0=").or(part.strip_prefix("k=")).map(str::to_owned);
+        let at = parts.iter().position(|part| level(part).is_some()).with_context(|| format!("{recipe}: no level"))?;
+        let level = level(&parts.remove(at)).unwrap_or_default().parse()?;
         Ok(Row { model: self.name, method: parts.join("-"), level, seed, numbers })
     }
+}
 
-    /// The program beside this one.
-    fn program(&self, args: &[&str]) -> Command {
-        let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("exegete")));
-        let mut command = Command::new(beside.unwrap_or_else(|| "exegete".into()));
-        command.args(args);
-        command
-    }
+/// The program beside this one.
+fn program(args: &[&str]) -> Command {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join("exegete")));
+    let mut command = Command::new(beside.unwrap_or_else(|| "exegete".into()));
+    command.args(args);
+    command
 }
 
 /// Means over seeds, in the order of models, levels and methods.

@@ -25,7 +25,7 @@ use exegete_sae::train::{TrainState, Trainer};
 use exegete_store::{Corpus, Run, open_corpus};
 use serde_json::json;
 
-use crate::{Options, print, progress};
+use crate::{Options, held_out, print, progress};
 
 /// How far ours may be behind theirs, as a share.
 const NEAR: f64 = 0.005;
@@ -164,19 +164,8 @@ impl<'a> Prepared<'a> {
         let model = Model::open(&place.model)?;
         let paths: Vec<String> = place.corpora.iter().map(|name| data.join(name).display().to_string()).collect();
         let options = text_options(&text_settings(0));
-        let all = open_corpus(&paths, &options)?;
-        let mut files = Vec::new();
-        for name in ["train.jsonl", "held.jsonl"] {
-            files.push(BufWriter::new(std::fs::File::create(folder.join(name))?));
-        }
-        for document in all.documents() {
-            let document = document?;
-            let file = &mut files[usize::from(pair_hash(1, document.id.0, 0).is_multiple_of(10))];
-            writeln!(file, "{}", json!({"text": document.text}))?;
-        }
-        files.iter_mut().try_for_each(Write::flush)?;
-        let of = |name: &str| open_corpus(&[folder.join(name).display().to_string()], &options);
-        let (train, held) = (of("train.jsonl")?, of("held.jsonl")?);
+        let [train, held] = held_out::split(&paths, folder, 10)?;
+        let (train, held) = (open_corpus(&[train], &options)?, open_corpus(&[held], &options)?);
         let text = text_settings(place.tokens);
         let mut run = Run::create_or_resume(&folder.join("run"), "bench", json!({}), &[])?;
         let windows = window_rows(&windows::run(&mut run, &model, &train, &text, &Silent)?)?;
