@@ -28,10 +28,16 @@ pub const STAGE: &str = "train";
 /// Where the dictionary lies in the run.
 pub const DIR: &str = "sae";
 
+/// Between two checkpoints by the clock passes at least so many times what the last one took, for a hundred dictionaries are
+/// written for seconds, ...
+const BETWEEN_SAVES: u32 = 30;
+/// ... but no longer than this, unless more was asked for: whoever watches takes a training that is quiet for stopped.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+
 /// How often a checkpoint is written. When it is does not matter to the result.
 #[derive(Debug, Clone, Copy)]
 pub enum CheckpointEvery {
-    /// By the clock.
+    /// By the clock, and less often where saving takes long.
     Time(Duration),
     /// By steps, for tests.
     Steps(u64),
@@ -84,7 +90,7 @@ pub fn run(
     let mut learners: Vec<(Learner, (usize, Option<usize>))> = learners.into_iter().zip(of).collect();
     let Some(mut step) = learners.iter().map(|(learner, _)| learner.at()).min() else { return Ok(()) };
     progress.begin(STAGE, n_steps, "steps", step);
-    let (mut saved_at, mut lost) = ((Instant::now(), step), Vec::new());
+    let (mut saved_at, mut saving, mut lost) = ((Instant::now(), step), Duration::ZERO, Vec::new());
     while step < n_steps {
         progress.check().or_else(|stop| save(run, &learners).and(Err(stop)))?;
         feed.draw(step)?;
@@ -106,12 +112,16 @@ pub fn run(
         step += 1;
         progress.at(step, &live(&learners));
         let due = match every {
-            CheckpointEvery::Time(time) => saved_at.0.elapsed() >= time,
+            CheckpointEvery::Time(time) => {
+                saved_at.0.elapsed() >= time.max((saving * BETWEEN_SAVES).min(AT_LEAST_EVERY))
+            }
             CheckpointEvery::Steps(steps) => step - saved_at.1 >= steps,
         };
         if due && step < n_steps {
+            let began = Instant::now();
             save(run, &learners)?;
             saved_at = (Instant::now(), step);
+            saving = began.elapsed();
         }
     }
     acts.hold(&[])?;

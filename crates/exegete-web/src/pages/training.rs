@@ -58,7 +58,9 @@ fn status(view: &TrainingView) -> Markup {
             };
             ("waiting", "No step was saved yet", format!("{parts}; {ago}"))
         }
-        Progress::Running => ("running", "Training", format!("{finished}{ago}; figures are saved every 20 seconds")),
+        Progress::Running => {
+            ("running", "Training", format!("{finished}{ago}; figures are saved every 20 to 60 seconds"))
+        }
         Progress::Quiet => (
             "quiet",
             "Not finished, and quiet",
