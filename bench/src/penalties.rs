@@ -70,12 +70,18 @@ pub(crate) fn study(dir: &Path, only: Option<&str>) -> Result<()> {
 /// The organism, with documents of seeds that neither it nor what it carries was made of.
 fn organism(dir: &Path) -> Result<Place> {
     let corpus = |name: &str, tokens: &str, seed: &str| -> Result<String> {
-        let out = dir.join(name).display().to_string();
-        if !dir.join(name).exists() {
-            let made = program(&["lab", "corpus", "--tokens", tokens, "--seed", seed, "--out", &out]).status()?;
-            ensure!(made.success(), "the documents of {out} were not written");
+        let (out, part) = (dir.join(name), dir.join(format!("{name}.part")));
+        if !out.exists() {
+            // What was stopped is written anew.
+            if part.exists() {
+                std::fs::remove_dir_all(&part)?;
+            }
+            let made =
+                program(&["lab", "corpus", "--tokens", tokens, "--seed", seed]).arg("--out").arg(&part).status()?;
+            ensure!(made.success(), "the documents of {} were not written", part.display());
+            std::fs::rename(&part, &out)?;
         }
-        Ok(out)
+        Ok(out.display().to_string())
     };
     let (train, held) = (corpus("train", "250000", "11")?, corpus("held", "60000", "12")?);
     Ok(Place {

@@ -161,7 +161,7 @@ pub(crate) struct SaeTrain {
     /// Keep the cached activations when the training is done
     #[arg(long)]
     pub(crate) keep_cache: bool,
-    /// Steps between checkpoints; 0 saves one every 20 seconds
+    /// Steps between checkpoints; 0 saves one every 20 seconds, up to 60 where saving takes long
     #[arg(long, default_value_t = 0)]
     pub(crate) checkpoint_steps: u64,
 }
@@ -273,7 +273,7 @@ pub(crate) struct Tour {
     /// Port of the dashboard
     #[arg(long, default_value_t = 8617)]
     pub(crate) port: u16,
-    /// Steps between checkpoints of the training; 0 saves one every 20 seconds
+    /// Steps between checkpoints of the training; 0 saves one every 20 seconds, up to 60 where saving takes long
     #[arg(long, default_value_t = 0)]
     pub(crate) checkpoint_steps: u64,
 }

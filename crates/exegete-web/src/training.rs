@@ -19,7 +19,7 @@ const STAGE: &str = "train";
 pub(crate) const DRAWN: usize = 12;
 /// Dictionaries that are listed together.
 const LISTED: usize = 8 * DRAWN;
-/// Seconds without a word after which a training counts as quiet. It writes every twenty.
+/// Seconds without a word after which a training counts as quiet. It writes every 20 to 60.
 const QUIET_SECS: u64 = 90;
 
 /// What is asked of a training, as it stands in the address.

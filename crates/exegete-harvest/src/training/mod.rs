@@ -28,10 +28,10 @@ pub const STAGE: &str = "train";
 /// Where the dictionary lies in the run.
 pub const DIR: &str = "sae";
 
-/// Between two checkpoints by the clock passes at least so many times what the last one took, for a hundred dictionaries are
-/// written for seconds, ...
+/// How many times what the last checkpoint took passes before the next by the clock: a hundred dictionaries are written for
+/// seconds.
 const BETWEEN_SAVES: u32 = 30;
-/// ... but no longer than this, unless more was asked for: whoever watches takes a training that is quiet for stopped.
+/// The longest that this may put off a checkpoint: whoever watches takes a training that is quiet for stopped.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a checkpoint is written. When it is does not matter to the result.

@@ -88,9 +88,18 @@ pub(super) fn finish(
     let silent = quality.n_silent;
     // Each layer of a cross-layer transcoder has the target for itself.
     let target = settings.target_l0 * states.len() as f64;
-    let missed = match target > 0.0 && (l0 / target - 1.0).abs() > NEAR {
-        true => format!("; not yet at the L0 of {target} that it is steered to: more steps bring it there"),
-        false => String::new(),
+    let missed = match l0 / target - 1.0 {
+        off if target > 0.0 && off > NEAR => {
+            format!(
+                "; not yet at the L0 of {target} that it is steered to: more steps or a larger --sparsity bring it nearer"
+            )
+        }
+        off if target > 0.0 && off < -NEAR => {
+            format!(
+                "; below the L0 of {target} that it is steered to: more steps or a smaller --sparsity bring it nearer"
+            )
+        }
+        _ => String::new(),
     };
     Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{missed}", fvu.value))
 }

@@ -44,15 +44,14 @@ use crate::{Result, SaeError};
 
 /// How much the last step counts in the running mean of active latents.
 const L0_DECAY: f64 = 0.05;
-/// How the penalty's weight follows the running number of active latents, L0, a step: how much its logarithm moves for
-/// that of L0 over its target, held within what `FAR` says, ...
+/// How much the logarithm of the penalty's weight moves in a step, for that of the running L0 over its target.
 const STEERING: f64 = 0.03;
-/// ... and beyond which the weight moves no faster: latents that are silenced quicker than the others learn to do without
-/// them leave a worse dictionary, ...
+/// The logarithm of L0 over its target beyond which the weight moves no faster: latents that are silenced quicker than the
+/// others learn to do without them leave a worse dictionary.
 const FAR: f64 = 0.5;
-/// ... and how much for the step that the logarithm of L0 made. Where L0 falls towards its target by itself, at the rate of
-/// STEERING over DAMPING of what is left, the weight stays as it is. Without this part, a weight that rises while thousands
-/// of latents of a young dictionary are active is a thousand times too strong when they have gone.
+/// How much the logarithm of the weight moves for the step that the logarithm of L0 itself made. Where L0 falls towards its
+/// target at the rate of STEERING over DAMPING of what is left, the weight stays as it is. Without this part, a weight that
+/// rises while thousands of latents of a young dictionary are active is a thousand times too strong when they have gone.
 const DAMPING: f64 = 2.0;
 
 /// What a step measured, before it moved the parameters.

@@ -27,6 +27,7 @@ fn long_way(settings: &TrainSettings, state: &TrainState, x: &[f32]) -> (Vec<f32
     let mut ends = settings.prefixes.clone();
     ends.push(F);
     let (mut d_theta, mut d_enc, mut n_felt) = (vec![0f32; F], vec![0f32; F * D], 0);
+    let mut n_below = 0;
     for x in &xs {
         let (h, c) = (h_of(x), centred(x));
         let per_active = SPARSITY / N as f64
@@ -48,12 +49,14 @@ fn long_way(settings: &TrainSettings, state: &TrainState, x: &[f32]) -> (Vec<f32
             let is_felt = ((h[f] - theta[f]) / WIDTH).abs() < 0.5;
             let felt = if is_felt { (theta[f] * df + per_active as f32) / WIDTH } else { 0.0 };
             n_felt += usize::from(is_felt && h[f] <= theta[f]);
+            n_below += usize::from(is_felt && h[f] < 0.0);
             let by_form = if settings.threshold_form == ThresholdForm::Log { theta[f] } else { 1.0 };
             d_theta[f] -= by_form * felt;
             let dh = if h[f] > theta[f] { df } else { 0.0 } + if settings.ste_to_input { felt } else { 0.0 };
             d_enc[f * D..(f + 1) * D].iter_mut().zip(&c).for_each(|(g, c)| *g += dh * c);
         }
     }
+    assert!(n_below > 0, "nothing below 0 is within the band");
     (d_theta, d_enc, n_felt)
 }
 
@@ -81,7 +84,7 @@ fn thresholds_have_their_straight_through_gradients() {
             };
             let mut state = TrainState { step: 1, l0, ..start(&settings) };
             // So low that some of the band is below 0.
-            state.extras[0].values[0] = threshold_form.parameter(0.1);
+            state.extras[0].values.iter_mut().step_by(2).for_each(|t| *t = threshold_form.parameter(0.05));
             let (want, want_enc, n_felt) = long_way(&settings, &state, &x);
             assert!(n_felt > 5, "{n_felt} inactive latents within the band");
             let got = gradients(&settings, &state, &x, None);
