@@ -19,18 +19,18 @@ pub(crate) struct PlaceArgs {
     /// Whether windows begin with the beginning-of-sequence token
     #[arg(long, value_enum, default_value_t = BosPolicy::Auto)]
     pub(crate) bos: BosPolicy,
-    /// Take spellings of special tokens in the text for these tokens: for text that is trusted
+    /// Take spellings of special tokens in the text for these tokens: for text that is trusted; always so for builtin:organism
     #[arg(long)]
     pub(crate) special_tokens: bool,
 }
 
 impl PlaceArgs {
-    /// How text is read; spellings of special tokens in a built-in model's text are these tokens.
-    pub(crate) fn text_settings(&self, max_tokens: u64, is_builtin: bool) -> TextSettings {
+    /// How text is read.
+    pub(crate) fn text_settings(&self, max_tokens: u64) -> TextSettings {
         TextSettings {
             window: self.window,
             bos: self.bos,
-            special_tokens: self.special_tokens || is_builtin,
+            special_tokens: self.special_tokens,
             max_tokens,
             ..TextSettings::default()
         }

@@ -42,7 +42,7 @@ pub struct TextSettings {
     /// Whether windows begin with the beginning-of-sequence token
     #[arg(long, value_enum, default_value_t = BosPolicy::Auto)]
     pub bos: BosPolicy,
-    /// Take spellings of special tokens in the text for these tokens: for text that is trusted
+    /// Take spellings of special tokens in the text for these tokens: for text that is trusted; always so for builtin:organism
     #[arg(long)]
     #[serde(default)]
     pub special_tokens: bool,

@@ -9,7 +9,7 @@ use exegete_sae::{AnyDictionary, Dictionary, InputNorm, Sae};
 use exegete_store::open_corpus;
 use serde_json::json;
 
-use super::measured;
+use super::{measured, training_run};
 use crate::args::{Common, SaeArgs, SaeInfo};
 use crate::printer::Printer;
 use crate::{builtin, open_dictionary};
@@ -108,9 +108,10 @@ fn tell(saved: &Saved, printer: &Printer) {
 fn measure(settings: &SaeInfo, name: &str, saved: &Saved, common: &Common, printer: &Printer) -> Result<Measured> {
     let model = measured::open_model(name, &[saved], common, printer)?;
     let sites = measured::sites(&model, saved, &settings.place)?;
-    let text = settings.place.text_settings(settings.tokens, builtin::is_builtin(name));
-    let corpus = open_corpus(&builtin::texts(&settings.text)?, &text_options(&text))?;
-    let mut all = measure::measure(&model, &[(&*saved.dictionary, &sites)], &corpus, &text, printer)?;
+    let mut text_settings = settings.place.text_settings(settings.tokens);
+    let text = training_run::text_of(name, &settings.text, &mut text_settings)?;
+    let corpus = open_corpus(&builtin::texts(&text)?, &text_options(&text_settings))?;
+    let mut all = measure::measure(&model, &[(&*saved.dictionary, &sites)], &corpus, &text_settings, printer)?;
     all.pop().context("nothing was measured")
 }
 

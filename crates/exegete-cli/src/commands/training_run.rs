@@ -20,8 +20,8 @@ use crate::printer::Printer;
 /// The program and its version, as manifests record them.
 pub(crate) const PROGRAM: &str = concat!("exegete ", env!("CARGO_PKG_VERSION"));
 
-/// The text that was named, or that which goes with the model. In the organism's own text, spellings of special tokens are
-/// these tokens.
+/// The text that was named, or that which goes with the model. Spellings of special tokens are these tokens to the organism,
+/// and in its own text.
 pub(crate) fn text_of(model: &str, text: &[String], settings: &mut TextSettings) -> Result<Vec<String>> {
     let text = match text {
         [] if crate::builtin::is_builtin(model) => {
@@ -33,7 +33,8 @@ pub(crate) fn text_of(model: &str, text: &[String], settings: &mut TextSettings)
         [] => bail!("--text is needed for a model that is not built in: files, globs or directories"),
         named => named.to_vec(),
     };
-    settings.special_tokens |= text.iter().all(|text| text == builtin::NAME);
+    let spells_specials = crate::builtin::is_builtin(model) || text.iter().all(|text| text == builtin::NAME);
+    settings.special_tokens |= spells_specials;
     Ok(text)
 }
 

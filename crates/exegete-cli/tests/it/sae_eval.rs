@@ -104,6 +104,31 @@ fn seeds_of_a_recipe_agree_more_than_chance_and_their_noise_is_told() {
 }
 
 #[test]
+fn text_is_read_for_measuring_as_for_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let (text, out) = (dir.path().join("text.jsonl"), dir.path().join("run"));
+    // Each spelling of a special token is one token, or as many as it has characters.
+    let one =
+        |i: usize| format!("{{\"text\": \"<|user|>\\nVictor has {i} pets.<|end|>\\n<|assistant|>\\nYes.<|end|>\"}}\n");
+    std::fs::write(&text, (0..60).map(one).collect::<String>()).unwrap();
+    let mut command = exegete();
+    command.args(["sae", "train", "builtin:organism", "--text"]).arg(&text).arg("--out").arg(&out);
+    let output = command.args("--latents 64 --k 4 --batch 64 --threads 2".split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let manifest: Value = serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    let cut = &manifest["stages"]["tokens"];
+    let (sae, text) = (out.join("sae").display().to_string(), text.display().to_string());
+    let told = json(&[&sae, "--model", "builtin:organism", "--text", &text]);
+    // All but the first of each window are measured.
+    let trained = cut["tokens"].as_u64().unwrap() - cut["windows"].as_u64().unwrap();
+    assert_eq!(told["dictionaries"][0]["measured"]["tokens"], trained, "{cut}");
+    assert!(trained < 60 * 25, "{trained} tokens: special ones are taken for text");
+    let info = exegete().args(["sae", "info", &sae, "--model", "builtin:organism", "--text", &text]).output().unwrap();
+    let told = String::from_utf8_lossy(&info.stdout).into_owned();
+    assert!(told.contains(&format!("measured  on {trained} tokens")) && told.contains("consistent"), "{told}");
+}
+
+#[test]
 fn first_letters_and_parts_of_speech_are_probed() {
     let Some(data) = exegete_testkit::data_dir() else { return exegete_testkit::not_run(NO_DATA) };
     let dir = tempfile::tempdir().unwrap();

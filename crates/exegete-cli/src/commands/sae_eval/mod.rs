@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use exegete_base::Site;
+use exegete_base::settings::TextSettings;
 use exegete_base::stats::{Estimate, mean_of};
 use exegete_harvest::measure::{self, Measured, Placed};
 use exegete_harvest::probing::{self, TaskReport};
@@ -53,7 +54,7 @@ struct Headline {
 pub(crate) fn run(settings: &SaeEval, common: &Common, printer: &Printer) -> Result<()> {
     settings.probes.check().map_err(anyhow::Error::msg)?;
     interrupt::listen();
-    let mut text_settings = settings.place.text_settings(settings.tokens, builtin::is_builtin(&settings.model));
+    let mut text_settings = settings.place.text_settings(settings.tokens);
     let text = training_run::text_of(&settings.model, &settings.text, &mut text_settings)?;
     let choices = Choices { format: settings.format.clone(), k: settings.k, ..Choices::default() };
     let named: Vec<&String> = settings.saes.iter().chain(&settings.against).collect();
@@ -61,7 +62,8 @@ pub(crate) fn run(settings: &SaeEval, common: &Common, printer: &Printer) -> Res
     for name in &named {
         saved.push(open_dictionary::load(name, &choices, printer).with_context(|| format!("dictionary {name}"))?);
     }
-    let tasks = settings.probe.iter().map(|spec| task(spec, settings)).collect::<Result<Vec<Task>>>()?;
+    let tasks =
+        settings.probe.iter().map(|spec| task(spec, settings, &text_settings)).collect::<Result<Vec<Task>>>()?;
     let model = measured::open_model(&settings.model, &saved.iter().collect::<Vec<&Saved>>(), common, printer)?;
     let corpus = open_corpus(&builtin::texts(&text)?, &text_options(&text_settings))?;
     let sites = |(name, saved): (&&String, &Saved)| {
@@ -99,13 +101,13 @@ pub(crate) fn run(settings: &SaeEval, common: &Common, printer: &Printer) -> Res
 }
 
 /// Reads a task, by its path or as what is built in.
-fn task(spec: &str, settings: &SaeEval) -> Result<Task> {
+fn task(spec: &str, settings: &SaeEval, text: &TextSettings) -> Result<Task> {
     let path = builtin::texts(&[spec.to_owned()])?;
     let mut task = read_task(&path[0], &settings.probes.probe_group)?;
     if spec == NAME {
         // Where its files lie is nobody's business.
         task.name = spec.into();
-        if !builtin::is_builtin(&settings.model) && !settings.place.special_tokens {
+        if !text.special_tokens {
             bail!("--probe {spec} is text with special tokens: give --special-tokens, if the model knows them");
         }
     }
