@@ -48,6 +48,10 @@ penalty = "p-anneal"
 penalty_p = 0.2
 
 [[dictionary]]
+name = "wide"
+latents = 2048
+
+[[dictionary]]
 name = "transcoder"
 site = "blocks.1.mlp.hook_in"
 site_out = "blocks.1.hook_mlp_out"
@@ -99,7 +103,7 @@ fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
     assert!(output.status.success(), "{}", stderr(&output));
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = told["dictionaries"].as_array().unwrap();
-    assert_eq!(rows.len(), 12);
+    assert_eq!(rows.len(), 13);
     for row in rows {
         let name = row["name"].as_str().unwrap();
         let saved = exegete_sae::formats::load(&whole.join("sae").join(name), &Default::default()).unwrap();
@@ -112,7 +116,7 @@ fn a_grid_that_is_killed_at_any_instant_ends_with_the_same_dictionaries() {
     }
     let want = content(&whole);
     // Weights, configuration, log and density of each; weights of each layer's two sides.
-    assert_eq!(want.len(), 11 * 4 + 3 + 5 * 2, "{:?}", want.keys());
+    assert_eq!(want.len(), 12 * 4 + 3 + 5 * 2, "{:?}", want.keys());
 
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let seed: u64 = std::env::var("EXEGETE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(seed);

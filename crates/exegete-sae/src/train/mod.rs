@@ -23,6 +23,7 @@ mod penalty;
 mod pursuit;
 mod resample;
 mod rules;
+mod screened;
 mod select;
 mod sparsity;
 mod state;
@@ -37,6 +38,7 @@ use self::dense::{Dense, Sums};
 use self::encode::BLOCK;
 pub use self::penalty::Formula;
 use self::pursuit::Pursuit;
+use self::screened::Screening;
 use self::select::Selector;
 pub use self::state::{Side, TrainState};
 use self::term::Term;
@@ -108,6 +110,7 @@ pub struct Trainer {
     low: Term,
     dense: Dense,
     pursuit: Pursuit,
+    screening: Screening,
     dead: Vec<u32>,
     penalty_d: Vec<f32>,
     /// Thresholds; empty where there are none.
@@ -150,6 +153,7 @@ impl Trainer {
             low: Term::default(),
             dense: Dense::default(),
             pursuit: Pursuit::default(),
+            screening: Screening::default(),
             dead: Vec::new(),
             penalty_d: Vec::new(),
             theta_F: Vec::new(),
@@ -172,6 +176,7 @@ impl Trainer {
         };
         let rows = settings.batch.saturating_mul(4 * (3 * d + 4 * d_out));
         let rest = f.saturating_mul(60 + 4 * BLOCK * blocks).saturating_add(rows).saturating_add(more);
+        let rest = rest.saturating_add(screened::bytes(f, d));
         let skip = if settings.skip { d.saturating_mul(16 * d_out) } else { 0 };
         both.saturating_mul(arrays).saturating_add(rest).saturating_add(skip)
     }

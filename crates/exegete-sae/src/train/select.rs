@@ -200,7 +200,7 @@ impl Selector {
             share.low.clear();
             for row in rows.chunks_exact(f) {
                 share.row(rule, row, bounds_F);
-                share.dead_row(row, dead);
+                share.dead_row(dead, |_, latent| row[latent as usize]);
             }
         });
         for share in &self.shares[..n_shares] {
@@ -208,6 +208,28 @@ impl Selector {
             aux.append(&share.aux);
             low.append(&share.low);
         }
+    }
+
+    /// Appends what is wanted of dead latents, given their pre-activations alone, `[N, dead]`.
+    pub(super) fn dead_block(&mut self, pre_ND: &[f32], dead: Dead, [aux, low]: [&mut Entries; 2]) {
+        let width = dead.latents.len();
+        let each = (pre_ND.len() / width).div_ceil(8 * rayon::current_num_threads()).max(1);
+        let n_shares = pre_ND.len().div_ceil(each * width);
+        self.shares.resize_with(n_shares.max(self.shares.len()), Share::default);
+        pre_ND.par_chunks(each * width).zip(&mut self.shares).for_each(|(rows, share)| {
+            share.aux.clear();
+            share.low.clear();
+            rows.chunks_exact(width).for_each(|row| share.dead_row(dead, |i, _| row[i]));
+        });
+        for share in &self.shares[..n_shares] {
+            aux.append(&share.aux);
+            low.append(&share.low);
+        }
+    }
+
+    /// The bounds that go with the rule of the step.
+    pub(super) fn bounds(&self) -> &[f32] {
+        &self.bounds_F
     }
 }
 
@@ -253,19 +275,19 @@ impl Share {
         self.main.end();
     }
 
-    /// What is wanted of a token's dead latents.
-    fn dead_row(&mut self, row: &[f32], dead: Dead) {
+    /// What is wanted of a token's dead latents, whose pre-activations are given by their place among these and by latent.
+    fn dead_row(&mut self, dead: Dead, pre_of: impl Fn(usize, u32) -> f32) {
         if dead.highest > 0 {
             self.bounds.clear();
-            self.bounds.extend(dead.latents.iter().map(|latent| row[*latent as usize]));
+            self.bounds.extend(dead.latents.iter().enumerate().map(|(i, latent)| pre_of(i, *latent)));
             for (i, pre) in self.search.largest(&self.bounds, dead.highest) {
                 self.aux.push(dead.latents[i as usize], pre, pre.max(0.0));
             }
             self.aux.end();
         }
         if let Some(theta_F) = dead.below {
-            for latent in dead.latents {
-                let pre = row[*latent as usize];
+            for (i, latent) in dead.latents.iter().enumerate() {
+                let pre = pre_of(i, *latent);
                 if pre < theta_F[*latent as usize] {
                     self.low.push(*latent, pre, 0.0);
                 }

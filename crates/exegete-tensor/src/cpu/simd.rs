@@ -110,6 +110,8 @@ pub fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     for (x, y) in a_rest.iter().zip(b_rest) {
         tail = madd::<FMA>(*x, *y, tail);
     }
+    // Hides the sum from the compiler, which would otherwise cut the loop above into the pairs of lanes that are added here.
+    let mut acc = std::hint::black_box(acc);
     for i in 0..LANES {
         acc[0][i] += acc[1][i];
     }

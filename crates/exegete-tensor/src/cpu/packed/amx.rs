@@ -273,21 +273,19 @@ pub(super) fn product(job: &Job) {
     });
 }
 
-/// One task: some tiles of rows by some panels.
-fn task(job: &Job, steps: usize, tiles: Range<usize>, panels: Range<usize>) {
-    let tile_units = steps * TILE_UNITS;
-    let mut scratch = Scratch::operand();
-    let packed = scratch.units(tiles.len() * tile_units);
-    for (tile, packed) in tiles.clone().zip(packed.chunks_exact_mut(tile_units)) {
+/// Rounds rows into tiles, from a tile on, as many as there is room for.
+///
+/// # Safety
+/// The unit is [ready].
+pub(super) unsafe fn pack_rows((x, stride): (&[f32], usize), k: usize, (first, m): (usize, usize), packed: &mut [u32]) {
+    let steps = k.div_ceil(DEPTH);
+    assert!(packed.len().is_multiple_of(steps * TILE_UNITS), "rows are packed into whole tiles");
+    for (tile, packed) in packed.chunks_exact_mut(steps * TILE_UNITS).enumerate() {
         for row in 0..ROWS {
-            let to = packed[row * DEPTH / 2..].as_mut_ptr();
-            let x = if tile * ROWS + row < job.m {
-                &job.x[(tile * ROWS + row) * job.x_stride..][..job.k]
-            } else {
-                // A row that does not exist is zero and its output is dropped.
-                &[]
-            };
-            // SAFETY: `ready` saw the instructions; each step of the tile holds this row.
+            let (to, at) = (packed[row * DEPTH / 2..].as_mut_ptr(), (first + tile) * ROWS + row);
+            // A row that does not exist is zero and its output is dropped.
+            let x = if at < m { &x[at * stride..][..k] } else { &[] };
+            // SAFETY: the instructions are there; each step of the tile holds this row.
             unsafe {
                 avx512::round_bf16_steps(x, to, TILE_UNITS);
                 for step in x.len().div_ceil(DEPTH)..steps {
@@ -296,6 +294,27 @@ fn task(job: &Job, steps: usize, tiles: Range<usize>, panels: Range<usize>) {
             }
         }
     }
+}
+
+/// Two packed tiles of rows by a panel: `sums[32][32]`. Asks for memory from `ahead` on.
+///
+/// # Safety
+/// The unit is configured.
+pub(super) unsafe fn pair_by_panel(tiles: &[u32], panel: &[u32], sums: &mut [f32; 2 * TILE_SUMS], ahead: *const u32) {
+    let tile = tiles.len() / 2;
+    assert!(tile > 0 && tile.is_multiple_of(TILE_UNITS) && panel.len() == 2 * tile, "tiles and panels of one depth");
+    let (x, y) = (tiles.as_ptr(), tiles[tile..].as_ptr());
+    // SAFETY: by the caller's promise and the lengths above.
+    unsafe { two_by_panel(tile / TILE_UNITS, [x, y], panel.as_ptr(), sums.as_mut_ptr(), false, ahead) }
+}
+
+/// One task: some tiles of rows by some panels.
+fn task(job: &Job, steps: usize, tiles: Range<usize>, panels: Range<usize>) {
+    let tile_units = steps * TILE_UNITS;
+    let mut scratch = Scratch::operand();
+    let packed = scratch.units(tiles.len() * tile_units);
+    // SAFETY: products come here where the unit is ready.
+    unsafe { pack_rows((job.x, job.x_stride), job.k, (tiles.start, job.m), packed) };
     let mut scratch = Scratch::sums();
     let len = tiles.len() * TILE_SUMS;
     let sums = scratch.floats(job.operands().count() * panels.len() * len);

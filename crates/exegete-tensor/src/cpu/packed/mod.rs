@@ -20,6 +20,7 @@ mod memory;
 mod outer;
 #[cfg(target_arch = "x86_64")]
 mod parts;
+pub mod screen;
 mod tile;
 
 #[cfg(test)]
