@@ -18,6 +18,7 @@ pub mod kinds;
 pub mod metrics;
 pub mod releases;
 mod sae;
+mod screening;
 mod site_gates;
 pub mod train;
 

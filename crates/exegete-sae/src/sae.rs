@@ -7,10 +7,15 @@ use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, for_rows, sparse};
 
 use crate::kinds::{Block, Gram, Rule};
+use crate::screening::{Encoder, Screening, Wanted};
 use crate::{Codes, Dictionary, Result, SaeError, SiteGates};
 
 /// Pre-activations that are held at once, in values.
 const HELD: usize = 8 << 20;
+/// Calls of fewer tokens do not pay for rounding the encoder.
+const SCREENED_FROM: usize = 256;
+/// Tokens that are screened at once.
+const SCREENED: usize = 4096;
 
 /// What is done to an input before it is encoded, and undone at the output. Names are SAELens's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -218,6 +223,46 @@ impl Sae {
         }
     }
 
+    /// Codes of tokens of which few latents are active, each token by itself as ever; none where it is faster to compute all
+    /// pre-activations. The last bits of an activation may be others than those of a product of all.
+    fn screened(&self, x_ND: &[f32]) -> Option<Codes> {
+        let (d, f) = (self.d_in, self.n_latents());
+        if x_ND.len() < SCREENED_FROM * d {
+            return None;
+        }
+        let wanted = self.rule.wanted(f)?;
+        let (mut codes, mut screening) = (Codes::default(), Screening::default());
+        let mut x = vec![0f32; x_ND.len().min(SCREENED * d)];
+        for (i, x_ND) in x_ND.chunks(SCREENED * d).enumerate() {
+            let x = &mut x[..x_ND.len()];
+            self.encoders(x_ND, x);
+            let encoder = Encoder { d, x_ND: x, w_FD: &self.w_enc_FD, b_F: &self.b_enc_F };
+            if i == 0 {
+                if !encoder.is_screened(&wanted) {
+                    return None;
+                }
+                screening.fill(&self.w_enc_FD, d);
+            }
+            let mut active = Vec::new();
+            for found in screening.find(encoder, &wanted) {
+                active.clear();
+                match (&wanted, found.split_first()) {
+                    (Wanted::Kth(rule), Some(((_, kth), found))) => {
+                        let cut = rule.cut(*kth);
+                        active.extend(found.iter().map(|(latent, h)| (*latent, rule.value(*h, cut))));
+                    }
+                    _ => active.extend(found.iter().map(|(f, h)| (*f, self.rule.activation(*f as usize, *h)))),
+                }
+                active.retain(|(_, value)| *value > 0.0);
+                if let Wanted::Ranked(_) = wanted {
+                    active.sort_unstable_by_key(|(latent, _)| *latent);
+                }
+                codes.push(active.iter().copied());
+            }
+        }
+        Some(codes)
+    }
+
     fn tokens(&self, x_ND: &[f32]) -> Result<usize> {
         match x_ND.len().is_multiple_of(self.d_in) {
             true => Ok(x_ND.len() / self.d_in),
@@ -260,6 +305,10 @@ impl Dictionary for Sae {
 
     fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
         let (n, d, f) = (self.tokens(x_ND)?, self.d_in, self.n_latents());
+        if let Some(mut codes) = self.screened(x_ND) {
+            self.rule.finish(&mut codes);
+            return Ok(codes);
+        }
         // Always as many together, the last block padded, so that a token's pre-activations do not depend on the others.
         let block = (HELD / f).clamp(16, 512);
         let (mut codes, mut gram) = (Codes::default(), Gram::default());

@@ -4,6 +4,7 @@
 //! [`JumpRelu`](super::JumpRelu); this is for those that were saved without one.
 
 use super::{Block, JumpRelu, Kind, Relu, Rule, wrong_k};
+use crate::screening::Wanted;
 use crate::{Codes, Dictionary, Result, Sae};
 
 /// The rule of a BatchTopK dictionary without a threshold.
@@ -34,6 +35,10 @@ impl Kind for BatchTopK {
 
     fn select(&self, block: Block, codes: &mut Codes) {
         Relu.select(block, codes);
+    }
+
+    fn wanted(&self, n_latents: usize) -> Option<Wanted<'_>> {
+        Relu.wanted(n_latents)
     }
 
     fn finish(&self, codes: &mut Codes) {

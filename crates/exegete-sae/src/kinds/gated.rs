@@ -3,8 +3,9 @@
 //! Both factors share the encoder's matrix. So with `h = x W_enc + b_gate`, which is what the encoder gives, the magnitude
 //! is `e^r_mag h + (b_mag - e^r_mag b_gate)`: a scale and a shift for each latent.
 
-use super::{Block, Kind, select_each, wrong_size};
+use super::{Block, Kind, positive, select_each, wrong_size};
 use crate::Codes;
+use crate::screening::Wanted;
 
 /// The rule of a gated dictionary. The encoder's bias is that of the gate.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,9 +29,15 @@ impl Kind for Gated {
     const NAME: &'static str = "gated";
 
     fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
-        let magnitude =
-            |latent: usize, h: f32| if h > 0.0 { self.scale_F[latent] * h + self.shift_F[latent] } else { 0.0 };
-        select_each(pre_NF, n_latents, codes, magnitude);
+        select_each(pre_NF, n_latents, codes, self);
+    }
+
+    fn wanted(&self, n_latents: usize) -> Option<Wanted<'_>> {
+        positive(n_latents)
+    }
+
+    fn activation(&self, latent: usize, h: f32) -> f32 {
+        if h > 0.0 { self.scale_F[latent] * h + self.shift_F[latent] } else { 0.0 }
     }
 
     fn slope(&self, latent: usize) -> f32 {

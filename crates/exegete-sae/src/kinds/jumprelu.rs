@@ -4,6 +4,7 @@
 
 use super::{Block, Kind, select_each, wrong_size};
 use crate::Codes;
+use crate::screening::Wanted;
 
 /// The rule of a JumpReLU dictionary.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +17,15 @@ impl Kind for JumpRelu {
     const NAME: &'static str = "jumprelu";
 
     fn select(&self, Block { pre_NF, n_latents, .. }: Block, codes: &mut Codes) {
-        select_each(pre_NF, n_latents, codes, |latent, h| if h > self.threshold_F[latent].max(0.0) { h } else { 0.0 });
+        select_each(pre_NF, n_latents, codes, self);
+    }
+
+    fn wanted(&self, _: usize) -> Option<Wanted<'_>> {
+        Some(Wanted::Above(self.threshold_F.iter().map(|t| t.max(0.0)).collect()))
+    }
+
+    fn activation(&self, latent: usize, h: f32) -> f32 {
+        if h > self.threshold_F[latent].max(0.0) { h } else { 0.0 }
     }
 
     fn fault(&self, n_latents: usize) -> Option<String> {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::{Block, Kind, wrong_k};
 use crate::Codes;
+use crate::screening::Wanted;
 
 /// The rule of a dictionary whose activations are measured from the k-th largest.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +77,10 @@ impl Kind for KthLargest {
         };
         let rows: Vec<Vec<(u32, f32)>> = pre_NF.par_chunks(n_latents).map_init(Search::default, one).collect();
         rows.into_iter().for_each(|row| codes.push(row));
+    }
+
+    fn wanted(&self, _: usize) -> Option<Wanted<'_>> {
+        Some(Wanted::Kth(*self))
     }
 
     fn fault(&self, n_latents: usize) -> Option<String> {

@@ -21,6 +21,7 @@ pub use relu::Relu;
 pub use topk::TopK;
 
 use crate::Codes;
+use crate::screening::Wanted;
 
 /// Tokens that are encoded together.
 pub(crate) struct Block<'a> {
@@ -43,6 +44,17 @@ pub(crate) trait Kind {
 
     /// Activations of each token of a block.
     fn select(&self, block: Block, codes: &mut Codes);
+
+    /// Which pre-activations its activations need; none where they need all.
+    fn wanted(&self, _n_latents: usize) -> Option<Wanted<'_>> {
+        None
+    }
+
+    /// Activation of a latent that is [wanted](Self::wanted), where no other latent's matters; not above 0 where it is not
+    /// active.
+    fn activation(&self, _latent: usize, h: f32) -> f32 {
+        h
+    }
 
     /// What is left when all tokens of a call have been selected.
     fn finish(&self, _codes: &mut Codes) {}
@@ -84,6 +96,14 @@ macro_rules! kinds {
                 match self { $(Self::$kind(kind) => kind.select(block, codes)),* }
             }
 
+            pub(crate) fn wanted(&self, n_latents: usize) -> Option<Wanted<'_>> {
+                match self { $(Self::$kind(kind) => kind.wanted(n_latents)),* }
+            }
+
+            pub(crate) fn activation(&self, latent: usize, h: f32) -> f32 {
+                match self { $(Self::$kind(kind) => kind.activation(latent, h)),* }
+            }
+
             pub(crate) fn finish(&self, codes: &mut Codes) {
                 match self { $(Self::$kind(kind) => kind.finish(codes)),* }
             }
@@ -116,14 +136,19 @@ kinds! {
 }
 
 /// Activations of each token by a rule for single values; tokens on all threads.
-fn select_each(pre_NF: &[f32], n_latents: usize, codes: &mut Codes, active: impl Fn(usize, f32) -> f32 + Sync) {
+fn select_each(pre_NF: &[f32], n_latents: usize, codes: &mut Codes, rule: &(impl Kind + Sync)) {
     use rayon::prelude::*;
     let one = |pre: &[f32]| -> Vec<(u32, f32)> {
-        let each = pre.iter().enumerate().map(|(latent, h)| (latent as u32, active(latent, *h)));
+        let each = pre.iter().enumerate().map(|(latent, h)| (latent as u32, rule.activation(latent, *h)));
         each.filter(|(_, value)| *value > 0.0).collect()
     };
     let rows: Vec<Vec<(u32, f32)>> = pre_NF.par_chunks(n_latents).map(one).collect();
     rows.into_iter().for_each(|row| codes.push(row));
+}
+
+/// All pre-activations above 0.
+fn positive(n_latents: usize) -> Option<Wanted<'static>> {
+    Some(Wanted::Above(vec![0.0; n_latents].into()))
 }
 
 /// What is wrong with an array of one value a latent.

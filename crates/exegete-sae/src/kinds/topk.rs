@@ -4,6 +4,7 @@ use exegete_tensor::cpu::{buffer, topk};
 
 use super::{Block, Kind, wrong_k};
 use crate::Codes;
+use crate::screening::Wanted;
 
 /// The rule of a TopK dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,10 @@ impl Kind for TopK {
             row.sort_unstable_by_key(|(latent, _)| *latent);
             codes.push(row.iter().copied());
         }
+    }
+
+    fn wanted(&self, _: usize) -> Option<Wanted<'_>> {
+        Some(Wanted::Ranked(self.k))
     }
 
     fn fault(&self, n_latents: usize) -> Option<String> {

@@ -3,7 +3,6 @@
 use exegete_base::settings::{Activation, TrainSettings};
 use exegete_tensor::cpu::buffer;
 
-use super::screened::is_screened;
 use super::select::Dead;
 use super::{TrainState, Trainer, rules, select};
 use crate::sae::pre_activations;
@@ -68,7 +67,7 @@ impl Trainer {
         let (d, f) = (state.d, state.n_latents());
         self.clear();
         let rule = self.selector.begin(&self.settings, state, &self.theta_F, limit);
-        if is_screened(&self.settings, state, rule, (&self.centred_ND, self.selector.bounds(), &self.dead)) {
+        if self.is_screened(state, rule) {
             return self.screened(state, rule);
         }
         let dead = dead(&self.settings, d, &self.dead, &self.theta_F);

@@ -38,10 +38,10 @@ use self::dense::{Dense, Sums};
 use self::encode::BLOCK;
 pub use self::penalty::Formula;
 use self::pursuit::Pursuit;
-use self::screened::Screening;
 use self::select::Selector;
 pub use self::state::{Side, TrainState};
 use self::term::Term;
+use crate::screening::{self, Screening};
 use crate::{Result, SaeError};
 
 /// How much the last step counts in the running mean of active latents.
@@ -111,6 +111,8 @@ pub struct Trainer {
     dense: Dense,
     pursuit: Pursuit,
     screening: Screening,
+    /// Encoder rows of dead latents.
+    w_dead: Vec<f32>,
     dead: Vec<u32>,
     penalty_d: Vec<f32>,
     /// Thresholds; empty where there are none.
@@ -154,6 +156,7 @@ impl Trainer {
             dense: Dense::default(),
             pursuit: Pursuit::default(),
             screening: Screening::default(),
+            w_dead: Vec::new(),
             dead: Vec::new(),
             penalty_d: Vec::new(),
             theta_F: Vec::new(),
@@ -176,7 +179,8 @@ impl Trainer {
         };
         let rows = settings.batch.saturating_mul(4 * (3 * d + 4 * d_out));
         let rest = f.saturating_mul(60 + 4 * BLOCK * blocks).saturating_add(rows).saturating_add(more);
-        let rest = rest.saturating_add(screened::bytes(f, d));
+        // The rounded encoder, and the rows of dead latents, which are at most half of it.
+        let rest = rest.saturating_add(screening::bytes(f, d).saturating_mul(2));
         let skip = if settings.skip { d.saturating_mul(16 * d_out) } else { 0 };
         both.saturating_mul(arrays).saturating_add(rest).saturating_add(skip)
     }

@@ -4,6 +4,7 @@ mod formats;
 mod layers;
 mod metrics;
 mod saelens;
+mod screening;
 mod training;
 mod training_cross_layer;
 mod training_halves;

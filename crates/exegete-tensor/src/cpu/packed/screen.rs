@@ -1,15 +1,15 @@
 //! Which products of rows can be large: whole matrices in bf16, and exact values of the few that pass.
 //!
-//! Of `h = x W^T + b` a sparse dictionary wants only the largest values of each row. So rows are rounded to bf16, and the
-//! matrix unit, many times as fast as products of `f32`, gives each value up to an error that is bounded by Cauchy and
+//! Of `h = x W^T + b` a sparse dictionary wants only the largest values of each row. So rows are rounded to bf16, of which
+//! the matrix unit makes products many times as fast as of `f32`, and vectors twice as fast. They give each value up to an error that is bounded by Cauchy and
 //! Schwarz: `|x . w - x^ . w^| <= |x| |w - w^| + |x - x^| |w^|`. Where a value cannot reach its bound, it is passed over;
 //! where it can, it is computed in `f32`, by [`dot`]. What comes out is therefore exact, and the same however it was found.
 
 use rayon::prelude::*;
 
-use super::layout::{from_bf16, halves, splits_up_to, to_bf16};
+use super::layout::{encode_bf16, from_bf16, halves, splits_up_to, to_bf16};
 use super::memory::Scratch;
-use super::tile::PANEL;
+use super::tile::{PANEL, SLICE, Tile};
 use super::{Content, Keep, Path, Stack};
 use crate::cpu::simd::{dot, simd_fn};
 
@@ -26,10 +26,33 @@ fn rounding(d: usize) -> f32 {
 
 /// Whether this machine multiplies bf16 so much faster than `f32` that screening pays.
 pub fn pays() -> bool {
+    Way::best() != Way::Portable
+}
+
+/// How products are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    /// On the matrix unit.
     #[cfg(target_arch = "x86_64")]
-    return Path::best() == Path::Amx;
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    Unit,
+    /// Of pairs of bf16, on vectors.
+    #[cfg(target_arch = "x86_64")]
+    Pairs,
+    /// By what every machine has.
+    Portable,
+}
+
+impl Way {
+    /// The fastest of this machine.
+    fn best() -> Self {
+        match Path::best() {
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx => Self::Unit,
+            #[cfg(target_arch = "x86_64")]
+            Path::Pairs => Self::Pairs,
+            Path::Floats(_) => Self::Portable,
+        }
+    }
 }
 
 /// A row's entries that are above their bounds: of each its column and its value. What is no number is above nothing.
@@ -37,17 +60,16 @@ pub type Found = Vec<(u32, f32)>;
 
 /// A matrix in bf16, beside the `f32` rows that it is made of.
 pub struct Screen {
-    on_unit: bool,
+    way: Way,
     d: usize,
     f: usize,
     panels: Option<Stack>,
     rows: Vec<Row>,
-    tokens: Vec<Tokens>,
 }
 
 impl Default for Screen {
     fn default() -> Self {
-        Self { on_unit: pays(), d: 0, f: 0, panels: None, rows: Vec::new(), tokens: Vec::new() }
+        Self { way: Way::best(), d: 0, f: 0, panels: None, rows: Vec::new() }
     }
 }
 
@@ -60,6 +82,29 @@ struct Row {
     rounded: f32,
     /// Length of what rounding took away.
     error: f32,
+}
+
+/// What was found of some tokens, and the memory that it took.
+#[derive(Default)]
+pub struct Scan {
+    /// Tokens of a share.
+    each: usize,
+    shares: Vec<Tokens>,
+}
+
+impl Scan {
+    /// The entries that were found last, token by token.
+    pub fn found(&self) -> impl Iterator<Item = &Found> {
+        self.shares.iter().flat_map(|tokens| &tokens.found)
+    }
+
+    /// Those of one token.
+    ///
+    /// # Panics
+    /// No such token.
+    pub fn of(&mut self, token: usize) -> &mut Found {
+        &mut self.shares[token / self.each].found[token % self.each]
+    }
 }
 
 /// Scratch for a share of the tokens.
@@ -115,7 +160,8 @@ impl Screen {
     /// # Panics
     /// Arrays that are not of the shapes of what was [filled](Self::fill) in, or no tokens.
     pub fn scan(
-        &mut self,
+        &self,
+        Scan { each, shares }: &mut Scan,
         (x_ND, w_FD): (&[f32], &[f32]),
         b_F: &[f32],
         (bounds_N, bounds_F): (&[f32], &[f32]),
@@ -126,22 +172,15 @@ impl Screen {
         assert!(w_FD.len() == self.f * d && b_F.len() == self.f, "not the matrix that was filled in");
         assert!(bounds_F.is_empty() || bounds_F.len() == self.f, "a bound for each latent, or none");
         // Two shares for each thread, if that leaves enough to each.
-        let share = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(MOST_TOKENS);
-        let mut scratch = std::mem::take(&mut self.tokens);
-        scratch.resize_with(n.div_ceil(share).max(scratch.len()), Tokens::default);
-        let parts = x_ND.par_chunks(share * d).zip(bounds_N.par_chunks(share)).zip(&mut scratch);
+        *each = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(MOST_TOKENS);
+        shares.resize_with(n.div_ceil(*each).max(shares.len()), Tokens::default);
+        let parts = x_ND.par_chunks(*each * d).zip(bounds_N.par_chunks(*each)).zip(&mut *shares);
         parts.enumerate().for_each(|(i, ((x_ND, bounds_N), tokens))| {
             self.share(tokens, (x_ND, w_FD), b_F, (bounds_N, bounds_F));
-            tokens.found.iter_mut().enumerate().for_each(|(token, found)| then(i * share + token, found));
+            tokens.found.iter_mut().enumerate().for_each(|(token, found)| then(i * *each + token, found));
         });
         // What a longer scan left is not this one's.
-        scratch[n.div_ceil(share)..].iter_mut().for_each(|tokens| tokens.found.clear());
-        self.tokens = scratch;
-    }
-
-    /// The entries of the last scan, token by token.
-    pub fn found(&self) -> impl Iterator<Item = &Found> {
-        self.tokens.iter().flat_map(|tokens| &tokens.found)
+        shares[n.div_ceil(*each)..].iter_mut().for_each(|tokens| tokens.found.clear());
     }
 
     /// All values of a token, as those of entries are computed.
@@ -169,7 +208,7 @@ impl Screen {
         tokens.found.resize_with(n, Found::default);
         tokens.found.iter_mut().for_each(Found::clear);
         let mut scratch = Scratch::operand();
-        let mut product = Product::new((x_ND, d), &mut scratch, self.on_unit);
+        let mut product = Product::new((x_ND, d), &mut scratch, self.way);
         for (i, panel) in data.units().chunks_exact(*units).enumerate() {
             let first = i * PANEL;
             let mut of = Latents { n: (self.f - first).min(PANEL), ..Latents::default() };
@@ -277,49 +316,70 @@ struct Product<'a> {
     /// Units of [`ROWS`] tokens.
     each: usize,
     sums: Sums,
-    on_unit: bool,
+    way: Way,
 }
 
 impl<'a> Product<'a> {
-    /// `on_unit` only where screening [pays].
-    fn new((x_ND, d): (&[f32], usize), scratch: &'a mut Scratch, on_unit: bool) -> Self {
+    /// `way` only where the machine has it.
+    fn new((x_ND, d): (&[f32], usize), scratch: &'a mut Scratch, way: Way) -> Self {
         let n = x_ND.len() / d;
-        let each = ROWS * d.next_multiple_of(32) / 2;
+        let each = match way {
+            // Slice by slice, each with all tokens at the stride of a tile.
+            #[cfg(target_arch = "x86_64")]
+            Way::Pairs => ROWS * d.div_ceil(2).next_multiple_of(SLICE),
+            _ => ROWS * d.next_multiple_of(32) / 2,
+        };
         let packed = scratch.units(n.div_ceil(ROWS) * each);
-        #[cfg(target_arch = "x86_64")]
-        if on_unit {
+        match way {
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: the unit is there and allowed, and no other code of this thread uses it until this is dropped.
-            unsafe {
+            Way::Unit => unsafe {
                 super::amx::pack_rows((x_ND, d), d, (0, n), packed);
                 super::amx::configure();
+            },
+            #[cfg(target_arch = "x86_64")]
+            Way::Pairs => {
+                for (token, x) in x_ND.chunks_exact(d).enumerate() {
+                    let to = &mut packed[token / ROWS * each + token % ROWS * SLICE..];
+                    for (slice, x) in x.chunks(2 * SLICE).enumerate() {
+                        encode_bf16(x, &mut to[slice * ROWS * SLICE..][..x.len().next_multiple_of(32) / 2]);
+                    }
+                }
             }
-            return Self { packed, each, sums: Sums([0.0; ROWS * PANEL]), on_unit };
+            Way::Portable => {
+                for (token, units) in packed.chunks_exact_mut(each / ROWS).enumerate() {
+                    encode_bf16(x_ND.get(token * d..(token + 1) * d).unwrap_or(&[]), units);
+                }
+            }
         }
-        for (token, units) in packed.chunks_exact_mut(each / ROWS).enumerate() {
-            super::layout::encode_bf16(x_ND.get(token * d..(token + 1) * d).unwrap_or(&[]), units);
-        }
-        Self { packed, each, sums: Sums([0.0; ROWS * PANEL]), on_unit }
+        Self { packed, each, sums: Sums([0.0; ROWS * PANEL]), way }
     }
 
-    /// The sums of the tokens from `ROWS i` on with a panel.
+    /// The sums of the tokens from `ROWS i` on with a panel. Those beyond the last token may be anything.
     fn sums(&mut self, i: usize, panel: &[u32]) -> &Sums {
         let x = &self.packed[i * self.each..(i + 1) * self.each];
-        #[cfg(target_arch = "x86_64")]
-        if self.on_unit {
-            // Each pair of tiles asks for a part of the panel that comes next.
-            let ahead = panel.as_ptr().wrapping_add(panel.len() + i % 4 * panel.len() / 4);
-            // SAFETY: the unit is configured, the operands are whole, and there is room for two tiles of sums.
-            unsafe { super::amx::pair_by_panel(x, panel, &mut self.sums.0, ahead) };
-            return &self.sums;
-        }
-        let row_units = self.each / ROWS;
-        for (token, sums) in self.sums.0.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-            sums.fill(0.0);
-            for (x, weights) in x[token * row_units..(token + 1) * row_units].iter().zip(panel.as_chunks::<PANEL>().0) {
-                let x = halves(*x);
-                for (sum, w) in sums.iter_mut().zip(weights) {
-                    let w = halves(*w);
-                    *sum += x[0] * w[0] + x[1] * w[1];
+        match self.way {
+            #[cfg(target_arch = "x86_64")]
+            Way::Unit => {
+                // Each pair of tiles asks for a part of the panel that comes next.
+                let ahead = panel.as_ptr().wrapping_add(panel.len() + i % 4 * panel.len() / 4);
+                // SAFETY: the unit is configured, the operands are whole, and there is room for two tiles of sums.
+                unsafe { super::amx::pair_by_panel(x, panel, &mut self.sums.0, ahead) };
+            }
+            #[cfg(target_arch = "x86_64")]
+            Way::Pairs => pairs_by_panel(x, panel, i % 4, &mut self.sums),
+            Way::Portable => {
+                let row_units = self.each / ROWS;
+                for (token, sums) in self.sums.0.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                    sums.fill(0.0);
+                    let x = &x[token * row_units..(token + 1) * row_units];
+                    for (x, weights) in x.iter().zip(panel.as_chunks::<PANEL>().0) {
+                        let x = halves(*x);
+                        for (sum, w) in sums.iter_mut().zip(weights) {
+                            let w = halves(*w);
+                            *sum += x[0] * w[0] + x[1] * w[1];
+                        }
+                    }
                 }
             }
         }
@@ -327,10 +387,41 @@ impl<'a> Product<'a> {
     }
 }
 
+/// Tokens by a panel, on vectors. Asks for a quarter of the panel that comes next, the `part`-th.
+#[cfg(target_arch = "x86_64")]
+fn pairs_by_panel(x: &[u32], panel: &[u32], part: usize, sums: &mut Sums) {
+    /// Rows of a tile: as many of the kernel's 14 as give whole tiles of about the same size.
+    const TILE: usize = ROWS.div_ceil(3);
+    let kernel = super::avx512::BF16;
+    let line = 64 / size_of::<u32>();
+    let ahead = panel.as_ptr().wrapping_add(panel.len() + part * panel.len() / 4);
+    for (i, (x, panel)) in x.chunks_exact(ROWS * SLICE).zip(panel.chunks(SLICE * PANEL)).enumerate() {
+        for row in (0..ROWS).step_by(TILE) {
+            // The first tile asks for a line at each unit, of which a panel has two: twice the quarter, of which the half
+            // that comes next is asked for again.
+            let asks = if row == 0 { ahead.wrapping_add(i * SLICE * line) } else { panel.as_ptr() };
+            let tile = Tile {
+                rows: TILE.min(ROWS - row),
+                units: panel.len() / PANEL,
+                x: x[row * SLICE..].as_ptr(),
+                panels: 1,
+                w: panel.as_ptr(),
+                w_stride: 0,
+                sums: sums.0[row * PANEL..].as_mut_ptr(),
+                resume: i > 0,
+                ahead: [asks; 2],
+                ahead_step: [if row == 0 { 64 } else { 0 }; 2],
+            };
+            // SAFETY: the machine has the kernel's instructions, and there are as many rows, units and sums.
+            unsafe { (kernel.run)(&tile) };
+        }
+    }
+}
+
 impl Drop for Product<'_> {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
-        if self.on_unit {
+        if self.way == Way::Unit {
             // SAFETY: it was configured by this thread, which alone drops this.
             unsafe { super::amx::release() }
         }
@@ -360,17 +451,23 @@ mod tests {
         x.chunks_exact(d).zip(bounds.0).map(one).collect()
     }
 
-    /// On the unit, where there is one, and without.
-    fn both() -> impl Iterator<Item = Screen> {
-        let ways = [false, true].into_iter().filter(|on_unit| !on_unit || pays());
-        ways.map(|on_unit| Screen { on_unit, ..Screen::default() })
+    /// In every way that this machine has.
+    fn ways() -> impl Iterator<Item = Screen> {
+        let mut ways = vec![Way::Portable, Way::best()];
+        #[cfg(target_arch = "x86_64")]
+        if super::super::layout::has_avx512_bf16() {
+            ways.push(Way::Pairs);
+        }
+        ways.dedup();
+        ways.into_iter().map(|way| Screen { way, ..Screen::default() })
     }
 
     #[test]
     fn what_is_found_is_what_is_there() {
-        for mut screen in both() {
+        let mut scan = Scan::default();
+        for mut screen in ways() {
             // A short scan comes behind a long one, and other weights of the same shape behind the first.
-            for (n, d, f) in [(1, 8, 16), (7, 24, 40), (33, 64, 100), (300, 61, 257), (300, 61, 257), (5, 768, 50)] {
+            for (n, d, f) in [(1, 8, 16), (7, 24, 40), (33, 64, 100), (300, 61, 257), (300, 61, 257), (40, 768, 50)] {
                 let (mut x, mut w, b) = (values(n * d, 1), values(f * d, screen.f as u32), values(f, 3));
                 // A column far larger than the others, a row of zeros, a latent of zeros.
                 x.iter_mut().step_by(d).for_each(|x| *x *= 50.0);
@@ -390,9 +487,10 @@ mod tests {
                     let bounds_F: Vec<f32> = values(f, 5).iter().map(|v| bounds_N[0].abs() - 3.0 + v).collect();
                     for bounds_F in [bounds_F, vec![f32::NEG_INFINITY; f]] {
                         let want = naive(&x, &w, d, &b, (&bounds_N, &bounds_F));
-                        screen.scan((&x, &w), &b, (&bounds_N, &bounds_F), |_, _| {});
-                        let got: Vec<Found> = screen.found().cloned().collect();
-                        assert_eq!(got, want, "{n} x {d} x {f}");
+                        screen.scan(&mut scan, (&x, &w), &b, (&bounds_N, &bounds_F), |_, _| {});
+                        let got: Vec<Found> = scan.found().cloned().collect();
+                        assert_eq!(got, want, "{:?}, {n} x {d} x {f}", screen.way);
+                        assert!((0..n).all(|token| *scan.of(token) == want[token]));
                     }
                 }
             }
@@ -416,10 +514,11 @@ mod tests {
         let (bounds_N, bounds_F) = (vec![0.5; n], vec![f32::NEG_INFINITY; f]);
         let want = naive(&x, &w, d, &b, (&bounds_N, &bounds_F));
         assert!(want[1].len() > 1 && want[2].is_empty(), "{want:?}");
-        for mut screen in both() {
+        for mut screen in ways() {
             screen.fill(&w, d);
-            screen.scan((&x, &w), &b, (&bounds_N, &bounds_F), |_, _| {});
-            assert!(screen.found().eq(&want));
+            let mut scan = Scan::default();
+            screen.scan(&mut scan, (&x, &w), &b, (&bounds_N, &bounds_F), |_, _| {});
+            assert!(scan.found().eq(&want), "{:?}", screen.way);
         }
     }
 }
