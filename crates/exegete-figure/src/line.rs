@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -12,6 +13,14 @@ use crate::{Labels, Result, Size, check_length, theme};
 /// Lengths of a dashed line's dashes and gaps.
 const DASH: i32 = 5;
 const GAP: i32 = 3;
+/// Length of the piece of a line in the legend.
+const KEY: i32 = 14;
+/// Height of a row of the legend.
+const ROW: i32 = 21;
+/// Where a legend beside the lines begins.
+const ABOVE_LEGEND: i32 = 34;
+/// The largest share of the lines' width that a legend may take beside them.
+const MOST_BESIDE: f64 = 0.4;
 
 /// Named lines over a common axis.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,30 +104,57 @@ fn draw(area: &Area, figure: &LineFigure) -> Result<()> {
         return empty(area, &figure.labels);
     }
     let y_ticks = |place: f64| figure.y_scale.label(place);
-    let mut chart = chart(area, &figure.labels, x.clone(), y.clone(), &short, &y_ticks)?;
+    let has_legend = figure.series.len() > 1 && figure.series.iter().any(|series| !series.name.is_empty());
+    let place = if has_legend { legend_place(figure, &x, &y) } else { None };
+    let beside = has_legend && place.is_none();
+    let (width, _) = area.dim_in_pixel();
+    let (area, right) =
+        area.split_horizontally(if beside { width.saturating_sub(legend_width(figure)) } else { width });
+    let mut chart = chart(&area, &figure.labels, x.clone(), y.clone(), &short, &y_ticks)?;
     draw_markers(&mut chart, &figure.markers, y.clone())?;
     for (idx, series) in figure.series.iter().enumerate() {
         draw_series(&mut chart, idx, &figure.x, series)?;
     }
-    if figure.series.len() > 1 && figure.series.iter().any(|series| !series.name.is_empty()) {
+    if let Some(place) = place {
         chart
             .configure_series_labels()
-            .position(legend_place(figure, &x, &y))
+            .position(place)
             .label_font(text(theme::LABEL_SIZE))
-            .legend_area_size(18)
+            .legend_area_size(KEY + 4)
             .draw()
             .map_err(failed)?;
+    } else if beside {
+        let style = text(theme::LABEL_SIZE).pos(Pos::new(HPos::Left, VPos::Center));
+        for (idx, series) in figure.series.iter().enumerate() {
+            let y = ABOVE_LEGEND + ROW / 2 + ROW * idx as i32;
+            right.draw(&key(idx, (0, y))).map_err(failed)?;
+            right.draw_text(&plain(&series.name), &style, (KEY + 6, y)).map_err(failed)?;
+        }
     }
     Ok(())
 }
 
-/// Where the legend hides least of the lines; upper right where that is as good as any other place.
-fn legend_place(figure: &LineFigure, x: &Range<f64>, y: &Range<f64>) -> SeriesLabelPosition {
-    use SeriesLabelPosition::{LowerLeft, LowerRight, MiddleLeft, MiddleRight, UpperLeft, UpperRight};
-    // About what the engine takes, as shares of the plotting area.
+/// The piece of a line that stands before its name. An unbroken one is one dash.
+fn key(idx: usize, (x, y): (i32, i32)) -> DashedPathElement<std::array::IntoIter<(i32, i32), 2>, i32> {
+    let style = theme::colour(idx).stroke_width(theme::LINE_WIDTH);
+    DashedPathElement::new([(x, y), (x + KEY, y)], if is_dashed(idx) { DASH } else { KEY }, GAP, style)
+}
+
+/// About the width that the longest name takes with its key, in pixels.
+fn legend_width(figure: &LineFigure) -> u32 {
     let letters = figure.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
-    let width = (40.0 + 7.0 * letters as f64) / f64::from(figure.size.width.max(161) - 80);
-    let height = (10.0 + 21.0 * figure.series.len() as f64) / f64::from(figure.size.height.max(111) - 80);
+    40 + 7 * letters as u32
+}
+
+/// Where the legend lies inside and hides nothing of the lines, upper right where that is as good as any other place; none
+/// where there is no such place, and room beside the lines.
+fn legend_place(figure: &LineFigure, x: &Range<f64>, y: &Range<f64>) -> Option<SeriesLabelPosition> {
+    use SeriesLabelPosition::{LowerLeft, LowerRight, MiddleLeft, MiddleRight, UpperLeft, UpperRight};
+    let (total_width, total_height) = (figure.size.width.max(161), figure.size.height.max(111));
+    // About what the engine takes, as shares of the plotting area.
+    let width = f64::from(legend_width(figure)) / f64::from(total_width - 80);
+    let rows = 10 + ROW * figure.series.len() as i32;
+    let height = f64::from(rows) / f64::from(total_height - 80);
     let hidden = |(_, left, low): &(SeriesLabelPosition, f64, f64)| {
         let inside = |px: f64, py: f64| (*left..=left + width).contains(&px) && (*low..=low + height).contains(&py);
         let place = |i: usize, s: &Series| {
@@ -142,7 +178,9 @@ fn legend_place(figure: &LineFigure, x: &Range<f64>, y: &Range<f64>) -> SeriesLa
         (LowerRight, right, 0.0),
         (LowerLeft, 0.0, 0.0),
     ];
-    places.into_iter().min_by_key(hidden).map_or(UpperRight, |(place, ..)| place)
+    let (n, place) = places.into_iter().map(|place| (hidden(&place), place.0)).min_by_key(|(n, _)| *n)?;
+    let fits = width < MOST_BESIDE && ABOVE_LEGEND + rows <= total_height as i32;
+    (n == 0 || !fits).then_some(place)
 }
 
 fn draw_series(chart: &mut Chart, idx: usize, x: &[f64], series: &Series) -> Result<()> {
@@ -160,8 +198,7 @@ fn draw_series(chart: &mut Chart, idx: usize, x: &[f64], series: &Series) -> Res
             chart.draw_series(LineSeries::new(run.iter().copied(), style)).map_err(failed)?
         };
         if !std::mem::replace(&mut is_named, true) {
-            let legend = move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], style);
-            drawn.label(plain(&series.name)).legend(legend);
+            drawn.label(plain(&series.name)).legend(move |at| key(idx, at));
         }
     }
     Ok(())

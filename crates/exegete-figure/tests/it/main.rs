@@ -88,6 +88,27 @@ fn a_legend_does_not_lie_on_a_line() {
 }
 
 #[test]
+fn a_legend_that_would_lie_on_lines_stands_beside_them() {
+    let x: Vec<f64> = (0..20).map(f64::from).collect();
+    let zigzag = |i: usize| -> Vec<f64> { x.iter().map(|v| (v * 0.7 * (1.0 + i as f64)).sin()).collect() };
+    let series: Vec<Series> = (0..8).map(|i| series(&format!("line {i}"), &zigzag(i))).collect();
+    let svg = line(&LineFigure { x: x.clone(), series, ..LineFigure::default() }).unwrap();
+    let document = roxmltree::Document::parse(&svg).unwrap();
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    let named =
+        |node: &roxmltree::Node| node.is_element() && node.text().is_some_and(|t| t.trim().starts_with("line "));
+    let names: Vec<f64> =
+        document.descendants().filter(named).map(|node| number(node.attribute("x").unwrap())).collect();
+    assert_eq!(names.len(), 8);
+    // Lines have many points, the keys of the legend two.
+    let lines = document.descendants().filter_map(|node| node.attribute("points").map(str::to_owned));
+    let points: Vec<Vec<f64>> =
+        lines.map(|p| p.split(' ').filter_map(|p| p.split(',').next()?.parse().ok()).collect()).collect();
+    let right = points.iter().filter(|p| p.len() > 10).flatten().copied().fold(0.0, f64::max);
+    assert!(right > 300.0 && names.iter().all(|x| *x > right), "{names:?} beside {right}");
+}
+
+#[test]
 fn hostile_labels_are_text() {
     let hostile = "<script>alert(\"1\")</script>&amp;'\u{0}\u{1b}]]>";
     let figure = LineFigure {
