@@ -15,6 +15,7 @@ mod resident;
 mod rows;
 mod run;
 mod side;
+mod truth;
 mod worker;
 
 use std::io::Write;

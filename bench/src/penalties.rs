@@ -5,7 +5,7 @@
 //! within 5 % of the L0 that they were meant for.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -14,12 +14,13 @@ use exegete_figure::{Labels, LineFigure, Series, Size, line};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::truth::Truth;
 use crate::{held_out, progress};
 
 /// How far off its level the L0 of a dictionary may be.
 const NEAR: f64 = 0.05;
-/// Numbers of a dictionary that are compared, by their names in what `sae eval` tells.
-const NUMBERS: [(&str, &str); 3] = [("fvu", "FVU"), ("l0", "L0"), ("ce_recovered", "CE recovered")];
+/// Numbers of a dictionary that are compared, as `sae eval` names them.
+const NUMBERS: [&str; 3] = ["FVU", "L0", "CE recovered"];
 
 /// A model with the text that dictionaries are trained on, that they are measured on, and what latents are asked.
 struct Place {
@@ -28,10 +29,22 @@ struct Place {
     model: String,
     train: String,
     eval: String,
-    probes: Vec<(&'static str, String)>,
+    /// Tokens that they are measured on.
+    tokens: &'static str,
+    /// Labelled text that latents are asked about.
+    probe: String,
+    /// Whether it is known what there is to find.
+    has_truth: bool,
 }
 
-/// A dictionary of the study.
+/// A dictionary that was trained.
+struct Trained {
+    level: f64,
+    seed: u64,
+    path: PathBuf,
+}
+
+/// What was measured of a dictionary of the study.
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     model: &'static str,
@@ -90,7 +103,9 @@ fn organism(dir: &Path) -> Result<Place> {
         model: "builtin:organism".into(),
         train: format!("{train}/documents"),
         eval: format!("{held}/documents"),
-        probes: vec![("truth", held)],
+        tokens: "16384",
+        probe: held,
+        has_truth: true,
     })
 }
 
@@ -101,9 +116,10 @@ fn smollm2(dir: &Path, data: &Path, model: &Path) -> Result<Place> {
     let names = ["us_speeches/state_union.jsonl", "movie_reviews/movie_reviews.jsonl"];
     let paths = names.map(|name| data.join(name).display().to_string());
     let [train, eval] = held_out::split(&paths, dir, 20)?;
-    let probes = vec![("parts of speech", data.join("masc_pos/masc_pos.jsonl").display().to_string())];
+    let probe = data.join("masc_pos/masc_pos.jsonl").display().to_string();
     let grid = include_str!("../studies/penalties_smollm2.toml");
-    Ok(Place { name: "smollm2", grid, model: model.display().to_string(), train, eval, probes })
+    let model = model.display().to_string();
+    Ok(Place { name: "smollm2", grid, model, train, eval, tokens: "4096", probe, has_truth: false })
 }
 
 impl Place {
@@ -116,38 +132,57 @@ impl Place {
         let mut train = program(&["sae", "train", &self.model, "--text", &self.train, "--max-tokens", "0"]);
         train.arg("--grid").arg(&grid).arg("--out").arg(&run);
         ensure!(train.status()?.success(), "the training of {} failed", self.name);
-        // Seeds of one recipe are measured together.
-        let mut seeds: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+        // All dictionaries of a method are measured together, for what the model does without them is then computed once.
+        let mut methods: BTreeMap<String, Vec<Trained>> = BTreeMap::new();
         for entry in std::fs::read_dir(run.join("sae"))? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let mut parts: Vec<&str> = name.split('-').collect();
-            let at =
-                parts.iter().position(|part| part.starts_with("seed=")).with_context(|| format!("{name}: no seed"))?;
-            let seed = parts.remove(at)["seed=".len()..].parse()?;
-            seeds.entry(parts.join("-")).or_default().push((seed, entry.path().display().to_string()));
+            let (mut parts, mut level, mut seed) = (Vec::new(), None, None);
+            for part in name.split('-') {
+                match part.split_once('=') {
+                    Some(("seed", value)) => seed = Some(value.parse()?),
+                    Some(("target_l0" | "k", value)) => level = Some(value.parse()?),
+                    _ => parts.push(part),
+                }
+            }
+            let (level, seed) = level.zip(seed).with_context(|| format!("{name}: no level or no seed"))?;
+            methods.entry(parts.join("-")).or_default().push(Trained { level, seed, path: entry.path() });
         }
+        let truth = self.has_truth.then(|| self.truth(&run)).transpose()?;
         let mut rows = Vec::new();
-        for (recipe, mut seeds) in seeds {
-            seeds.sort();
-            rows.extend(self.measured(&recipe, &seeds, &dir.join("eval"))?);
+        for (method, mut trained) in methods {
+            trained.sort_by(|a, b| a.level.total_cmp(&b.level).then(a.seed.cmp(&b.seed)));
+            let mut measured = self.measured(&method, &trained, &dir.join("eval"))?;
+            if let Some(truth) = &truth {
+                for (row, one) in measured.iter_mut().zip(&trained) {
+                    let [f1, recovered] = truth.scores(&one.path)?;
+                    row.numbers.insert("truth F1".into(), f1);
+                    row.numbers.insert("truth recovered".into(), recovered);
+                }
+            }
+            rows.extend(measured);
         }
         Ok(rows)
     }
 
-    /// Measures the seeds of a recipe, unless that is done.
-    fn measured(&self, recipe: &str, seeds: &[(u64, String)], folder: &Path) -> Result<Vec<Row>> {
-        let kept = folder.join(format!("{recipe}.json"));
+    /// What there is to find at the site of a run.
+    fn truth(&self, run: &Path) -> Result<Truth> {
+        progress(format_args!("{}: labelled tokens", self.name));
+        let manifest: Value = serde_json::from_slice(&std::fs::read(run.join("manifest.json"))?)?;
+        Truth::of(manifest["settings"]["site"].as_str().context("the run names no site")?.parse()?)
+    }
+
+    /// Measures the dictionaries of a method, unless that is done.
+    fn measured(&self, method: &str, trained: &[Trained], folder: &Path) -> Result<Vec<Row>> {
+        let kept = folder.join(format!("{method}.json"));
         if !kept.exists() {
-            progress(format_args!("{}: {recipe}", self.name));
+            progress(format_args!("{}: {method}", self.name));
             let mut eval = program(&["sae", "eval"]);
-            eval.args(seeds.iter().map(|(_, path)| path)).args(["--model", &self.model, "--json", "--probe-k", "1,5"]);
-            eval.args(["--probe-labels", "24", "--probe-examples", "4000", "--text", &self.eval]);
-            for (_, probe) in &self.probes {
-                eval.args(["--probe", probe]);
-            }
+            eval.args(trained.iter().map(|one| &one.path)).args(["--model", &self.model, "--json", "--probe-k", "1,5"]);
+            eval.args(["--probe-labels", "24", "--probe-examples", "4000"]);
+            eval.args(["--text", &self.eval, "--tokens", self.tokens, "--probe", &self.probe]);
             let output = eval.output()?;
-            ensure!(output.status.success(), "{recipe}: {}", String::from_utf8_lossy(&output.stderr));
+            ensure!(output.status.success(), "{method}: {}", String::from_utf8_lossy(&output.stderr));
             std::fs::create_dir_all(folder)?;
             // Whole or not at all: what is there is not measured again.
             let beside = kept.with_extension("part");
@@ -155,29 +190,23 @@ impl Place {
             std::fs::rename(&beside, &kept)?;
         }
         let told: Value = serde_json::from_slice(&std::fs::read(&kept)?).with_context(|| kept.display().to_string())?;
-        let all = told["dictionaries"].as_array().filter(|all| all.len() == seeds.len());
+        let all = told["dictionaries"].as_array().filter(|all| all.len() == trained.len());
         let all = all.with_context(|| format!("{}: other dictionaries than asked for: delete it", kept.display()))?;
-        all.iter().zip(seeds).map(|(found, (seed, _))| self.row(recipe, *seed, found)).collect()
+        all.iter().zip(trained).map(|(found, one)| self.row(method, one, found)).collect()
     }
 
-    fn row(&self, recipe: &str, seed: u64, found: &Value) -> Result<Row> {
+    fn row(&self, method: &str, trained: &Trained, found: &Value) -> Result<Row> {
         let mut numbers = BTreeMap::new();
-        for (key, called) in NUMBERS {
+        for called in NUMBERS {
             let all = found["measured"]["numbers"].as_array().context("nothing was measured")?;
             let number = all.iter().find(|number| number["name"] == called).context("a number is missing")?;
-            numbers.insert(key.to_owned(), number["value"].as_f64().unwrap_or(f64::NAN));
+            numbers.insert(called.to_owned(), number["value"].as_f64().unwrap_or(f64::NAN));
         }
-        for ((called, _), task) in self.probes.iter().zip(found["tasks"].as_array().into_iter().flatten()) {
-            for mean in task["means"].as_array().into_iter().flatten() {
-                let (Some(k), Some(false)) = (mean["k"].as_u64(), mean["is_shuffled"].as_bool()) else { continue };
-                numbers.insert(format!("{called} F1, k = {k}"), mean["f1"]["value"].as_f64().unwrap_or(f64::NAN));
-            }
+        for mean in found["tasks"][0]["means"].as_array().context("nothing was probed")? {
+            let (Some(k), Some(false)) = (mean["k"].as_u64(), mean["is_shuffled"].as_bool()) else { continue };
+            numbers.insert(format!("probe, k = {k}"), mean["accuracy"]["value"].as_f64().unwrap_or(f64::NAN));
         }
-        let mut parts: Vec<&str> = recipe.split('-').collect();
-        let level = |part: &&str| part.strip_prefix("target_l0=").or(part.strip_prefix("k=")).map(str::to_owned);
-        let at = parts.iter().position(|part| level(part).is_some()).with_context(|| format!("{recipe}: no level"))?;
-        let level = level(&parts.remove(at)).unwrap_or_default().parse()?;
-        Ok(Row { model: self.name, method: parts.join("-"), level, seed, numbers })
+        Ok(Row { model: self.name, method: method.to_owned(), level: trained.level, seed: trained.seed, numbers })
     }
 }
 
@@ -189,7 +218,7 @@ fn program(args: &[&str]) -> Command {
     command
 }
 
-/// Means over seeds, in the order of models, levels and methods.
+/// The seeds of each method, in the order of models, levels and FVU.
 fn groups(rows: &[Row]) -> Vec<(&'static str, f64, &str, Vec<&Row>)> {
     let mut all: Vec<(&'static str, f64, &str, Vec<&Row>)> = Vec::new();
     for row in rows {
@@ -200,7 +229,8 @@ fn groups(rows: &[Row]) -> Vec<(&'static str, f64, &str, Vec<&Row>)> {
             None => all.push((row.model, row.level, &row.method, vec![row])),
         }
     }
-    all.sort_by(|a, b| a.0.cmp(b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(b.2)));
+    let fvu = |rows: &[&Row]| mean(rows, "FVU").map_or(f64::NAN, |e| e.value);
+    all.sort_by(|a, b| a.0.cmp(b.0).then(a.1.total_cmp(&b.1)).then(fvu(&a.3).total_cmp(&fvu(&b.3))));
     all
 }
 
@@ -231,7 +261,7 @@ fn tell(rows: &[Row]) -> Result<()> {
             Some(e) => format!("{:.3}", e.value),
             None => "-".into(),
         };
-        let off = |row: &&&Row| (row.numbers["l0"] / row.level - 1.0).abs() > NEAR;
+        let off = |row: &&&Row| (row.numbers["L0"] / row.level - 1.0).abs() > NEAR;
         let mark = if seeds.iter().any(|row| off(&row)) { " (off its level)" } else { "" };
         let cells: Vec<String> = keys.iter().map(cell).collect();
         writeln!(out, "| {level} | {method}{mark} | {} | {} |", cells.join(" | "), seeds.len())?;
@@ -249,7 +279,7 @@ fn figure(name: &str, rows: &[Row]) -> Result<String> {
     methods.dedup();
     let value = |method: &str, level: f64| {
         let own: Vec<&Row> = rows.iter().filter(|row| row.method == method && row.level == level).collect();
-        mean(&own, "fvu").map_or(f64::NAN, |e| e.value)
+        mean(&own, "FVU").map_or(f64::NAN, |e| e.value)
     };
     let series = methods.iter().map(|method| Series {
         name: (*method).to_owned(),
@@ -263,7 +293,7 @@ fn figure(name: &str, rows: &[Row]) -> Result<String> {
         },
         x: levels.iter().map(|level| level.log2()).collect(),
         series: series.collect(),
-        size: Size { width: 640, height: 400 },
+        size: Size { width: 760, height: 420 },
         ..LineFigure::default()
     })?)
 }
