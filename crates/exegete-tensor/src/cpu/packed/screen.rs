@@ -1,9 +1,10 @@
 //! Which products of rows can be large: whole matrices in bf16, and exact values of the few that pass.
 //!
 //! Of `h = x W^T + b` a sparse dictionary wants only the largest values of each row. So rows are rounded to bf16, of which
-//! the matrix unit makes products many times as fast as of `f32`, and vectors twice as fast. They give each value up to an error that is bounded by Cauchy and
-//! Schwarz: `|x . w - x^ . w^| <= |x| |w - w^| + |x - x^| |w^|`. Where a value cannot reach its bound, it is passed over;
-//! where it can, it is computed in `f32`, by [`dot`]. What comes out is therefore exact, and the same however it was found.
+//! the matrix unit makes products many times as fast as of `f32`, and vectors twice as fast. They give each value up to an
+//! error that is bounded by Cauchy and Schwarz: `|x . w - x^ . w^| <= |x| |w - w^| + |x - x^| |w^|`. Where a value cannot
+//! reach its bound, it is passed over; where it can, it is computed in `f32`, by [`dot`]. What comes out is therefore
+//! exact, and the same however it was found.
 
 use rayon::prelude::*;
 
