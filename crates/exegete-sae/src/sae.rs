@@ -223,8 +223,8 @@ impl Sae {
         }
     }
 
-    /// Codes of tokens of which few latents are active, each token by itself as ever; none where it is faster to compute all
-    /// pre-activations. The last bits of an activation may be others than those of a product of all.
+    /// Codes of tokens of which few latents are active; none where it is faster to compute all pre-activations. Which it is
+    /// depends on the call, and the last bits of an activation with it.
     fn screened(&self, x_ND: &[f32]) -> Option<Codes> {
         let (d, f) = (self.d_in, self.n_latents());
         if x_ND.len() < SCREENED_FROM * d {
@@ -309,7 +309,7 @@ impl Dictionary for Sae {
             self.rule.finish(&mut codes);
             return Ok(codes);
         }
-        // Always as many together, the last block padded, so that a token's pre-activations do not depend on the others.
+        // Always as many together, the last block padded: of whole products, a token's do not depend on the others.
         let block = (HELD / f).clamp(16, 512);
         let (mut codes, mut gram) = (Codes::default(), Gram::default());
         let (mut x, mut pre) = (vec![0f32; block * d], buffer(block * f));
