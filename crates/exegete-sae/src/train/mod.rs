@@ -48,6 +48,9 @@ use crate::{Result, SaeError};
 const L0_DECAY: f64 = 0.05;
 /// How much the logarithm of the penalty's weight moves in a step, for that of the running L0 over its target.
 const STEERING: f64 = 0.03;
+/// How many times faster the weight moves back where L0 is below its target: the weight of a penalty that L0 hardly feels once
+/// latents have gone may be a hundred times too strong by then, and no latent is lost by taking it back.
+const BACK: f64 = 4.0;
 /// The logarithm of L0 over its target beyond which the weight moves no faster: latents that are silenced quicker than the
 /// others learn to do without them leave a worse dictionary.
 const FAR: f64 = 0.5;
@@ -340,7 +343,8 @@ impl Trainer {
         if self.settings.steers() {
             let log_over = |to: f64| (state.l0.max(1e-3) / to.max(1e-3)).ln();
             let off = log_over(self.settings.target_l0).clamp(-FAR, FAR);
-            let moved = STEERING * off + DAMPING * log_over(l0_before);
+            let rate = if off < 0.0 { BACK * STEERING } else { STEERING };
+            let moved = rate * off + DAMPING * log_over(l0_before);
             state.steering = (state.steering * moved.exp()).clamp(1e-6, 1e6);
         }
         if resample::is_due(&self.settings, state.step) {
