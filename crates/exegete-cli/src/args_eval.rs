@@ -22,6 +22,9 @@ pub(crate) struct PlaceArgs {
     /// Take spellings of special tokens in the text for these tokens: for text that is trusted; always so for builtin:organism
     #[arg(long)]
     pub(crate) special_tokens: bool,
+    /// Windows taken of each document, drawn at random, so that long ones do not stand for all; 0 takes all
+    #[arg(long, default_value_t = 0)]
+    pub(crate) document_windows: usize,
 }
 
 impl PlaceArgs {
@@ -31,6 +34,7 @@ impl PlaceArgs {
             window: self.window,
             bos: self.bos,
             special_tokens: self.special_tokens,
+            document_windows: self.document_windows,
             max_tokens,
             ..TextSettings::default()
         }

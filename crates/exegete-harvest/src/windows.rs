@@ -1,5 +1,6 @@
 //! Text to token windows. A window never crosses a document and begins with BOS where the policy says so.
 
+use exegete_base::sampling::pair_hash;
 use exegete_base::settings::TextSettings;
 use exegete_model::{Model, Tokenizer};
 use exegete_store::run::part_name;
@@ -12,6 +13,8 @@ use crate::{HarvestError, Progress, Result};
 const PART: usize = 2048;
 /// The stage's name in the manifest.
 pub const STAGE: &str = "tokens";
+/// The seed by which windows of a document are drawn.
+const DRAWN: u64 = 7;
 const VOCAB: &str = "tokens/vocab.parquet";
 
 /// How the store is to read text.
@@ -56,7 +59,7 @@ pub fn bos_and_room(model: &Model, settings: &TextSettings) -> Result<(Option<u3
     Ok((bos, room))
 }
 
-/// The windows of a document, of two tokens of text or more.
+/// The windows of a document, of two tokens of text or more; where fewer are wanted, which ones hangs on its id alone.
 ///
 /// # Errors
 /// The tokenizer's.
@@ -70,12 +73,17 @@ pub(crate) fn of_document(
         true => tokenizer.encode_prompt(&document.text)?,
         false => tokenizer.encode_text(&document.text)?,
     };
-    let chunks = ids.chunks(room).enumerate().filter(|(_, chunk)| chunk.len() >= 2);
+    let mut chunks: Vec<(usize, &[u32])> = ids.chunks(room).enumerate().filter(|(_, chunk)| chunk.len() >= 2).collect();
+    if settings.document_windows > 0 && settings.document_windows < chunks.len() {
+        chunks.sort_by_cached_key(|(i, _)| pair_hash(DRAWN, document.id.0, *i as u64));
+        chunks.truncate(settings.document_windows);
+        chunks.sort_unstable_by_key(|(i, _)| *i);
+    }
     let window = |(i, chunk): (usize, &[u32])| {
         let token_ids = bos.into_iter().chain(chunk.iter().copied()).collect();
         Window { doc: document.id, window: i as u32, start: (i * room) as u64, token_ids }
     };
-    Ok(chunks.map(window).collect())
+    Ok(chunks.into_iter().map(window).collect())
 }
 
 fn cut(run: &mut Run, model: &Model, corpus: &Corpus, settings: &TextSettings, progress: &dyn Progress) -> Result<()> {

@@ -46,6 +46,10 @@ pub struct TextSettings {
     #[arg(long)]
     #[serde(default)]
     pub special_tokens: bool,
+    /// Windows taken of each document, drawn at random, so that long ones do not stand for all; 0 takes all
+    #[arg(long, default_value_t = 0)]
+    #[serde(default)]
+    pub document_windows: usize,
     /// Stop reading text after this many tokens; 0 reads all
     #[arg(long, default_value_t = 400_000)]
     pub max_tokens: u64,
@@ -61,6 +65,7 @@ impl Default for TextSettings {
             window: 128,
             bos: BosPolicy::Auto,
             special_tokens: false,
+            document_windows: 0,
             max_tokens: 400_000,
         }
     }

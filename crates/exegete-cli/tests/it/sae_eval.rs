@@ -123,6 +123,13 @@ fn text_is_read_for_measuring_as_for_training() {
     let trained = cut["tokens"].as_u64().unwrap() - cut["windows"].as_u64().unwrap();
     assert_eq!(told["dictionaries"][0]["measured"]["tokens"], trained, "{cut}");
     assert!(trained < 60 * 25, "{trained} tokens: special ones are taken for text");
+    // One window of each of two documents of many.
+    let long = dir.path().join("long.jsonl");
+    let said = "Victor has pets. ".repeat(200);
+    std::fs::write(&long, format!("{{\"text\": \"{said}\"}}\n").repeat(2)).unwrap();
+    let flags = ["--model", "builtin:organism", "--document-windows", "1", "--window", "16", "--text"];
+    let told = json(&[&[&*sae], &flags[..], &[&*long.display().to_string()]].concat());
+    assert_eq!(told["dictionaries"][0]["measured"]["tokens"], 2 * 15);
     let info = exegete().args(["sae", "info", &sae, "--model", "builtin:organism", "--text", &text]).output().unwrap();
     let told = String::from_utf8_lossy(&info.stdout).into_owned();
     assert!(told.contains(&format!("measured  on {trained} tokens")) && told.contains("consistent"), "{told}");
