@@ -59,11 +59,6 @@ impl Group {
         }
         Ok(())
     }
-
-    /// The rows of a window.
-    pub(super) fn window(&self, acts: &Activations, w: &WindowRows, out: &mut Vec<f32>) -> Result<()> {
-        self.gather(acts, &w.rows(), out)
-    }
 }
 
 /// What a job reads, and what it writes where that is another.

@@ -19,6 +19,8 @@ use crate::rows::split;
 
 /// How far off its target a steered L0 may be without a word.
 const NEAR: f64 = 0.1;
+/// Windows that are encoded together: codes are made of blocks of tokens, and of few tokens one is mostly empty.
+const MEASURED_WINDOWS: usize = 32;
 /// Training tokens on which the threshold of a BatchTopK dictionary is found, drawn at random.
 const CALIBRATION_TOKENS: usize = 8192;
 
@@ -132,21 +134,29 @@ fn measure(dictionary: &dyn Dictionary, acts: &Activations, ends: &Ends, subject
     let split = split(subject.windows, subject.seed);
     let mut sums = Reconstruction::new(dictionary.d_out(), dictionary.n_latents());
     let (mut x, mut y, mut last_doc) = (Vec::new(), Vec::new(), None);
-    for w in &split.measured {
-        ends.reads.window(acts, w, &mut x)?;
+    for windows in split.measured.chunks(MEASURED_WINDOWS) {
+        let rows: Vec<u64> = windows.iter().flat_map(|w| w.rows()).collect();
+        ends.reads.gather(acts, &rows, &mut x)?;
         let target = match &ends.writes {
             Some(writes) => {
-                writes.window(acts, w, &mut y)?;
+                writes.gather(acts, &rows, &mut y)?;
                 &y
             }
             None => &x,
         };
-        acts.forget(&w.rows());
+        acts.forget(&rows);
         let codes = dictionary.encode(&x)?;
         let mut recon = vec![0f32; target.len()];
         dictionary.reconstruct(&x, &codes, &mut recon)?;
-        sums.add(target, &recon, &codes, last_doc == Some(w.window.doc));
-        last_doc = Some(w.window.doc);
+        let (mut at, d_out) = (0, dictionary.d_out());
+        for w in windows {
+            let tokens = at..at + w.rows().len();
+            at = tokens.end;
+            let values = tokens.start * d_out..tokens.end * d_out;
+            let is_more = last_doc == Some(w.window.doc);
+            sums.add(&target[values.clone()], &recon[values], &codes.part(tokens), is_more);
+            last_doc = Some(w.window.doc);
+        }
     }
     let n_silent = sums.density().n_dead();
     Ok(Quality { estimate: sums.fvu(), l0: sums.l0(), n_silent, measured_on: split.measured_on() })
