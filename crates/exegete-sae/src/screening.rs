@@ -63,14 +63,14 @@ impl Wanted<'_> {
         if let Self::Kth(rule) = self { kth - rule.eps } else { kth }
     }
 
-    /// The k-th largest of what was [taken](Self::take).
+    /// The k-th largest of what was [settled](Self::settle).
     fn kth(&self, found: &Found) -> Option<f32> {
         let kth = if let Self::Kth(_) = self { found.first() } else { found.last() };
         kth.map(|(_, kth)| *kth)
     }
 
     /// Makes of all entries above a bound those that are wanted; false where some may be missing.
-    fn take(&self, bound: f32, found: &mut Found) -> bool {
+    fn settle(&self, bound: f32, found: &mut Found) -> bool {
         let is_all = bound == f32::NEG_INFINITY;
         match self {
             Self::Ranked(k) => {
@@ -239,21 +239,25 @@ impl Screening {
             self.screen.scan(&mut self.scan, (x_ND, w_FD), b_F, bounds, |_, _| {});
             return self.scan.found();
         };
-        let short = SHORT * self.lengths_N.iter().sum::<f32>() / self.lengths_N.len() as f32;
+        // What is no number says nothing of the others, and is never longer than this.
+        let lengths = self.lengths_N.iter().filter(|length| length.is_finite());
+        let (n, sum) = lengths.fold((0, 0.0), |(n, sum), length| (n + 1, sum + length));
+        let short = SHORT * sum / n as f32;
         let guess = self.share.or_else(|| self.probed(encoder, k, short)).unwrap_or(0.0);
         self.bounds_N.clear();
         self.bounds_N.extend(self.lengths_N.iter().map(|length| wanted.bound(guess * length)));
         let (n_found, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         self.screen.scan(&mut self.scan, (x_ND, w_FD), b_F, (&self.bounds_N, &[]), |token, found| {
             n_found.fetch_add(found.len(), Relaxed);
-            if !wanted.take(self.bounds_N[token], found) {
+            if !wanted.settle(self.bounds_N[token], found) {
                 missed.lock().unwrap_or_else(PoisonError::into_inner).push(token);
             }
         });
         let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.look_again(encoder, wanted, missed, guess);
         let known = self.scan.found().zip(&self.lengths_N).filter(|(_, length)| **length > short);
-        let shares: Vec<f32> = known.filter_map(|(found, length)| Some(wanted.kth(found)? / length)).collect();
+        let shares = known.filter_map(|(found, length)| Some(wanted.kth(found)? / length));
+        let shares: Vec<f32> = shares.filter(|share| share.is_finite()).collect();
         if !shares.is_empty() {
             self.share = Some(cheapest(shares, (guess, n_found.into_inner()), (k, b_F.len())));
         }
@@ -289,17 +293,17 @@ impl Screening {
             missed.retain(|token| {
                 let (found, bound) = (self.again.of(at), self.bounds_N[at]);
                 at += 1;
-                let is_all = wanted.take(bound, found);
-                if is_all {
+                let is_settled = wanted.settle(bound, found);
+                if is_settled {
                     std::mem::swap(self.scan.of(*token), found);
                 }
-                !is_all
+                !is_settled
             });
         }
         let whole = |token: usize| {
             let mut found = Found::default();
             encoder.all(encoder.token(token), &mut found);
-            wanted.take(f32::NEG_INFINITY, &mut found);
+            wanted.settle(f32::NEG_INFINITY, &mut found);
             (token, found)
         };
         for (token, found) in missed.into_par_iter().map(whole).collect::<Vec<_>>() {

@@ -13,6 +13,11 @@ pub struct JumpRelu {
     pub threshold_F: Vec<f32>,
 }
 
+/// What pre-activations of a latent are above where it is active.
+fn bound(threshold: f32) -> f32 {
+    threshold.max(0.0)
+}
+
 impl Kind for JumpRelu {
     const NAME: &'static str = "jumprelu";
 
@@ -21,11 +26,11 @@ impl Kind for JumpRelu {
     }
 
     fn wanted(&self, _: usize) -> Option<Wanted<'_>> {
-        Some(Wanted::Above(self.threshold_F.iter().map(|t| t.max(0.0)).collect()))
+        Some(Wanted::Above(self.threshold_F.iter().map(|t| bound(*t)).collect()))
     }
 
     fn activation(&self, latent: usize, h: f32) -> f32 {
-        if h > self.threshold_F[latent].max(0.0) { h } else { 0.0 }
+        if h > bound(self.threshold_F[latent]) { h } else { 0.0 }
     }
 
     fn fault(&self, n_latents: usize) -> Option<String> {

@@ -113,6 +113,8 @@ mod tests {
         trainer.take_in(&state, &x);
         // A token that is nearly nothing.
         trainer.centred_ND[7 * D..8 * D].fill(1e-30);
+        // One whose length is no number of f32.
+        trainer.centred_ND[11 * D] = 1e30;
         trainer.find_dead(&state);
         trainer.theta_F = state.extras.first().map_or(Vec::new(), |theta| theta.values.clone());
         (trainer, state)
@@ -172,6 +174,8 @@ mod tests {
                     trainer.clear();
                     let rule = trainer.selector.begin(&settings, &state, &trainer.theta_F, None);
                     trainer.screened(&state, rule);
+                    let is_ranked = matches!(settings.activation, Activation::TopK | Activation::KthLargest);
+                    assert!(!is_ranked || trainer.screening.share.is_some_and(f32::is_finite), "{settings:?}");
                     let got = all_of(&trainer);
                     assert!(got[0] == want[0], "guessed {share:?}, {settings:?}");
                     // Those of dead latents are of products of whole matrices, and lie far from each other.
