@@ -29,8 +29,8 @@ struct Place {
     model: String,
     train: String,
     eval: String,
-    /// Tokens that they are measured on.
-    tokens: &'static str,
+    /// Tokens that they are measured on, and windows of each document, as options.
+    measured_on: [&'static str; 4],
     /// Labelled text that latents are asked about.
     probe: String,
     /// Whether it is known what there is to find.
@@ -103,7 +103,7 @@ fn organism(dir: &Path) -> Result<Place> {
         model: "builtin:organism".into(),
         train: format!("{train}/documents"),
         eval: format!("{held}/documents"),
-        tokens: "16384",
+        measured_on: ["--tokens", "16384", "--document-windows", "0"],
         probe: held,
         has_truth: true,
     })
@@ -119,7 +119,9 @@ fn smollm2(dir: &Path, data: &Path, model: &Path) -> Result<Place> {
     let probe = data.join("masc_pos/masc_pos.jsonl").display().to_string();
     let grid = include_str!("../studies/penalties_smollm2.toml");
     let model = model.display().to_string();
-    Ok(Place { name: "smollm2", grid, model, train, eval, tokens: "4096", probe, has_truth: false })
+    // Speeches are long, and the first would else be all that is measured.
+    let measured_on = ["--tokens", "16384", "--document-windows", "1"];
+    Ok(Place { name: "smollm2", grid, model, train, eval, measured_on, probe, has_truth: false })
 }
 
 impl Place {
@@ -180,7 +182,7 @@ impl Place {
             let mut eval = program(&["sae", "eval"]);
             eval.args(trained.iter().map(|one| &one.path)).args(["--model", &self.model, "--json", "--probe-k", "1,5"]);
             eval.args(["--probe-labels", "24", "--probe-examples", "4000"]);
-            eval.args(["--text", &self.eval, "--tokens", self.tokens, "--probe", &self.probe]);
+            eval.args(["--text", &self.eval, "--probe", &self.probe]).args(self.measured_on);
             let output = eval.output()?;
             ensure!(output.status.success(), "{method}: {}", String::from_utf8_lossy(&output.stderr));
             std::fs::create_dir_all(folder)?;
@@ -190,7 +192,12 @@ impl Place {
             std::fs::rename(&beside, &kept)?;
         }
         let told: Value = serde_json::from_slice(&std::fs::read(&kept)?).with_context(|| kept.display().to_string())?;
-        let all = told["dictionaries"].as_array().filter(|all| all.len() == trained.len());
+        let is_asked_for = |(found, one): (&Value, &Trained)| {
+            found["name"].as_str().and_then(|name| Path::new(name).file_name()) == one.path.file_name()
+        };
+        let all = told["dictionaries"]
+            .as_array()
+            .filter(|all| all.len() == trained.len() && all.iter().zip(trained).all(is_asked_for));
         let all = all.with_context(|| format!("{}: other dictionaries than asked for: delete it", kept.display()))?;
         all.iter().zip(trained).map(|(found, one)| self.row(method, one, found)).collect()
     }
@@ -261,8 +268,8 @@ fn tell(rows: &[Row]) -> Result<()> {
             Some(e) => format!("{:.3}", e.value),
             None => "-".into(),
         };
-        let off = |row: &&&Row| (row.numbers["L0"] / row.level - 1.0).abs() > NEAR;
-        let mark = if seeds.iter().any(|row| off(&row)) { " (off its level)" } else { "" };
+        let is_near = |row: &&Row| (row.numbers["L0"] / row.level - 1.0).abs() <= NEAR;
+        let mark = if !seeds.iter().all(is_near) { " (off its level)" } else { "" };
         let cells: Vec<String> = keys.iter().map(cell).collect();
         writeln!(out, "| {level} | {method}{mark} | {} | {} |", cells.join(" | "), seeds.len())?;
     }

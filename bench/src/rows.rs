@@ -108,7 +108,7 @@ const SAE: &[Row] = &[
     Row::new("train_relu-dense_768x16384", SAE_PEERS, 7, Bars::NONE.peak_of(0.5)),
     Row::new("train_jumprelu_768x16384", SAE_PEERS, 7, Bars::ratio(1.5).peak_of(0.5)),
     Row::new("encode_topk_768x16384", TOPK_PEERS, 11, Bars::ratio(1.5)),
-    Row::new("encode_jumprelu_768x16384", SAE_PEERS, 11, Bars::NONE),
+    Row::new("encode_jumprelu_768x16384", SAE_PEERS, 11, Bars::ratio(1.5)),
     // One pass for four costs at most 1.1 times what a pass for each does.
     Row::new("several_one_pass", Peer::Own("several_apart"), 5, Bars::ratio(1.0 / 1.1)),
 ];

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use exegete_base::Site;
 use exegete_lab::builtin::{self, Part};
 use exegete_lab::language::Language;
@@ -44,6 +44,7 @@ impl Truth {
         let found = match_concepts(&latents, &self.tokens, concepts.all().len(), self.settings.least_tokens);
         let all = [("dictionary", dictionary.n_latents(), found)];
         let truth = report(&all, &self.tokens, concepts, &self.settings, SEED);
+        ensure!(truth.concepts > 0, "no concept has {} tokens or more", self.settings.least_tokens);
         let n = truth.concepts as f64;
         let sum: f64 = truth.by_concept.iter().map(|concept| concept.f1.value).sum();
         Ok([sum / n, truth.counts[0].recovered as f64 / n])
