@@ -6,9 +6,9 @@ use super::TrainState;
 use crate::{Result, SaeError};
 
 const MAGIC: &[u8; 8] = b"EXGTRAIN";
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 /// Numbers behind the magic word.
-const NUMBERS: usize = 13;
+const NUMBERS: usize = 15;
 
 impl TrainState {
     /// Arrays in their order.
@@ -28,7 +28,11 @@ impl TrainState {
         let flags = flags.iter().enumerate().fold(0u64, |all, (i, flag)| all | u64::from(*flag) << i);
         let shape = [u64::from(self.scale_out.to_bits()) << 32 | flags, self.blocks as u64, self.seed];
         let numbers = [self.step, both, self.steering.to_bits(), self.l0.to_bits()].into_iter().chain(shape);
-        let numbers = sizes.into_iter().chain(numbers).chain([self.counted]);
+        let numbers = sizes.into_iter().chain(numbers).chain([
+            self.counted,
+            self.steering_rate.to_bits(),
+            self.most_steering.to_bits(),
+        ]);
         numbers.for_each(|n| out.extend(n.to_le_bytes()));
         for array in self.params().flat_map(|p| [&p.values, &p.m, &p.v]) {
             array.iter().for_each(|x| out.extend(x.to_le_bytes()));
@@ -85,6 +89,8 @@ impl TrainState {
             since_fired_F: counts.by_ref().take(f).collect(),
             fired_F: counts.collect(),
             counted: number(12),
+            steering_rate: f64::from_bits(number(13)),
+            most_steering: f64::from_bits(number(14)),
             seed: number(11),
             step: number(5),
             steering: f64::from_bits(number(7)),

@@ -48,9 +48,15 @@ use crate::{Result, SaeError};
 const L0_DECAY: f64 = 0.05;
 /// How much the logarithm of the penalty's weight moves in a step, for that of the running L0 over its target.
 const STEERING: f64 = 0.03;
-/// How many times faster the weight moves back where L0 is below its target: the weight of a penalty that L0 hardly feels once
-/// latents have gone may be a hundred times too strong by then, and no latent is lost by taking it back.
-const BACK: f64 = 4.0;
+/// How much more that is with each step in which L0 is near its target and stays on the same side, for weights of some
+/// penalties have to grow or fall tenfold before L0 follows. Where L0 meets its target, it is halved.
+const IMPATIENCE: f64 = 1.007;
+/// The most that it becomes so.
+const MOST_STEERING: f64 = 0.3;
+/// How far a weight falls below the largest that it was: a smaller one does nothing, and takes long to come back from.
+const LEAST_WEIGHT: f64 = 1e-3;
+/// The logarithm of L0 over its target from which on it is not near.
+const NEAR: f64 = 0.2;
 /// The logarithm of L0 over its target beyond which the weight moves no faster: latents that are silenced quicker than the
 /// others learn to do without them leave a worse dictionary.
 const FAR: f64 = 0.5;
@@ -341,11 +347,11 @@ impl Trainer {
         state.l0 = l0_before + L0_DECAY * (stats.l0 - l0_before);
         state.steering *= self.annealed.take().unwrap_or(1.0);
         if self.settings.steers() {
-            let log_over = |to: f64| (state.l0.max(1e-3) / to.max(1e-3)).ln();
-            let off = log_over(self.settings.target_l0).clamp(-FAR, FAR);
-            let rate = if off < 0.0 { BACK * STEERING } else { STEERING };
-            let moved = rate * off + DAMPING * log_over(l0_before);
-            state.steering = (state.steering * moved.exp()).clamp(1e-6, 1e6);
+            let (moved, rate) = steered((state.l0, l0_before), self.settings.target_l0, state.steering_rate);
+            let least = (LEAST_WEIGHT * state.most_steering).max(1e-6);
+            state.steering = (state.steering * moved.exp()).clamp(least, 1e6);
+            state.most_steering = state.most_steering.max(state.steering);
+            state.steering_rate = rate;
         }
         if resample::is_due(&self.settings, state.step) {
             self.resample(state);
@@ -378,5 +384,40 @@ impl Trainer {
         self.main.group_by_latent(state.n_latents());
         let l0 = self.main.entries.values.iter().filter(|v| **v > 0.0).count() as f64 / n as f64;
         Sums { error: error + gate, fvu, penalty, l0 }
+    }
+}
+
+/// How much the logarithm of the penalty's weight moves, given the running L0 and what it was a step before, its target, and
+/// how much it moved last for that of L0 over its target; and how much it does so now.
+fn steered((l0, before): (f64, f64), target: f64, rate: f64) -> (f64, f64) {
+    let log = |to: f64, l0: f64| (l0.max(1e-3) / to.max(1e-3)).ln();
+    let (off, was) = (log(target, l0), log(target, before));
+    let rate = match () {
+        () if off > NEAR => STEERING,
+        () if (off > 0.0) != (was > 0.0) => (rate / 2.0).max(STEERING),
+        () => (rate * IMPATIENCE).clamp(STEERING, MOST_STEERING),
+    };
+    (rate * off.clamp(-FAR, FAR) + DAMPING * log(before, l0), rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weight_follows_where_active_latents_are_and_go() {
+        let near = |a: (f64, f64), b: (f64, f64)| {
+            assert!((a.0 - b.0).abs() < 1e-12 && (a.1 - b.1).abs() < 1e-12, "{a:?} and {b:?}");
+        };
+        let rate = 0.03 * IMPATIENCE;
+        near(steered((35.2, 35.2), 32.0, 0.03), (rate * 1.1f64.ln(), rate));
+        near(steered((28.8, 28.8), 32.0, 0.03), (rate * 0.9f64.ln(), rate));
+        near(steered((28.8, 28.8), 32.0, 0.3), (0.3 * 0.9f64.ln(), 0.3));
+        // Far above it moves no faster, however long.
+        near(steered((3200.0, 3200.0), 32.0, 0.3), (0.03 * 0.5, 0.03));
+        near(steered((0.0, 0.0), 32.0, 0.3), (0.3 * -0.5, 0.3));
+        // Where the target is met it is patient again; where L0 falls by three quarters of a percent a step, the weight stays.
+        near(steered((31.0, 33.0), 32.0, 0.2), (0.1 * (31.0f64 / 32.0).ln() + 2.0 * (31.0f64 / 33.0).ln(), 0.1));
+        near(steered((3200.0 * (-0.0075f64).exp(), 3200.0), 32.0, 0.03), (0.0, 0.03));
     }
 }

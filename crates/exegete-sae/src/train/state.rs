@@ -61,6 +61,10 @@ pub struct TrainState {
     pub step: u64,
     /// Factor of the penalty's weight, where something steers it.
     pub steering: f64,
+    /// How much the logarithm of that moved for the logarithm of L0 over its target, at the last step.
+    pub steering_rate: f64,
+    /// The largest that the factor was.
+    pub most_steering: f64,
     /// Running mean of the number of active latents; 0 before the first step.
     pub l0: f64,
     /// A pre-activation that about k latents a token reach, from the last batch; a bound to look from, and no more.
@@ -128,6 +132,8 @@ impl TrainState {
             seed: 0,
             step: 0,
             steering: 1.0,
+            steering_rate: 0.0,
+            most_steering: 1.0,
             l0: 0.0,
             reached: 0.0,
         }
