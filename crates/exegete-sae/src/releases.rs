@@ -168,10 +168,11 @@ impl Published {
         }
     }
 
-    /// Adds what is stated to what was read from the files, which go before it.
+    /// Adds what is stated to what was read from the files, which go before it, but for the variance explained, of which only
+    /// files of our own training know.
     pub fn complete(&self, saved: &mut Saved) {
         saved.published_l0 = saved.published_l0.or(self.l0);
-        saved.published_variance = saved.published_variance.or(self.variance_explained);
+        saved.published_variance = self.variance_explained.or(saved.published_variance);
         let metadata = &mut saved.metadata;
         metadata.insert("release".into(), format!("{}/{}", self.release, self.id).into());
         metadata.entry("model_name").or_insert(self.model.into());

@@ -21,7 +21,7 @@ pub(crate) fn run(settings: &SaeInfo, common: &Common, printer: &Printer) -> Res
         None => None,
         Some(name) => Some(measure(settings, name, &saved, common, printer)?),
     };
-    let verdict = proof.as_ref().map(|proof| proof::verdict(proof, saved.published_l0));
+    let verdict = proof.as_ref().map(|proof| proof::verdict(proof, proof::Stated::of(&saved)));
     if let (Some(proof), Some(verdict)) = (&proof, &verdict) {
         measured::tell(proof, &saved, printer);
         tell_verdict(verdict, printer);
