@@ -30,7 +30,7 @@ pub fn jobs(text: &str, base: &TrainSettings, seed: u64) -> Result<Vec<Job>> {
     for (i, own) in own.into_iter().enumerate() {
         let Value::Object(mut own) = own else { return Err(fail(format!("dictionary {i} is no table"))) };
         let Some(Value::String(name)) = own.remove("name") else {
-            return Err(fail(format!("dictionary {i} has no name")));
+            return Err(fail(format!("dictionary {} of it has no name: give it one, name = \"...\"", i + 1)));
         };
         let mut settings = all.clone();
         settings.extend(own);
@@ -57,8 +57,17 @@ pub fn jobs(text: &str, base: &TrainSettings, seed: u64) -> Result<Vec<Job>> {
             };
             let mut whole = defaults.clone();
             whole.extend(settings);
-            let settings: TrainSettings =
-                serde_json::from_value(Value::Object(whole)).map_err(|e| fail(format!("dictionary {name:?}: {e}")))?;
+            let read = |map: &Map<String, Value>| serde_json::from_value::<TrainSettings>(Value::Object(map.clone()));
+            let settings = read(&whole).map_err(|e| {
+                // The reader does not say which key it was.
+                let alone = |(key, value): &(&String, &Value)| {
+                    let mut map = defaults.clone();
+                    map.insert((*key).clone(), (*value).clone());
+                    read(&map).is_err()
+                };
+                let key = whole.iter().find(alone).map(|(key, _)| format!("key {key:?}: ")).unwrap_or_default();
+                fail(format!("dictionary {name:?}: {key}{e}"))
+            })?;
             let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
             if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
                 return Err(fail(format!("{name:?} is no name for a directory: letters, digits, - _ . = are")));
@@ -146,7 +155,8 @@ mod tests {
             ("latents = 5", "[[dictionary]]"),
             ("[[dictionary]]\nk = 5", "no name"),
             ("[[dictionary]]\nname = \"a\"\nkk = 5", "\"kk\""),
-            ("[[dictionary]]\nname = \"a\"\nk = \"five\"", "\"a\""),
+            ("[[dictionary]]\nname = \"a\"\nk = \"five\"", "\"a\": key \"k\""),
+            ("latents = -1\n[[dictionary]]\nname = \"a\"", "key \"latents\""),
             ("[[dictionary]]\nname = \"a/../b\"", "no name for a directory"),
             ("[[dictionary]]\nname = \"a\"\n[[dictionary]]\nname = \"a\"", "two dictionaries"),
             ("[[dictionary]]\nname = \"a\"\nseed = \"x\"", "seed"),

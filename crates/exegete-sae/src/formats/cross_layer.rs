@@ -55,9 +55,15 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
         (None, Some(k)) => Some(k.parse().map_err(|_| wrong(format!("key \"k\" is {k:?} and no number; give --k")))?),
         (None, None) => None,
     };
-    if k.is_none() && fact("activation") == Some("topk") {
-        return Err(wrong("activation is topk, and key \"k\" is missing; give --k".into()));
-    }
+    let k = match (fact("activation"), k) {
+        (Some("topk"), None) => return Err(wrong("activation is topk, and key \"k\" is missing; give --k".into())),
+        (Some("topk") | None, k) => k,
+        (Some("relu" | "jump_relu" | "jumprelu"), _) => None,
+        (Some(other), _) => {
+            let detail = format!("key \"activation\" is {other:?}; handled are relu, jump_relu, topk");
+            return Err(wrong(detail));
+        }
+    };
     for i in 0..n {
         let mut t = place.tensors(&format!("W_enc_{i}.safetensors"))?;
         let ranked = format!("{RANKED}_{i}");
@@ -90,8 +96,12 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
     for ((key, otherwise), name) in HOOKS.into_iter().zip(["hook_name", "hook_name_out"]) {
         saved.fact(name, every(fact(key).unwrap_or(otherwise)));
     }
-    if facts.is_empty() {
+    if HOOKS.iter().any(|(key, _)| fact(key).is_none()) {
         saved.note("no config.yaml says which sites it reads and writes: taken to be hook_resid_mid and hook_mlp_out");
+    }
+    let is_guessed = saved.dictionary.encoders().iter().any(|sae| matches!(sae.rule, Rule::Relu(_)));
+    if is_guessed && fact("activation").is_none() {
+        saved.note("nothing says how its activations are made, and there are no thresholds: taken to be ReLU's");
     }
     Ok(saved)
 }
@@ -157,6 +167,15 @@ fn flat_yaml(place: &Place) -> Result<Vec<(String, String)>> {
     let path = place.file(CONFIG);
     let bytes = std::fs::read(&path).map_err(|source| SaeError::Io { path: path.clone(), source })?;
     let text = String::from_utf8(bytes).map_err(|_| SaeError::format(&path, "no UTF-8 text"))?;
+    // Lists and what is below a key are not of the top.
+    let is_top =
+        |line: &&str| !line.trim().is_empty() && *line != "---" && !line.starts_with([' ', '-', '#', '\t', ']', '}']);
+    let is_key = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_.-\"'".contains(c));
+    let fault = |line: &&str| !line.split_once(':').is_some_and(|(key, _)| is_key(key.trim()));
+    if let Some(line) = text.lines().filter(is_top).find(fault) {
+        let line: String = line.chars().take(60).collect();
+        return Err(SaeError::format(&path, format!("line {line:?} is no \"key: value\": the file is damaged")));
+    }
     let plain = |line: &str| {
         let (key, value) = line.split_once(':')?;
         let value = match key.starts_with(OWN) {

@@ -245,7 +245,15 @@ impl Facts {
             true => (Some(old_activation(config)), config["activation_fn_kwargs"]["k"].as_u64()),
             false => (None, config["k"].as_f64().map(|k| k as u64)),
         };
-        let named = config["architecture"].as_str().unwrap_or("standard");
+        // What it is was told by the activation function before; now nothing else tells it.
+        let named = match &config["architecture"] {
+            Value::String(named) => named,
+            Value::Null if is_old => "standard",
+            other => {
+                let known = ARCHITECTURES.join(", ");
+                return Err(fail(format!("key \"architecture\" is {other}; it must be one of {known}")));
+            }
+        };
         let architecture = match (named, activation) {
             ("standard", Some("topk")) => "topk",
             (_, None | Some("relu" | "topk")) => named,

@@ -205,6 +205,31 @@ fn is_told(name: &str, what: &str, dir: &Path, change: impl FnOnce(&Path)) {
 }
 
 #[test]
+fn a_configuration_that_is_not_understood_is_refused() {
+    let dir = refs_dir().join(GROUP).join("clt_relu");
+    let with = |text: &str| {
+        let copy = twin(&dir, |to| fs::write(to.join("config.yaml"), text).unwrap());
+        open("clt_relu", &copy.path().join("clt_relu"))
+    };
+    let refused = |text: &str| with(text).unwrap_err().to_string();
+    for (text, said) in [
+        (":::{", "\":::{\""),
+        ("model_name: \"tiny\"\nno key here", "no key here"),
+        ("activation: gelu", "handled are relu, jump_relu, topk"),
+        ("activation: topk", "give --k"),
+        ("activation: topk\nk: many", "\"many\""),
+    ] {
+        let error = refused(text);
+        assert!(error.contains("config.yaml") && error.contains(said), "{text}: {error}");
+    }
+    // Lists and tables below a key say nothing of how it runs.
+    let told = with("# ours\n---\nactivation: \"relu\"\ntranscoders:\n- a\n  - b: c\nscan:\n  x: y\n").unwrap();
+    assert!(told.notes.len() == 1 && told.notes[0].contains("which sites"), "{:?}", told.notes);
+    let notes = with("feature_input_hook: hook_resid_mid\nfeature_output_hook: hook_mlp_out").unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains("taken to be ReLU's"), "{notes:?}");
+}
+
+#[test]
 fn damaged_turned_and_mislabelled_twins_are_refused_or_compute_another_thing() {
     for dir in cases(GROUP) {
         let name = name_of(&dir);
