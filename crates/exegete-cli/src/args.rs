@@ -446,7 +446,7 @@ pub(crate) struct SaeArgs {
     /// The layout, where its files do not tell it: see docs/dictionaries.md
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// Latents kept for each token, where its files do not say
+    /// Latents kept for each token, whatever its files say
     #[arg(long)]
     pub(crate) k: Option<usize>,
 }
@@ -480,7 +480,7 @@ pub(crate) struct SaeInfo {
     /// Texts to measure it on: files, directories or globs (.txt, .jsonl, .parquet), or builtin:organism
     #[arg(long, num_args = 1.., requires = "model")]
     pub(crate) text: Vec<String>,
-    /// Tokens to measure on
+    /// Tokens to measure on; 0 takes the whole text
     #[arg(long, default_value_t = 4096)]
     pub(crate) tokens: u64,
     #[command(flatten)]

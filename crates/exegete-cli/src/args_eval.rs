@@ -22,7 +22,7 @@ pub(crate) struct PlaceArgs {
     /// Take spellings of special tokens in the text for these tokens: for text that is trusted; always so for builtin:organism
     #[arg(long)]
     pub(crate) special_tokens: bool,
-    /// Windows taken of each document, drawn at random, so that long ones do not stand for all; 0 takes all
+    /// Windows taken of each document, so that long ones do not stand for all; 0 takes all. Which ones hangs on no seed
     #[arg(long, default_value_t = 0)]
     pub(crate) document_windows: usize,
 }
@@ -85,13 +85,13 @@ pub(crate) struct SaeEval {
     /// Also print what a tool would print of the same tokens, known errors and all; repeatable
     #[arg(long, value_enum, value_name = "TOOL")]
     pub(crate) compat: Vec<Compat>,
-    /// Tokens to measure on
+    /// Tokens to measure on; 0 takes the whole text
     #[arg(long, default_value_t = 16_384)]
     pub(crate) tokens: u64,
     /// The layout, where the dictionaries' files do not tell it: see docs/dictionaries.md
     #[arg(long)]
     pub(crate) format: Option<String>,
-    /// Latents kept for each token, where the dictionaries' files do not say
+    /// Latents kept for each token, whatever the dictionaries' files say
     #[arg(long)]
     pub(crate) k: Option<usize>,
     #[command(flatten)]

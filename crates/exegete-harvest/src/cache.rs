@@ -206,7 +206,10 @@ impl SiteParts {
 
 impl CachePart {
     fn open(path: &Path) -> Result<(Self, usize)> {
-        let io = |source| StoreError::Io { action: "open", path: path.to_owned(), source };
+        let io = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::NotFound => damaged(path, "it is missing"),
+            _ => StoreError::Io { action: "open", path: path.to_owned(), source }.into(),
+        };
         let file = std::fs::File::open(path).map_err(io)?;
         // SAFETY: the map is read-only, and the run's lock keeps other writers away.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
@@ -234,7 +237,15 @@ impl CachePart {
 }
 
 fn damaged(path: &Path, detail: &str) -> HarvestError {
-    HarvestError::Request(format!("{}: {detail}; remove the run and start again", path.display()))
+    HarvestError::Request(format!(
+        "{}: {detail}; remove the run or the activations that it is part of, and start again",
+        path.display()
+    ))
+}
+
+/// Whether a run holds activations.
+pub fn is_begun(run: &Run) -> bool {
+    run.manifest().parts.keys().any(|rel| rel.starts_with(STAGE))
 }
 
 /// Checks the parts of a cache against the checksums of its manifest.
@@ -244,7 +255,13 @@ fn damaged(path: &Path, detail: &str) -> HarvestError {
 pub fn verify(run: &Run) -> Result<()> {
     use rayon::prelude::*;
     let parts: Vec<&String> = run.manifest().parts.keys().filter(|rel| rel.starts_with(STAGE)).collect();
-    parts.into_par_iter().try_for_each(|rel| Ok(run.verify_part(rel)?))
+    parts.into_par_iter().try_for_each(|rel| match run.verify_part(rel) {
+        Err(StoreError::Damaged { .. }) => Err(damaged(&run.path(rel), "its content is not what was written")),
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(damaged(&run.path(rel), "it is missing"))
+        }
+        other => Ok(other?),
+    })
 }
 
 /// Removes the cache of a run, once nothing needs it any more. The stages stay finished.

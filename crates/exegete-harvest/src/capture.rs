@@ -9,6 +9,8 @@ use exegete_tensor::{Tape, f32s};
 use crate::rows::WindowRows;
 use crate::{HarvestError, Result};
 
+/// The largest size of an activation: the squares of some larger ones have no sum that f32 can hold.
+const LARGEST: f32 = 1e16;
 /// Windows in a batch of the model.
 pub(crate) const BATCH: usize = 8;
 
@@ -29,7 +31,11 @@ impl<'m> Capture<'m> {
     pub(crate) fn new(model: &'m Model, sites: &[Site], len: usize) -> Result<Self> {
         let named = |site: &Site| model.spec.site(*site).map_err(exegete_model::ModelError::from);
         let sites: Vec<Site> = sites.iter().map(named).collect::<std::result::Result<_, _>>()?;
-        let widths = sites.iter().map(|site| model.spec.site_width(*site, 0)).collect();
+        let widths: Vec<usize> = sites.iter().map(|site| model.spec.site_width(*site, 0)).collect();
+        if let Some((site, _)) = sites.iter().zip(&widths).find(|(_, width)| **width == 0) {
+            let detail = "has a value for each token of the window, and so no width that a dictionary could have";
+            return Err(HarvestError::Request(format!("{site} {detail}; name another site")));
+        }
         Ok(Self { model, sites, widths, len })
     }
 
@@ -70,17 +76,18 @@ impl<'m> Capture<'m> {
 /// from position `first` of the window on.
 ///
 /// # Errors
-/// A value that is not finite, with its site, document and position.
+/// A value that is not finite, or too large, with its site, document and position.
 pub(crate) fn check_finite(
     (x_ND, d, first): (&[f32], usize, usize),
     sites: &[Site],
     doc: DocId,
     start: u64,
 ) -> Result<()> {
-    let Some(at) = x_ND.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+    let Some(at) = x_ND.iter().position(|x| x.is_nan() || x.abs() > LARGEST) else { return Ok(()) };
     let site = sites[at % d * sites.len() / d];
+    let how = if x_ND[at].is_finite() { format!("too large ({:e})", x_ND[at]) } else { "not finite".into() };
     Err(HarvestError::Request(format!(
-        "activations at {site} are not finite: document {} of text file {}, position {} of the window that begins at its \
+        "activations at {site} are {how}: document {} of text file {}, position {} of the window that begins at its \
          token {start}",
         doc.record_idx(),
         doc.source_idx(),
@@ -102,5 +109,7 @@ mod tests {
         let said = check(&[0.0, 1.0, 2.0, f32::NAN, f32::INFINITY, 0.0]).unwrap_err().to_string();
         let place = "document 7 of text file 2, position 2 of the window that begins at its token 40";
         assert!(said.contains("blocks.4.hook_resid_post") && said.contains(place), "{said}");
+        let said = check(&[0.0, 1.0, -3e38, 0.0]).unwrap_err().to_string();
+        assert!(said.contains("blocks.3.hook_resid_post are too large (-3e38): document 7"), "{said}");
     }
 }

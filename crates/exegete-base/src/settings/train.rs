@@ -357,6 +357,7 @@ impl TrainSettings {
             (self.latents >= 1 && self.latents <= 1 << 24, "--latents must be between 1 and 16777216"),
             (!self.is_ranked() || (1..=self.latents).contains(&self.k), "--k must be between 1 and --latents"),
             (self.batch >= 1 && self.epochs >= 1, "--batch and --epochs must be at least 1"),
+            (self.epochs <= 1_000_000, "--epochs must be at most 1000000"),
             (not_negative(self.lr), "--lr must be a number, 0 or more"),
             ((0.0..1.0).contains(&self.beta1), "--beta1 must be 0 or more and below 1"),
             (self.beta2 > 0.0 && self.beta2 < 1.0, "--beta2 must be between 0 and 1"),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use exegete_base::Site;
 use exegete_harvest::training::{Job, Sites, Subject};
 use exegete_harvest::{Activations, cache, grid, training, windows};
-use exegete_store::{Run, Source, open_corpus};
+use exegete_store::{Run, open_corpus};
 use serde_json::{Value, json};
 
 use super::training_run::{self, PROGRAM};
@@ -38,7 +38,8 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     interrupt::listen();
     let holder = match &settings.activations.activations {
         None => make_run()?,
-        Some(dir) => open_store(dir, &activations, &inputs, printer)?,
+        Some(dir) => Run::create_or_resume(dir, PROGRAM, activations.clone(), &inputs)
+            .with_context(|| format!("--activations {}", dir.display()))?,
     };
     let seed = common.seed;
     let (mut holder, windows) = training_run::windows(holder, &model, &corpus, &text_settings, (&jobs, seed), printer)?;
@@ -64,15 +65,6 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     let run = own.as_mut().unwrap_or(&mut holder);
     training::remove_checkpoints(run, &jobs)?;
     tell(run, &jobs, printer)
-}
-
-/// Opens a directory of activations that trainings share, or makes it. What it holds is checked against its checksums.
-fn open_store(dir: &std::path::Path, recorded: &Value, inputs: &[Source], printer: &Printer) -> Result<Run> {
-    let named = || format!("--activations {}", dir.display());
-    let store = Run::create_or_resume(dir, PROGRAM, recorded.clone(), inputs).with_context(named)?;
-    printer.note("activations: checking what is there against its checksums");
-    cache::verify(&store).with_context(named)?;
-    Ok(store)
 }
 
 /// The sites of all dictionaries, each once.

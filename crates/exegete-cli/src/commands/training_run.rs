@@ -114,7 +114,7 @@ pub(crate) fn windows(
     }
 }
 
-/// Runs the model over the windows, as far as that is not done, and opens what the sites gave. `holder` is the run that
+/// Checks what is there of the windows' activations, runs the model as far as that is not done, and opens what the sites gave. `holder` is the run that
 /// keeps the activations.
 pub(crate) fn cached<'a>(
     holder: &mut Run,
@@ -123,6 +123,10 @@ pub(crate) fn cached<'a>(
     (window, stored): (usize, StoredAs),
     printer: &Printer,
 ) -> Result<Activations<'a>> {
+    if cache::is_begun(holder) {
+        printer.note("activations: checking what is there against its checksums");
+        cache::verify(holder)?;
+    }
     cache::run(holder, subject.model, sites, subject.windows, (window, stored), printer)?;
     Ok(Activations::cached(holder, sites, subject.windows)?)
 }

@@ -214,6 +214,50 @@ fn activations_are_shared_between_trainings_and_checked() {
 }
 
 #[test]
+fn a_training_does_not_go_on_from_what_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let train = || {
+        let mut command = exegete();
+        command.args(["sae", "train", "builtin:organism", "--out"]).arg(&out);
+        let flags = "--latents 64 --k 4 --batch 128 --epochs 2 --max-tokens 6000 --threads 2 --checkpoint-steps 10";
+        command.args(flags.split_whitespace());
+        command
+    };
+    let killed = train().env("EXEGETE_KILLPOINT", "train:35").output().unwrap();
+    assert_eq!(killed.status.signal(), Some(9), "{}", stderr(&killed));
+    for (part, said) in [("sae/checkpoint.bin", "train anew"), ("cache/blocks.2.hook_resid_post", "start again")] {
+        let path = match out.join(part) {
+            dir if dir.is_dir() => dir.join("part-00000.safetensors"),
+            file => file,
+        };
+        let bytes = std::fs::read(&path).unwrap();
+        let mut other = bytes.clone();
+        other[bytes.len() / 2] ^= 4;
+        std::fs::write(&path, other).unwrap();
+        let output = train().output().unwrap();
+        let told = stderr(&output);
+        assert!(!output.status.success() && told.contains("not what was written") && told.contains(said), "{told}");
+        assert!(told.contains(path.file_name().unwrap().to_str().unwrap()), "{told}");
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let output = train().output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn a_site_without_a_width_is_refused() {
+    for site in ["blocks.2.attn.hook_pattern", "blocks.2.attn.hook_attn_scores"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = exegete();
+        command.args(["sae", "train", "builtin:organism", "--max-tokens", "3000", "--site", site, "--out"]);
+        let output = command.arg(dir.path().join("run")).output().unwrap();
+        let told = stderr(&output);
+        assert!(output.status.code() == Some(1) && told.contains(site) && told.contains("name another site"), "{told}");
+    }
+}
+
+#[test]
 fn activations_of_fewer_bytes_train_nearly_as_well() {
     if stories().is_none() {
         return exegete_testkit::not_run(NO_DATA);

@@ -19,8 +19,8 @@ use crate::rows::split;
 
 /// How far off its target a steered L0 may be without a word.
 const NEAR: f64 = 0.1;
-/// Windows that are encoded together: codes are made of blocks of tokens, and of few tokens one is mostly empty.
-const MEASURED_WINDOWS: usize = 32;
+/// Values that are measured together, about: codes are made of blocks of tokens, and of few tokens one is mostly empty.
+const MEASURED: usize = 4 << 20;
 /// Training tokens on which the threshold of a BatchTopK dictionary is found, drawn at random.
 const CALIBRATION_TOKENS: usize = 8192;
 
@@ -103,6 +103,13 @@ pub(super) fn finish(
         }
         _ => String::new(),
     };
+    let missed = match fvu.value {
+        fvu if fvu.is_nan() => {
+            format!("{missed}; the FVU is no number: there is nothing to explain in what was measured")
+        }
+        1.0.. => format!("{missed}; it explains less than the mean does: lower --lr, or give more steps"),
+        _ => missed,
+    };
     Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{missed}", fvu.value))
 }
 
@@ -134,7 +141,9 @@ fn measure(dictionary: &dyn Dictionary, acts: &Activations, ends: &Ends, subject
     let split = split(subject.windows, subject.seed);
     let mut sums = Reconstruction::new(dictionary.d_out(), dictionary.n_latents());
     let (mut x, mut y, mut last_doc) = (Vec::new(), Vec::new(), None);
-    for windows in split.measured.chunks(MEASURED_WINDOWS) {
+    let longest = split.measured.iter().map(|w| w.rows().len()).max().unwrap_or(1);
+    let windows = MEASURED / (longest * (dictionary.d_in() + 2 * dictionary.d_out())).max(1);
+    for windows in split.measured.chunks(windows.clamp(1, 32)) {
         let rows: Vec<u64> = windows.iter().flat_map(|w| w.rows()).collect();
         ends.reads.gather(acts, &rows, &mut x)?;
         let target = match &ends.writes {
