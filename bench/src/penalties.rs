@@ -29,8 +29,8 @@ struct Place {
     model: String,
     train: String,
     eval: String,
-    /// Tokens that they are measured on, and windows of each document, as options.
-    measured_on: [&'static str; 4],
+    /// What they are measured on, as options.
+    measured_on: &'static [&'static str],
     /// Labelled text that latents are asked about.
     probe: String,
     /// Whether it is known what there is to find.
@@ -103,7 +103,7 @@ fn organism(dir: &Path) -> Result<Place> {
         model: "builtin:organism".into(),
         train: format!("{train}/documents"),
         eval: format!("{held}/documents"),
-        measured_on: ["--tokens", "16384", "--document-windows", "0"],
+        measured_on: &["--tokens", "16384"],
         probe: held,
         has_truth: true,
     })
@@ -120,7 +120,7 @@ fn smollm2(dir: &Path, data: &Path, model: &Path) -> Result<Place> {
     let grid = include_str!("../studies/penalties_smollm2.toml");
     let model = model.display().to_string();
     // Speeches are long, and the first would else be all that is measured.
-    let measured_on = ["--tokens", "16384", "--document-windows", "1"];
+    let measured_on = &["--tokens", "16384", "--document-windows", "1"];
     Ok(Place { name: "smollm2", grid, model, train, eval, measured_on, probe, has_truth: false })
 }
 
@@ -143,7 +143,7 @@ impl Place {
             for part in name.split('-') {
                 match part.split_once('=') {
                     Some(("seed", value)) => seed = Some(value.parse()?),
-                    Some(("target_l0" | "k", value)) => level = Some(value.parse()?),
+                    Some(("target_l0" | "k" | "level", value)) => level = Some(value.parse()?),
                     _ => parts.push(part),
                 }
             }
@@ -176,7 +176,7 @@ impl Place {
 
     /// Measures the dictionaries of a method, unless that is done.
     fn measured(&self, method: &str, trained: &[Trained], folder: &Path) -> Result<Vec<Row>> {
-        let kept = folder.join(format!("{method}.json"));
+        let kept = folder.join(format!("{method}{}.json", self.measured_on.concat()));
         if !kept.exists() {
             progress(format_args!("{}: {method}", self.name));
             let mut eval = program(&["sae", "eval"]);
