@@ -98,6 +98,21 @@ fn seeds_of_a_recipe_agree_more_than_chance_and_their_noise_is_told() {
     let line = text.lines().rfind(|line| line.trim().starts_with("FVU")).unwrap_or_default();
     assert!(output.status.success() && !line.contains("not distinguishable"), "{text}");
     assert!(text.contains("know nothing of the noise of training"), "{text}");
+    // What another site is reconstructed from is not set against it.
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for entry in std::fs::read_dir(names[0]).unwrap().map(|e| e.unwrap()) {
+        std::fs::copy(entry.path(), elsewhere.join(entry.file_name())).unwrap();
+    }
+    let config = elsewhere.join("cfg.json");
+    let text = std::fs::read_to_string(&config).unwrap().replace("blocks.2.", "blocks.1.");
+    std::fs::write(&config, text).unwrap();
+    let elsewhere = elsewhere.display().to_string();
+    let told = json(&[&[names[0], "--against", &elsewhere], &ORGANISM[..]].concat());
+    let notes = told["comparison"]["notes"].to_string();
+    assert!(told["comparison"]["differences"].as_array().unwrap().is_empty(), "{told}");
+    assert!(notes.contains("elsewhere reconstruct other sites than"), "{notes}");
+
     let output = eval(&[&[names[0], "builtin:organism"], &ORGANISM[..]].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("no seeds of one recipe") && !text.contains("agreement of decoder rows"), "{text}");
