@@ -114,8 +114,8 @@ pub(crate) fn windows(
     }
 }
 
-/// Checks what is there of the windows' activations, runs the model as far as that is not done, and opens what the sites gave. `holder` is the run that
-/// keeps the activations.
+/// Checks what is there of the windows' activations, runs the model as far as that is not done, and opens what the sites gave.
+/// `holder` is the run that keeps the activations.
 pub(crate) fn cached<'a>(
     holder: &mut Run,
     subject: &Subject<'a>,

@@ -90,7 +90,7 @@ pub(super) fn finish(
     let silent = quality.n_silent;
     // Each layer of a cross-layer transcoder has the target for itself.
     let target = settings.target_l0 * states.len() as f64;
-    let missed = match l0 / target - 1.0 {
+    let remarks = match l0 / target - 1.0 {
         off if target > 0.0 && off > NEAR => {
             format!(
                 "; not yet at the L0 of {target} that it is steered to: more steps or a larger --sparsity bring it nearer"
@@ -103,14 +103,14 @@ pub(super) fn finish(
         }
         _ => String::new(),
     };
-    let missed = match fvu.value {
+    let remarks = match fvu.value {
         fvu if fvu.is_nan() => {
-            format!("{missed}; the FVU is no number: there is nothing to explain in what was measured")
+            format!("{remarks}; the FVU is no number: there is nothing to explain in what was measured")
         }
-        1.0.. => format!("{missed}; it explains less than the mean does: lower --lr, or give more steps"),
-        _ => missed,
+        1.0.. => format!("{remarks}; it explains less than the mean does: lower --lr, or give more steps"),
+        _ => remarks,
     };
-    Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{missed}", fvu.value))
+    Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{remarks}", fvu.value))
 }
 
 /// Sites as metadata name them, with commas between; those of a cross-layer transcoder with a `*`, as

@@ -345,7 +345,10 @@ impl Trainer {
         state.counted += n as u64;
         let l0_before = if state.step == 0 { stats.l0 } else { state.l0 };
         state.l0 = l0_before + L0_DECAY * (stats.l0 - l0_before);
-        state.steering *= self.annealed.take().unwrap_or(1.0);
+        // Where a penalty becomes another, both are weights of that.
+        let annealed = self.annealed.take().unwrap_or(1.0);
+        state.steering *= annealed;
+        state.most_steering *= annealed;
         if self.settings.steers() {
             let (moved, rate) = steered((state.l0, l0_before), self.settings.target_l0, state.steering_rate);
             let least = (LEAST_WEIGHT * state.most_steering).max(1e-6);
@@ -387,15 +390,18 @@ impl Trainer {
     }
 }
 
-/// How much the logarithm of the penalty's weight moves, given the running L0 and what it was a step before, its target, and
-/// how much it moved last for that of L0 over its target; and how much it does so now.
+/// How much the logarithm of the penalty's weight moves, and its rate: how much for the logarithm of L0 over its target. Given
+/// are the running L0 and what it was a step before, the target, and the rate of the step before.
 fn steered((l0, before): (f64, f64), target: f64, rate: f64) -> (f64, f64) {
     let log = |to: f64, l0: f64| (l0.max(1e-3) / to.max(1e-3)).ln();
     let (off, was) = (log(target, l0), log(target, before));
-    let rate = match () {
-        () if off > NEAR => STEERING,
-        () if (off > 0.0) != (was > 0.0) => (rate / 2.0).max(STEERING),
-        () => (rate * IMPATIENCE).clamp(STEERING, MOST_STEERING),
+    let is_met = (off > 0.0) != (was > 0.0);
+    let rate = if off > NEAR {
+        STEERING
+    } else if is_met {
+        (rate / 2.0).max(STEERING)
+    } else {
+        (rate * IMPATIENCE).clamp(STEERING, MOST_STEERING)
     };
     (rate * off.clamp(-FAR, FAR) + DAMPING * log(before, l0), rate)
 }

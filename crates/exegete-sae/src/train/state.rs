@@ -61,7 +61,7 @@ pub struct TrainState {
     pub step: u64,
     /// Factor of the penalty's weight, where something steers it.
     pub steering: f64,
-    /// How much the logarithm of that moved for the logarithm of L0 over its target, at the last step.
+    /// How much the logarithm of that moved for the logarithm of L0 over its target, at the last step; 0 before the first.
     pub steering_rate: f64,
     /// The largest that the factor was.
     pub most_steering: f64,

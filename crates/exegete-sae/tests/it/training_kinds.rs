@@ -188,6 +188,8 @@ fn annealing_keeps_the_penaltys_size_in_sparse_and_dense_steps() {
         assert!(after.penalty != before.penalty && after.sparsity != before.sparsity, "{before:?} {after:?}");
         let (was, is) = (before.sparsity * before.penalty, after.sparsity * after.penalty);
         assert!((is / was - 1.0).abs() < 1e-4, "{was} became {is}");
+        // What the weight is steered to be above is one of the new penalty too.
+        assert!(state.steering != 1.0 && state.most_steering == state.steering, "{}", state.most_steering);
     }
 }
 
