@@ -22,7 +22,7 @@ pub(crate) struct PlaceArgs {
     /// Take spellings of special tokens in the text for these tokens: for text that is trusted; always so for builtin:organism
     #[arg(long)]
     pub(crate) special_tokens: bool,
-    /// Windows taken of each document, so that long ones do not stand for all; 0 takes all. Which ones hangs on no seed
+    /// Windows taken of each document, so that long ones do not stand for all; 0 takes all. Which ones depends on no seed
     #[arg(long, default_value_t = 0)]
     pub(crate) document_windows: usize,
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::capture::{BATCH, Capture};
 use crate::rows::{WindowRows, n_rows};
+use crate::verify::damaged;
 use crate::{HarvestError, Progress, Result};
 
 /// The stage's name in the manifest, for each site `cache/SITE`.
@@ -234,34 +235,6 @@ impl CachePart {
         let at = (base + info.data_offsets.0, base + scale.map_or(0, |i| i.data_offsets.0));
         Ok((Self { map, at, stored, first: 0, rows: rows as u64 }, d))
     }
-}
-
-fn damaged(path: &Path, detail: &str) -> HarvestError {
-    HarvestError::Request(format!(
-        "{}: {detail}; remove the run or the activations that it is part of, and start again",
-        path.display()
-    ))
-}
-
-/// Whether a run holds activations.
-pub fn is_begun(run: &Run) -> bool {
-    run.manifest().parts.keys().any(|rel| rel.starts_with(STAGE))
-}
-
-/// Checks the parts of a cache against the checksums of its manifest.
-///
-/// # Errors
-/// The first part whose content is not what was written.
-pub fn verify(run: &Run) -> Result<()> {
-    use rayon::prelude::*;
-    let parts: Vec<&String> = run.manifest().parts.keys().filter(|rel| rel.starts_with(STAGE)).collect();
-    parts.into_par_iter().try_for_each(|rel| match run.verify_part(rel) {
-        Err(StoreError::Damaged { .. }) => Err(damaged(&run.path(rel), "its content is not what was written")),
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            Err(damaged(&run.path(rel), "it is missing"))
-        }
-        other => Ok(other?),
-    })
 }
 
 /// Removes the cache of a run, once nothing needs it any more. The stages stay finished.

@@ -31,11 +31,7 @@ impl<'m> Capture<'m> {
     pub(crate) fn new(model: &'m Model, sites: &[Site], len: usize) -> Result<Self> {
         let named = |site: &Site| model.spec.site(*site).map_err(exegete_model::ModelError::from);
         let sites: Vec<Site> = sites.iter().map(named).collect::<std::result::Result<_, _>>()?;
-        let widths: Vec<usize> = sites.iter().map(|site| model.spec.site_width(*site, 0)).collect();
-        if let Some((site, _)) = sites.iter().zip(&widths).find(|(_, width)| **width == 0) {
-            let detail = "has a value for each token of the window, and so no width that a dictionary could have";
-            return Err(HarvestError::Request(format!("{site} {detail}; name another site")));
-        }
+        let widths = sites.iter().map(|site| model.spec.site_width(*site, 0)).collect();
         Ok(Self { model, sites, widths, len })
     }
 

@@ -28,7 +28,7 @@ pub fn jobs(text: &str, base: &TrainSettings, seed: u64) -> Result<Vec<Job>> {
     };
     let mut jobs: Vec<Job> = Vec::new();
     for (i, own) in own.into_iter().enumerate() {
-        let Value::Object(mut own) = own else { return Err(fail(format!("dictionary {i} is no table"))) };
+        let Value::Object(mut own) = own else { return Err(fail(format!("dictionary {} of it is no table", i + 1))) };
         let Some(Value::String(name)) = own.remove("name") else {
             return Err(fail(format!("dictionary {} of it has no name: give it one, name = \"...\"", i + 1)));
         };

@@ -6,7 +6,7 @@
 //! same result however often it was stopped.
 //!
 //! Between the model and the training: `capture` runs windows through the model, [`rows`] numbers their tokens,
-//! [`Activations`] gives rows from the cache or from the model, `mixer` is the order in which they are trained on.
+//! [`verify`] holds what a run goes on from to its checksums, [`Activations`] gives rows from the cache or from the model, `mixer` is the order in which they are trained on.
 //! [`mod@measure`] says what a dictionary does on a text, [`proof`] compares that with what its publisher says, [`probing`]
 //! asks labelled text what its latents know.
 #![deny(missing_docs)]
@@ -25,6 +25,7 @@ mod progress;
 pub mod proof;
 pub mod rows;
 pub mod training;
+pub mod verify;
 pub mod vocabulary;
 pub mod windows;
 

@@ -36,7 +36,7 @@ pub enum Verdict {
 pub struct Stated {
     /// Mean number of active latents.
     pub l0: Option<f64>,
-    /// Whether that is the k by which it runs, and so no measurement.
+    /// Whether that is the k by which it runs, or what comes of it, and so says nothing.
     pub is_k: bool,
     /// Fraction of variance explained.
     pub variance: Option<f64>,
@@ -48,13 +48,15 @@ impl Stated {
     /// What the files of a dictionary, or its release, state.
     pub fn of(saved: &Saved) -> Self {
         let encoders = saved.dictionary.encoders();
-        let k = match &encoders[0].rule {
-            Rule::TopK(top) => Some((top.k * encoders.len()) as f64),
-            _ => None,
+        // Of a token with fewer than k above 0 fewer are active, so that what is measured may be a little below.
+        let is_k = |l0: f64| match encoders.first().map(|sae| &sae.rule) {
+            Some(Rule::TopK(top)) => (l0 / (top.k * encoders.len()) as f64 - 1.0).abs() < 0.01,
+            _ => false,
         };
         // In training, each of several sites weighs alike.
         let is_ours = saved.metadata.contains_key("exegete_fvu") && !saved.is_crosscoder() && encoders.len() == 1;
-        Self { l0: saved.published_l0, is_k: k == saved.published_l0, variance: saved.published_variance, is_ours }
+        let l0 = saved.published_l0;
+        Self { l0, is_k: l0.is_some_and(is_k), variance: saved.published_variance, is_ours }
     }
 }
 
@@ -98,10 +100,26 @@ pub fn verdict(measured: &Measured, stated: Stated) -> Verdict {
 #[cfg(test)]
 mod tests {
     use exegete_base::stats::mean_of;
+    use exegete_sae::Sae;
+    use exegete_sae::kinds::{Relu, TopK};
     use exegete_sae::metrics::compat::Batches;
 
     use super::*;
     use crate::measure::Number;
+
+    #[test]
+    fn the_k_of_a_dictionary_is_no_figure() {
+        let mut saved = Saved::new(Sae::zeros(4, 4, 40, Rule::TopK(TopK { k: 32 })), "saelens");
+        for (l0, is_k) in [(32.0, true), (31.97, true), (16.0, false), (f64::NAN, false)] {
+            saved.published_l0 = Some(l0);
+            assert_eq!(Stated::of(&saved).is_k, is_k, "{l0}");
+        }
+        saved.published_l0 = None;
+        assert!(!Stated::of(&saved).is_k);
+        saved = Saved::new(Sae::zeros(4, 4, 40, Rule::Relu(Relu)), "saelens");
+        saved.published_l0 = Some(32.0);
+        assert!(!Stated::of(&saved).is_k);
+    }
 
     fn measured(l0: f64, fvu: f64, recovered: f64) -> Measured {
         let number =

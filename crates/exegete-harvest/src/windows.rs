@@ -7,7 +7,7 @@ use exegete_store::run::part_name;
 use exegete_store::{Corpus, Document, Run, TextOptions, TokenReader, Window, write_vocab, write_windows};
 use serde_json::json;
 
-use crate::{HarvestError, Progress, Result};
+use crate::{HarvestError, Progress, Result, verify};
 
 /// Windows in a part.
 const PART: usize = 2048;
@@ -29,7 +29,7 @@ pub fn text_options(settings: &TextSettings) -> TextOptions {
 /// Cuts a corpus into windows, writes them and the vocabulary, and opens them.
 ///
 /// # Errors
-/// Unreadable text, a window too short, a text too short for any window.
+/// Unreadable text, a window too short, a text too short for any window, tokens that are not what was written.
 pub fn run(
     run: &mut Run,
     model: &Model,
@@ -37,8 +37,9 @@ pub fn run(
     settings: &TextSettings,
     progress: &dyn Progress,
 ) -> Result<TokenReader> {
-    if run.stage(STAGE).is_none() {
-        cut(run, model, corpus, settings, progress)?;
+    match run.stage(STAGE) {
+        None => cut(run, model, corpus, settings, progress)?,
+        Some(_) => drop(verify::parts(run, STAGE)?),
     }
     Ok(TokenReader::open(&run.parts_under("tokens/part-"))?)
 }
@@ -59,7 +60,7 @@ pub fn bos_and_room(model: &Model, settings: &TextSettings) -> Result<(Option<u3
     Ok((bos, room))
 }
 
-/// The windows of a document, of two tokens of text or more; where fewer are wanted, which ones hangs on its id alone.
+/// The windows of a document, of two tokens of text or more; where fewer are wanted, which ones depends on its id alone.
 ///
 /// # Errors
 /// The tokenizer's.

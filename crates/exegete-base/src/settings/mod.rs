@@ -46,7 +46,7 @@ pub struct TextSettings {
     #[arg(long)]
     #[serde(default)]
     pub special_tokens: bool,
-    /// Windows taken of each document, so that long ones do not stand for all; 0 takes all. Which ones hangs on no seed
+    /// Windows taken of each document, so that long ones do not stand for all; 0 takes all. Which ones depends on no seed
     #[arg(long, default_value_t = 0)]
     #[serde(default)]
     pub document_windows: usize,

@@ -9,7 +9,7 @@ use exegete_base::Site;
 use exegete_base::settings::{StoredAs, TextSettings};
 use exegete_harvest::rows::{self, WindowRows};
 use exegete_harvest::training::{CheckpointEvery, Job, Subject};
-use exegete_harvest::{Activations, cache, training, windows};
+use exegete_harvest::{Activations, cache, training, verify, windows};
 use exegete_lab::builtin;
 use exegete_model::Model;
 use exegete_store::{Corpus, Run, Source};
@@ -123,9 +123,8 @@ pub(crate) fn cached<'a>(
     (window, stored): (usize, StoredAs),
     printer: &Printer,
 ) -> Result<Activations<'a>> {
-    if cache::is_begun(holder) {
-        printer.note("activations: checking what is there against its checksums");
-        cache::verify(holder)?;
+    if verify::parts(holder, cache::STAGE)? {
+        printer.note("activations: what was there is what was written");
     }
     cache::run(holder, subject.model, sites, subject.windows, (window, stored), printer)?;
     Ok(Activations::cached(holder, sites, subject.windows)?)

@@ -226,9 +226,17 @@ fn a_training_does_not_go_on_from_what_is_damaged() {
     };
     let killed = train().env("EXEGETE_KILLPOINT", "train:35").output().unwrap();
     assert_eq!(killed.status.signal(), Some(9), "{}", stderr(&killed));
-    for (part, said) in [("sae/checkpoint.bin", "train anew"), ("cache/blocks.2.hook_resid_post", "start again")] {
+    let parts = [
+        ("sae/checkpoint.bin", "train anew"),
+        ("cache/blocks.2.hook_resid_post", "start again"),
+        ("tokens", "start again"),
+    ];
+    for (part, said) in parts {
         let path = match out.join(part) {
-            dir if dir.is_dir() => dir.join("part-00000.safetensors"),
+            dir if dir.is_dir() => {
+                let parts = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+                parts.min().unwrap()
+            }
             file => file,
         };
         let bytes = std::fs::read(&path).unwrap();
@@ -254,6 +262,7 @@ fn a_site_without_a_width_is_refused() {
         let output = command.arg(dir.path().join("run")).output().unwrap();
         let told = stderr(&output);
         assert!(output.status.code() == Some(1) && told.contains(site) && told.contains("name another site"), "{told}");
+        assert!(!dir.path().join("run").exists(), "a run is left behind");
     }
 }
 

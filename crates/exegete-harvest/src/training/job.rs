@@ -121,6 +121,10 @@ impl Sites {
                 return Err(format!("{} is named twice", sites[i]));
             }
             let widths: Vec<usize> = sites.iter().map(|site| spec.site_width(*site, 0)).collect();
+            if let Some((site, _)) = sites.iter().zip(&widths).find(|(_, width)| **width == 0) {
+                let detail = "has a value for each token of the window, and so no width that a dictionary could have";
+                return Err(format!("{site} {detail}; name another site"));
+            }
             if widths.iter().any(|width| *width != widths[0]) {
                 return Err(format!("the sites of one dictionary have one width, and these have {widths:?}"));
             }

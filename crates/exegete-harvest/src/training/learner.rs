@@ -195,13 +195,13 @@ impl<'a> Learner<'a> {
         self.save_log(run)?;
         let step = self.at();
         run.commit_part(&self.job.checkpoint(), step, |w| {
-            // Each state behind its length and its checksum: that of the manifest is not of the file where a training was
+            // Each state between its length and its checksum: that of the manifest is not of the file where a training was
             // killed between the two.
             self.states.iter().try_for_each(|state| {
                 let bytes = state.to_bytes();
                 std::io::Write::write_all(w, &(bytes.len() as u64).to_le_bytes())?;
-                std::io::Write::write_all(w, &u64::from(crc32fast::hash(&bytes)).to_le_bytes())?;
-                std::io::Write::write_all(w, &bytes)
+                std::io::Write::write_all(w, &bytes)?;
+                std::io::Write::write_all(w, &crc32fast::hash(&bytes).to_le_bytes())
             })
         })?;
         Ok(())
@@ -215,14 +215,15 @@ fn read_checkpoint(run: &Run, job: &Job) -> Result<(Vec<TrainState>, Vec<StepRow
     let bytes = std::fs::read(&path).map_err(|e| again(e.to_string()))?;
     let (mut states, mut rest) = (Vec::new(), &bytes[..]);
     while let Some((len, behind)) = rest.split_first_chunk::<8>() {
-        let cut_off = || again("it is cut off".into());
-        let (checksum, behind) = behind.split_first_chunk::<8>().ok_or_else(cut_off)?;
         let state = usize::try_from(u64::from_le_bytes(*len)).ok().and_then(|len| behind.split_at_checked(len));
+        let cut_off = || again("it is cut off".into());
         let (state, behind) = state.ok_or_else(cut_off)?;
-        if u64::from(crc32fast::hash(state)) != u64::from_le_bytes(*checksum) {
+        // One of another version has no checksum, and is told of as that.
+        states.push(TrainState::from_bytes(state).map_err(|e| again(e.to_string()))?);
+        let (checksum, behind) = behind.split_first_chunk::<4>().ok_or_else(cut_off)?;
+        if crc32fast::hash(state) != u32::from_le_bytes(*checksum) {
             return Err(again("it is damaged: its content is not what was written".into()));
         }
-        states.push(TrainState::from_bytes(state).map_err(|e| again(e.to_string()))?);
         rest = behind;
     }
     let step = states.first().map(|state| state.step).ok_or_else(|| again("it is empty".into()))?;

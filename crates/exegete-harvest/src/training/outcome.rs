@@ -107,7 +107,9 @@ pub(super) fn finish(
         fvu if fvu.is_nan() => {
             format!("{remarks}; the FVU is no number: there is nothing to explain in what was measured")
         }
-        1.0.. => format!("{remarks}; it explains less than the mean does: lower --lr, or give more steps"),
+        // Where no L0 is missed, steps that are too long are the likely reason.
+        1.0.. if remarks.is_empty() => "; it explains less than the mean does: lower --lr, or give more steps".into(),
+        1.0.. => format!("{remarks}; it explains less than the mean does"),
         _ => remarks,
     };
     Ok(format!("{name}FVU {:.4} ({span}), L0 {l0:.1}, {silent} silent on {on}{remarks}", fvu.value))
@@ -142,8 +144,8 @@ fn measure(dictionary: &dyn Dictionary, acts: &Activations, ends: &Ends, subject
     let mut sums = Reconstruction::new(dictionary.d_out(), dictionary.n_latents());
     let (mut x, mut y, mut last_doc) = (Vec::new(), Vec::new(), None);
     let longest = split.measured.iter().map(|w| w.rows().len()).max().unwrap_or(1);
-    let windows = MEASURED / (longest * (dictionary.d_in() + 2 * dictionary.d_out())).max(1);
-    for windows in split.measured.chunks(windows.clamp(1, 32)) {
+    let together = MEASURED / (longest * (dictionary.d_in() + 2 * dictionary.d_out())).max(1);
+    for windows in split.measured.chunks(together.clamp(1, 32)) {
         let rows: Vec<u64> = windows.iter().flat_map(|w| w.rows()).collect();
         ends.reads.gather(acts, &rows, &mut x)?;
         let target = match &ends.writes {

@@ -55,10 +55,14 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
         (None, Some(k)) => Some(k.parse().map_err(|_| wrong(format!("key \"k\" is {k:?} and no number; give --k")))?),
         (None, None) => None,
     };
-    let k = match (fact("activation"), k) {
+    let said = fact("activation");
+    let k = match (said, k) {
         (Some("topk"), None) => return Err(wrong("activation is topk, and key \"k\" is missing; give --k".into())),
         (Some("topk") | None, k) => k,
-        (Some("relu" | "jump_relu" | "jumprelu"), _) => None,
+        (Some(other @ ("relu" | "jump_relu")), _) if choices.k.is_some() => {
+            return Err(wrong(format!("activation is {other}, which has no k: leave --k out")));
+        }
+        (Some("relu" | "jump_relu"), _) => None,
         (Some(other), _) => {
             let detail = format!("key \"activation\" is {other:?}; handled are relu, jump_relu, topk");
             return Err(wrong(detail));
@@ -72,6 +76,10 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
         let (f, o) = (b_enc_F.len(), b_dec.len());
         let d = width(&t, &format!("W_enc_{i}"), o);
         let threshold = format!("threshold_{i}");
+        if said.is_some_and(|said| (said == "jump_relu") != t.has(&threshold)) {
+            let there = if t.has(&threshold) { "is there" } else { "is missing" };
+            return Err(t.fail(format!("tensor {threshold:?} {there}, and {CONFIG} says {}", said.unwrap_or_default())));
+        }
         let rule = match (t.has(&threshold), k) {
             (true, _) => Rule::JumpRelu(JumpRelu { threshold_F: t.vector(&threshold)? }),
             (false, Some(k)) => Rule::TopK(TopK { k }),
@@ -97,10 +105,12 @@ pub(super) fn read(place: &Place, choices: &Choices) -> Result<Saved> {
         saved.fact(name, every(fact(key).unwrap_or(otherwise)));
     }
     if HOOKS.iter().any(|(key, _)| fact(key).is_none()) {
-        saved.note("no config.yaml says which sites it reads and writes: taken to be hook_resid_mid and hook_mlp_out");
+        saved.note(
+            "no key of a config.yaml says which sites it reads and writes: taken to be hook_resid_mid and hook_mlp_out",
+        );
     }
     let is_guessed = saved.dictionary.encoders().iter().any(|sae| matches!(sae.rule, Rule::Relu(_)));
-    if is_guessed && fact("activation").is_none() {
+    if is_guessed && said.is_none() {
         saved.note("nothing says how its activations are made, and there are no thresholds: taken to be ReLU's");
     }
     Ok(saved)
@@ -168,13 +178,17 @@ fn flat_yaml(place: &Place) -> Result<Vec<(String, String)>> {
     let bytes = std::fs::read(&path).map_err(|source| SaeError::Io { path: path.clone(), source })?;
     let text = String::from_utf8(bytes).map_err(|_| SaeError::format(&path, "no UTF-8 text"))?;
     // Lists and what is below a key are not of the top.
-    let is_top =
-        |line: &&str| !line.trim().is_empty() && *line != "---" && !line.starts_with([' ', '-', '#', '\t', ']', '}']);
+    let is_top = |line: &&str| {
+        !line.trim().is_empty() && !["---", "..."].contains(line) && !line.starts_with([' ', '-', '#', '\t', ']', '}'])
+    };
     let is_key = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_.-\"'".contains(c));
     let fault = |line: &&str| !line.split_once(':').is_some_and(|(key, _)| is_key(key.trim()));
     if let Some(line) = text.lines().filter(is_top).find(fault) {
         let line: String = line.chars().take(60).collect();
-        return Err(SaeError::format(&path, format!("line {line:?} is no \"key: value\": the file is damaged")));
+        return Err(SaeError::format(
+            &path,
+            format!("line {line:?} is no \"key: value\", and nothing else is understood"),
+        ));
     }
     let plain = |line: &str| {
         let (key, value) = line.split_once(':')?;

@@ -272,12 +272,6 @@ pub fn load(path: &Path, choices: &Choices) -> Result<Saved> {
     // What our own training measured, whatever the layout.
     let fvu = saved.metadata.get("exegete_fvu").and_then(|fvu| fvu["value"].as_f64());
     saved.published_variance = saved.published_variance.or(fvu.map(|fvu| 1.0 - fvu));
-    if let (Some(k), Some(stated)) = (choices.k, saved.published_l0)
-        && k as f64 != stated
-        && matches!(saved.dictionary.encoders()[0].rule, crate::kinds::Rule::TopK(_))
-    {
-        saved.note(format!("--k {k} holds, whatever its files say"));
-    }
     saved.dictionary.check().map_err(|e| SaeError::format(path, e.to_string()))?;
     Ok(saved)
 }

@@ -251,7 +251,7 @@ impl Facts {
             Value::Null if is_old => "standard",
             other => {
                 let known = ARCHITECTURES.join(", ");
-                return Err(fail(format!("key \"architecture\" is {other}; it must be one of {known}")));
+                return Err(fail(format!("key \"architecture\" is missing or {other}; it must be one of {known}")));
             }
         };
         let architecture = match (named, activation) {

@@ -48,15 +48,15 @@ use crate::{Result, SaeError};
 const L0_DECAY: f64 = 0.05;
 /// How much the logarithm of the penalty's weight moves in a step, for that of the running L0 over its target.
 const STEERING: f64 = 0.03;
-/// How much more that is with each step in which L0 is near its target and stays on the same side, for weights of some
-/// penalties have to grow or fall tenfold before L0 follows. Where L0 meets its target, it is halved.
+/// How much more that is with each step in which L0 stays on the same side of its target, and not far above it, for weights of
+/// some penalties have to grow or fall tenfold before L0 follows. Where L0 meets its target, it is halved.
 const IMPATIENCE: f64 = 1.007;
 /// The most that it becomes so.
 const MOST_STEERING: f64 = 0.3;
 /// How far a weight falls below the largest that it was: a smaller one does nothing, and takes long to come back from.
 const LEAST_WEIGHT: f64 = 1e-3;
-/// The logarithm of L0 over its target from which on it is not near.
-const NEAR: f64 = 0.2;
+/// The logarithm of L0 over its target from which on it is far above: there the weight moves at the first rate.
+const ABOVE: f64 = 0.2;
 /// The logarithm of L0 over its target beyond which the weight moves no faster: latents that are silenced quicker than the
 /// others learn to do without them leave a worse dictionary.
 const FAR: f64 = 0.5;
@@ -351,7 +351,7 @@ impl Trainer {
         state.most_steering *= annealed;
         if self.settings.steers() {
             let (moved, rate) = steered((state.l0, l0_before), self.settings.target_l0, state.steering_rate);
-            let least = (LEAST_WEIGHT * state.most_steering).max(1e-6);
+            let least = (LEAST_WEIGHT * state.most_steering).clamp(1e-6, 1e6);
             state.steering = (state.steering * moved.exp()).clamp(least, 1e6);
             state.most_steering = state.most_steering.max(state.steering);
             state.steering_rate = rate;
@@ -396,7 +396,7 @@ fn steered((l0, before): (f64, f64), target: f64, rate: f64) -> (f64, f64) {
     let log = |to: f64, l0: f64| (l0.max(1e-3) / to.max(1e-3)).ln();
     let (off, was) = (log(target, l0), log(target, before));
     let is_met = (off > 0.0) != (was > 0.0);
-    let rate = if off > NEAR {
+    let rate = if off > ABOVE {
         STEERING
     } else if is_met {
         (rate / 2.0).max(STEERING)
@@ -419,7 +419,9 @@ mod tests {
         near(steered((35.2, 35.2), 32.0, 0.03), (rate * 1.1f64.ln(), rate));
         near(steered((28.8, 28.8), 32.0, 0.03), (rate * 0.9f64.ln(), rate));
         near(steered((28.8, 28.8), 32.0, 0.3), (0.3 * 0.9f64.ln(), 0.3));
-        // Far above it moves no faster, however long.
+        // Far above it moves no faster, however long; a fifth above it is not far.
+        near(steered((38.0, 38.0), 32.0, 0.03), (rate * (38.0f64 / 32.0).ln(), rate));
+        near(steered((40.0, 40.0), 32.0, 0.3), (0.03 * (40.0f64 / 32.0).ln(), 0.03));
         near(steered((3200.0, 3200.0), 32.0, 0.3), (0.03 * 0.5, 0.03));
         near(steered((0.0, 0.0), 32.0, 0.3), (0.3 * -0.5, 0.3));
         // Where the target is met it is patient again; where L0 falls by three quarters of a percent a step, the weight stays.

@@ -217,11 +217,17 @@ fn a_configuration_that_is_not_understood_is_refused() {
         ("model_name: \"tiny\"\nno key here", "no key here"),
         ("activation: gelu", "handled are relu, jump_relu, topk"),
         ("activation: topk", "give --k"),
+        ("activation: jump_relu", "\"threshold_0\" is missing"),
         ("activation: topk\nk: many", "\"many\""),
     ] {
         let error = refused(text);
         assert!(error.contains("config.yaml") && error.contains(said), "{text}: {error}");
     }
+    let copy = twin(&refs_dir().join(GROUP).join("clt_jump"), |to| {
+        fs::write(to.join("config.yaml"), "activation: relu").unwrap()
+    });
+    let error = open("clt_jump", &copy.path().join("clt_jump")).unwrap_err().to_string();
+    assert!(error.contains("\"threshold_0\" is there") && error.contains("says relu"), "{error}");
     // Lists and tables below a key say nothing of how it runs.
     let told = with("# ours\n---\nactivation: \"relu\"\ntranscoders:\n- a\n  - b: c\nscan:\n  x: y\n").unwrap();
     assert!(told.notes.len() == 1 && told.notes[0].contains("which sites"), "{:?}", told.notes);

@@ -58,7 +58,7 @@ fn what_is_not_understood_is_refused() {
     refused(set("architecture", "gated".into()), &[WEIGHTS, "b_gate"]);
     refused(set("architecture", "jumprelu".into()), &[WEIGHTS, "threshold"]);
     refused(set("architecture", "temporal".into()), &["cfg.json", "temporal", "jumprelu"]);
-    refused(set("architecture", serde_json::Value::Null), &["cfg.json", "key \"architecture\" is null", "jumprelu"]);
+    refused(set("architecture", serde_json::Value::Null), &["cfg.json", "key \"architecture\" is missing", "jumprelu"]);
     refused(set("normalize_activations", "batch".into()), &["normalize_activations", "batch", "layer_norm"]);
     refused(set("reshape_activations", "heads".into()), &["reshape_activations", "heads"]);
     refused(set("apply_b_dec_to_input", 1.into()), &["apply_b_dec_to_input"]);

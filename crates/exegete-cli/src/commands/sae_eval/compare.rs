@@ -66,21 +66,20 @@ pub(super) fn compare(own: &[Evaluated], other: &[Evaluated], seed: u64) -> Resu
     // Differences between more than two seeds are what the mean's interval is made of.
     let is_told = other.is_empty() && own.len() > 2 && is_one_recipe(own);
     // An error, a loss or a share of variance is one of what is reconstructed.
-    let others = if other.is_empty() { &own[1..] } else { other };
     let is_alike = |e: &&Evaluated| e.sites.written() == own[0].sites.written();
-    let (alike, unlike): (Vec<&Evaluated>, Vec<&Evaluated>) = others.iter().partition(is_alike);
+    let unlike: Vec<&str> = own.iter().chain(other).filter(|e| !is_alike(e)).map(|e| e.name.as_str()).collect();
     if own.len() > 1 && other.len() > 1 {
         if unlike.is_empty() {
             comparison.differences.extend(by_seeds(own, other));
         }
     } else if !is_told {
         // On the same documents, so that what a hard one does to both is no part of the difference.
-        alike.into_iter().for_each(|b| comparison.differences.extend(by_documents(&own[0], b)));
+        let others = if other.is_empty() { &own[1..] } else { other };
+        others.iter().filter(is_alike).for_each(|b| comparison.differences.extend(by_documents(&own[0], b)));
     }
     if !unlike.is_empty() {
-        let unlike: Vec<&str> = unlike.iter().map(|e| e.name.as_str()).collect();
-        let detail = format!("{} reconstruct other sites than {}", unlike.join(", "), own[0].name);
-        comparison.notes.push(format!("{detail}, so their numbers are not set against each other"));
+        let detail = format!("of other sites than {}: {}", own[0].name, unlike.join(", "));
+        comparison.notes.push(format!("numbers are set against each other of the same sites alone; {detail}"));
     }
     if comparison.differences.iter().any(|d| d.over != SEEDS) {
         let detail =

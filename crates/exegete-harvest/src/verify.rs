@@ -1,0 +1,33 @@
+//! What a run goes on from, against the checksums of its manifest.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use exegete_store::{Run, StoreError};
+use rayon::prelude::*;
+
+use crate::{HarvestError, Result};
+
+/// Checks the parts of a stage, such as `cache`; false where there are none.
+///
+/// # Errors
+/// A part that is missing, or whose content is not what was written.
+pub fn parts(run: &Run, stage: &str) -> Result<bool> {
+    let is_its = |rel: &&String| rel.split_once('/').is_some_and(|(first, _)| first == stage);
+    let parts: Vec<&String> = run.manifest().parts.keys().filter(is_its).collect();
+    parts.par_iter().try_for_each(|rel| match run.verify_part(rel) {
+        Err(StoreError::Damaged { .. }) => Err(damaged(&run.path(rel), "its content is not what was written")),
+        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Err(damaged(&run.path(rel), "it is missing"))
+        }
+        other => Ok(other?),
+    })?;
+    Ok(!parts.is_empty())
+}
+
+pub(crate) fn damaged(path: &Path, detail: &str) -> HarvestError {
+    HarvestError::Request(format!(
+        "{}: {detail}; remove the run or the activations that it is part of, and start again",
+        path.display()
+    ))
+}
