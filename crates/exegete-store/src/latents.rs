@@ -13,6 +13,7 @@ use exegete_base::stats::{Estimate, wilson};
 
 use crate::accumulate::LatentStats;
 use crate::error::Result;
+use crate::profile::{self, LatentProfile};
 use crate::table::{self, Columns};
 
 const LATENTS: &str = "latents";
@@ -33,13 +34,16 @@ pub struct LatentRow {
     pub bottom_tokens: Vec<(u32, f32)>,
     /// Latents with the nearest decoder rows, with their cosines.
     pub neighbours: Vec<(u32, f32)>,
+    /// What is known besides.
+    pub profile: LatentProfile,
 }
 
 impl LatentRow {
     /// The row of a latent counted over `n_tokens` tokens, without vocabulary and neighbours.
     pub fn new(latent: LatentId, stats: LatentStats, n_tokens: u64) -> Self {
         let firing_rate = wilson(stats.count, n_tokens);
-        Self { latent, stats, firing_rate, top_tokens: vec![], bottom_tokens: vec![], neighbours: vec![] }
+        let profile = LatentProfile::default();
+        Self { latent, stats, firing_rate, top_tokens: vec![], bottom_tokens: vec![], neighbours: vec![], profile }
     }
 }
 
@@ -76,7 +80,8 @@ fn batch_of(rows: &[LatentRow]) -> Result<RecordBatch, ArrowError> {
         let lists: Vec<Vec<f32>> = rows.iter().map(|r| pick(r).iter().map(|p| p.1).collect()).collect();
         table::lists::<Float32Type>(lists.iter().map(Vec::as_slice))
     };
-    RecordBatch::try_from_iter([
+    let profiles: Vec<&LatentProfile> = rows.iter().map(|r| &r.profile).collect();
+    let columns = [
         ("latent", table::numbers::<UInt32Type>(rows.iter().map(|r| r.latent.0))),
         ("count", table::numbers::<UInt64Type>(rows.iter().map(|r| r.stats.count))),
         ("n_tokens", table::numbers::<UInt64Type>(rows.iter().map(|r| r.firing_rate.n))),
@@ -94,7 +99,8 @@ fn batch_of(rows: &[LatentRow]) -> Result<RecordBatch, ArrowError> {
         ("bottom_logits", weights(|r| &r.bottom_tokens)),
         ("neighbours", ids(|r| &r.neighbours)),
         ("neighbour_cosines", weights(|r| &r.neighbours)),
-    ])
+    ];
+    RecordBatch::try_from_iter(columns.into_iter().chain(profile::columns_of(&profiles)))
 }
 
 fn rows_of(columns: &Columns, rows: &mut Vec<LatentRow>) -> Result<()> {
@@ -115,20 +121,12 @@ fn rows_of(columns: &Columns, rows: &mut Vec<LatentRow>) -> Result<()> {
         };
         // Mean and rates are stored for other programs; ours are functions of the counts.
         rows.push(LatentRow {
-            top_tokens: pairs(columns, row, "top_tokens", "top_logits")?,
-            bottom_tokens: pairs(columns, row, "bottom_tokens", "bottom_logits")?,
-            neighbours: pairs(columns, row, "neighbours", "neighbour_cosines")?,
+            top_tokens: columns.pairs(row, "top_tokens", "top_logits")?,
+            bottom_tokens: columns.pairs(row, "bottom_tokens", "bottom_logits")?,
+            neighbours: columns.pairs(row, "neighbours", "neighbour_cosines")?,
+            profile: profile::profile_in(columns, row)?,
             ..LatentRow::new(LatentId(latents[row]), stats, n_tokens[row])
         });
     }
     Ok(())
-}
-
-fn pairs(columns: &Columns, row: usize, ids: &str, weights: &str) -> Result<Vec<(u32, f32)>> {
-    let (id_lists, weight_lists) = (columns.lists::<UInt32Type>(ids)?, columns.lists::<Float32Type>(weights)?);
-    let (id_row, weight_row) = (id_lists.row(row), weight_lists.row(row));
-    if id_row.len() != weight_row.len() {
-        return Err(columns.damaged(format!("columns {ids:?} and {weights:?} differ in length")));
-    }
-    Ok(id_row.iter().copied().zip(weight_row.iter().copied()).collect())
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, PrimitiveBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::ArrowPrimitiveType;
+use arrow_array::types::{ArrowPrimitiveType, Float32Type, UInt32Type};
 use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch};
 use arrow_schema::ArrowError;
 use parquet::arrow::ArrowWriter;
@@ -141,6 +141,21 @@ impl Columns<'_> {
     pub(crate) fn texts(&self, name: &str) -> Result<Vec<&str>> {
         let array = self.column(name)?.as_string_opt::<i32>().ok_or_else(|| self.wrong(name))?;
         Ok(array.iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Whether there is a column of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.batch.column_by_name(name).is_some()
+    }
+
+    /// A row of two columns of lists, taken together.
+    pub(crate) fn pairs(&self, row: usize, ids: &str, weights: &str) -> Result<Vec<(u32, f32)>> {
+        let (id_lists, weight_lists) = (self.lists::<UInt32Type>(ids)?, self.lists::<Float32Type>(weights)?);
+        let (id_row, weight_row) = (id_lists.row(row), weight_lists.row(row));
+        if id_row.len() != weight_row.len() {
+            return Err(self.damaged(format!("columns {ids:?} and {weights:?} differ in length")));
+        }
+        Ok(id_row.iter().copied().zip(weight_row.iter().copied()).collect())
     }
 
     /// A complaint about this file.
