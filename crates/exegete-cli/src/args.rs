@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use exegete_base::settings::{ActivationSettings, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings};
+use exegete_base::settings::{
+    ActivationSettings, HarvestSettings, KeepSettings, SelfExplainSettings, TextSettings, TrainSettings,
+};
 use exegete_lab::organism::OrganismSettings;
 use exegete_lab::truth::TruthSettings;
 
 use crate::args_eval::{PlaceArgs, SaeEval};
+use crate::args_harvest::{Harvest, Merge};
 
 /// An interpretability workbench for language models
 #[derive(Parser)]
@@ -81,6 +84,10 @@ pub(crate) enum Command {
     /// Models that we train ourselves, where the truth is known
     #[command(subcommand)]
     Lab(LabCommand),
+    /// What makes the latents of dictionaries fire, over a text
+    Harvest(Box<Harvest>),
+    /// Make one run of the shards of a harvest
+    Merge(Merge),
     /// Let a model explain latents of a run
     Explain(Explain),
     /// Show a latent in the terminal
@@ -257,6 +264,8 @@ pub(crate) struct Tour {
     pub(crate) train: TrainSettings,
     #[command(flatten)]
     pub(crate) keep: KeepSettings,
+    #[command(flatten)]
+    pub(crate) harvest: HarvestSettings,
     #[command(flatten)]
     pub(crate) self_explain: SelfExplainSettings,
     #[command(flatten)]

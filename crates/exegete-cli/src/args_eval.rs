@@ -28,6 +28,12 @@ pub(crate) struct PlaceArgs {
 }
 
 impl PlaceArgs {
+    /// A site, and everything else by default.
+    pub(crate) fn at(site: Option<String>) -> Self {
+        let TextSettings { window, bos, special_tokens, document_windows, .. } = TextSettings::default();
+        Self { site, site_out: None, window, bos, special_tokens, document_windows }
+    }
+
     /// How text is read.
     pub(crate) fn text_settings(&self, max_tokens: u64) -> TextSettings {
         TextSettings {

@@ -2,6 +2,7 @@
 
 mod args;
 mod args_eval;
+mod args_harvest;
 mod builtin;
 mod commands;
 mod config_file;
@@ -53,6 +54,8 @@ fn run(args: &Args) -> ExitCode {
         Command::Lab(LabCommand::Truth(settings)) => commands::lab::truth::run(settings, common, &printer),
         Command::Lab(LabCommand::Superposition(s)) => commands::lab::superposition::run(s, common, &printer),
         Command::Lab(LabCommand::Bimt(s)) => commands::lab::bimt::run(s, common, &printer),
+        Command::Harvest(settings) => commands::harvest::run(settings, common, &printer),
+        Command::Merge(settings) => commands::merge::run(settings, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
         Command::Serve(settings) => commands::serve::run(settings, &printer),

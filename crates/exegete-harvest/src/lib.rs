@@ -18,6 +18,7 @@ mod error;
 pub mod firings;
 pub mod grid;
 pub mod measure;
+pub mod merge;
 mod mixer;
 pub mod presets;
 pub mod probing;

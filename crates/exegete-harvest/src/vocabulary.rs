@@ -1,8 +1,10 @@
-//! What a latent's decoder row says to the vocabulary, and which rows lie nearest to it.
+//! What a latent's decoder row says: to the vocabulary, along which coordinates, which rows lie nearest to it, and where it is on
+//! a map of all.
 
 use exegete_model::Model;
 use exegete_sae::Dictionary;
 use exegete_store::LatentRow;
+use exegete_store::profile::N_LOGITS;
 use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 use exegete_tensor::cpu::{buffer, topk::row_topk};
 use exegete_tensor::f32s;
@@ -13,6 +15,10 @@ use crate::{Progress, Result};
 const N_TOKENS: usize = 10;
 /// Neighbours kept.
 const N_NEIGHBOURS: usize = 8;
+/// Coordinates kept.
+const N_COORDINATES: usize = 10;
+/// Steps of the power iteration that finds the map.
+const MAP_STEPS: usize = 60;
 /// Latents handled together.
 const BLOCK: usize = 64;
 
@@ -30,13 +36,15 @@ pub fn describe(
     rows: &mut [LatentRow],
     progress: &dyn Progress,
 ) -> Result<()> {
-    let (d, f, v) = (dictionary.d_in(), dictionary.n_latents(), model.spec.vocab_size);
+    let (f, v) = (dictionary.n_latents(), model.spec.vocab_size);
+    // Rows of a cross-layer transcoder are as long as there are layers to write to; what is told of them is of their own layer.
+    let d = (0..f).map(|latent| dictionary.decoder_row(latent).len()).min().unwrap_or_default();
     let unembed = &model.weights.unembed.w;
     let gain = f32s(model.weights.norm_final.gain.tensor())?;
     let on_residual = d == model.spec.d_model;
     let unit: Vec<f32> = (0..f)
         .flat_map(|latent| {
-            let row = dictionary.decoder_row(latent);
+            let row = &dictionary.decoder_row(latent)[..d];
             let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
             row.iter().map(move |x| x / norm)
         })
@@ -50,10 +58,11 @@ pub fn describe(
         let (from, n) = (block * BLOCK, rows.len());
         if on_residual {
             let scaled: Vec<f32> = (from..from + n)
-                .flat_map(|l| dictionary.decoder_row(l).iter().zip(gain.iter()).map(|(x, g)| x * g))
+                .flat_map(|l| dictionary.decoder_row(l)[..d].iter().zip(gain.iter()).map(|(x, g)| x * g))
                 .collect();
             let logits = &mut logits[..n * v];
             unembed.forward(n, &scaled, None, logits);
+            rows.iter_mut().zip(logits.chunks_exact(v)).for_each(|(row, logits)| histogram(row, logits));
             let top = ends(logits, v, n_tokens);
             logits.iter_mut().for_each(|x| *x = -*x);
             let bottom = ends(logits, v, n_tokens);
@@ -67,11 +76,76 @@ pub fn describe(
         gemm((n, f, d), cosines, f, Into::Overwrite, 1.0, mine, Mat::rows(&unit, d).t(), true);
         for (i, (row, near)) in rows.iter_mut().zip(ends(cosines, f, n_near)).enumerate() {
             row.neighbours = near.into_iter().filter(|(l, _)| *l as usize != from + i).take(N_NEIGHBOURS).collect();
+            coordinates(row, dictionary.decoder_row(from + i));
         }
         progress.at((from + n) as u64, "");
     }
+    for (row, unit) in rows.iter_mut().zip(map(&unit, d)) {
+        row.profile.map = unit;
+    }
     progress.end("top and bottom vocabulary and neighbours of every decoder row");
     Ok(())
+}
+
+/// Counts a latent's logits between their ends.
+fn histogram(row: &mut LatentRow, logits: &[f32]) {
+    let (low, high) = logits.iter().fold((f32::MAX, f32::MIN), |(low, high), x| (low.min(*x), high.max(*x)));
+    let scale = N_LOGITS as f32 / (high - low).max(f32::MIN_POSITIVE);
+    let mut counts = vec![0u32; N_LOGITS];
+    logits.iter().for_each(|x| counts[(((x - low) * scale) as usize).min(N_LOGITS - 1)] += 1);
+    row.profile.logit_histogram = counts;
+    row.profile.logit_ends = [low, high];
+}
+
+/// The size of a decoder row, and its largest coordinates.
+fn coordinates(row: &mut LatentRow, decoder_D: &[f32]) {
+    row.profile.decoder_l1 = decoder_D.iter().map(|x| x.abs()).sum();
+    row.profile.decoder_norm = decoder_D.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let mut all: Vec<(u32, f32)> = decoder_D.iter().enumerate().map(|(i, x)| (i as u32, *x)).collect();
+    all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+    all.truncate(N_COORDINATES);
+    row.profile.aligned_neurons = all;
+}
+
+/// The first two principal components of directions, by power iteration on their second moments; each component's largest
+/// coordinate is positive, so that a map is not mirrored from one time to the next.
+fn map(unit_FD: &[f32], d: usize) -> Vec<[f32; 2]> {
+    let f = unit_FD.len() / d;
+    let mut moments = vec![0f32; d * d];
+    let units = Mat::rows(unit_FD, d);
+    gemm((d, d, f), &mut moments, d, Into::Overwrite, 1.0 / f as f32, units.t(), units, true);
+    let mean: Vec<f64> =
+        (0..d).map(|i| unit_FD.iter().skip(i).step_by(d).map(|x| f64::from(*x)).sum::<f64>() / f as f64).collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let mut found: Vec<Vec<f64>> = Vec::new();
+    for first in 0..2 {
+        let mut v: Vec<f64> = (0..d).map(|i| 1.0 + ((i * 7 + first * 3) % 11) as f64).collect();
+        for _ in 0..MAP_STEPS {
+            for other in &found {
+                let along = dot(&v, other);
+                v.iter_mut().zip(other).for_each(|(v, o)| *v -= along * o);
+            }
+            let along = dot(&v, &mean);
+            let next = |i: usize| -> f64 {
+                let row = &moments[i * d..(i + 1) * d];
+                row.iter().zip(&v).map(|(m, v)| f64::from(*m) * v).sum::<f64>() - mean[i] * along
+            };
+            let new: Vec<f64> = (0..d).map(next).collect();
+            let size = dot(&new, &new).sqrt().max(f64::MIN_POSITIVE);
+            v = new.iter().map(|x| x / size).collect();
+        }
+        let largest = v.iter().fold(0f64, |most, x| if x.abs() > most.abs() { *x } else { most });
+        if largest < 0.0 {
+            v.iter_mut().for_each(|x| *x = -*x);
+        }
+        found.push(v);
+    }
+    let place = |row: &[f32]| {
+        let along =
+            |v: &[f64]| row.iter().zip(v).zip(&mean).map(|((x, v), m)| (f64::from(*x) - m) * v).sum::<f64>() as f32;
+        [along(&found[0]), along(&found[1])]
+    };
+    unit_FD.chunks_exact(d).map(place).collect()
 }
 
 /// The k largest of each row, with their columns.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use exegete_tensor::cpu::gemm::{Into, Mat, gemm};
 
-use crate::{Codes, Dictionary, Result, Sae, SaeError};
+use crate::{Codes, Dictionary, Products, Result, Sae, SaeError};
 
 /// A cross-layer transcoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,10 +148,15 @@ impl Dictionary for CrossLayer {
         1.0
     }
 
-    fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
+    fn fastest(&self, x_ND: &[f32]) -> Products {
+        let is_screened = |i: usize| self.layers[i].fastest(&self.input(i, x_ND)) == Products::Screened;
+        if (0..self.layers.len()).all(is_screened) { Products::Screened } else { Products::Whole }
+    }
+
+    fn encode_by(&self, x_ND: &[f32], products: Products) -> Result<Codes> {
         let n = self.tokens(x_ND)?;
         let each: Vec<Codes> = (0..self.layers.len())
-            .map(|layer| self.layers[layer].encode(&self.input(layer, x_ND)))
+            .map(|layer| self.layers[layer].encode_by(&self.input(layer, x_ND), products))
             .collect::<Result<_>>()?;
         let starts: Vec<u32> = (0..self.layers.len()).map(|layer| self.latents_of(layer).start as u32).collect();
         let mut codes = Codes::default();

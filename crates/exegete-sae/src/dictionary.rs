@@ -6,6 +6,19 @@ use exegete_tensor::{Place, SiteFn, Tensor, f32s, tensor};
 
 use crate::{Codes, Result};
 
+/// How pre-activations are computed. The last bits of an activation depend on it, and within one of the last two on nothing but the
+/// token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// Whichever is faster for the call.
+    #[default]
+    Fastest,
+    /// All of them.
+    Whole,
+    /// Those that may be active, where the kind and the machine allow it; all of them elsewhere.
+    Screened,
+}
+
 /// A sparse dictionary: an autoencoder whose hidden units are latents.
 pub trait Dictionary: Send + Sync {
     /// Name of the kind, as SAELens spells it.
@@ -37,7 +50,18 @@ pub trait Dictionary: Send + Sync {
     ///
     /// # Errors
     /// `x_ND` is no multiple of the input's width.
-    fn encode(&self, x_ND: &[f32]) -> Result<Codes>;
+    fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
+        self.encode_by(x_ND, Products::Fastest)
+    }
+
+    /// The same with products of a kind, for those who need a token's bits to be the same in every call.
+    ///
+    /// # Errors
+    /// As for `encode`.
+    fn encode_by(&self, x_ND: &[f32], products: Products) -> Result<Codes>;
+
+    /// Which products are faster for many tokens like these: never [`Products::Fastest`].
+    fn fastest(&self, x_ND: &[f32]) -> Products;
 
     /// What codes decode to, in [units](Dictionary::unit) and without a path beside the latents.
     ///

@@ -25,7 +25,7 @@ pub mod train;
 pub use any::AnyDictionary;
 pub use codes::Codes;
 pub use cross_layer::CrossLayer;
-pub use dictionary::{Clamp, Dictionary, Splice};
+pub use dictionary::{Clamp, Dictionary, Products, Splice};
 pub use error::SaeError;
 pub use sae::{InputNorm, Sae};
 pub use site_gates::SiteGates;

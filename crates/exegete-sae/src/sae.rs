@@ -8,7 +8,7 @@ use exegete_tensor::cpu::{buffer, for_rows, sparse};
 
 use crate::kinds::{Block, Gram, Rule};
 use crate::screening::{Encoder, Screening, Wanted};
-use crate::{Codes, Dictionary, Result, SaeError, SiteGates};
+use crate::{Codes, Dictionary, Products, Result, SaeError, SiteGates, screening};
 
 /// Pre-activations that are held at once, in values.
 const HELD: usize = 8 << 20;
@@ -223,11 +223,11 @@ impl Sae {
         }
     }
 
-    /// Codes of tokens of which few latents are active; none where it is faster to compute all pre-activations. Which it is
-    /// depends on the call, and the last bits of an activation with it.
-    fn screened(&self, x_ND: &[f32]) -> Option<Codes> {
+    /// Codes of tokens of which few latents are active; none where all pre-activations are to be computed.
+    fn screened(&self, x_ND: &[f32], products: Products) -> Option<Codes> {
         let (d, f) = (self.d_in, self.n_latents());
-        if x_ND.len() < SCREENED_FROM * d {
+        let is_short = x_ND.len() < SCREENED_FROM * d;
+        if products == Products::Whole || products == Products::Fastest && is_short || !screening::is_large(f, d) {
             return None;
         }
         let wanted = self.rule.wanted(f)?;
@@ -238,7 +238,7 @@ impl Sae {
             self.encoders(x_ND, x);
             let encoder = Encoder { d, x_ND: x, w_FD: &self.w_enc_FD, b_F: &self.b_enc_F };
             if i == 0 {
-                if !encoder.is_screened(&wanted) {
+                if products == Products::Fastest && !encoder.is_screened(&wanted) {
                     return None;
                 }
                 screening.fill(&self.w_enc_FD, d);
@@ -303,9 +303,19 @@ impl Dictionary for Sae {
         self.norm.of(x_D).1
     }
 
-    fn encode(&self, x_ND: &[f32]) -> Result<Codes> {
+    fn fastest(&self, x_ND: &[f32]) -> Products {
+        let (d, mut x) = (self.d_in, vec![0f32; x_ND.len()]);
+        self.encoders(x_ND, &mut x);
+        let encoder = Encoder { d, x_ND: &x, w_FD: &self.w_enc_FD, b_F: &self.b_enc_F };
+        match self.rule.wanted(self.n_latents()) {
+            Some(wanted) if encoder.is_screened(&wanted) => Products::Screened,
+            _ => Products::Whole,
+        }
+    }
+
+    fn encode_by(&self, x_ND: &[f32], products: Products) -> Result<Codes> {
         let (n, d, f) = (self.tokens(x_ND)?, self.d_in, self.n_latents());
-        if let Some(mut codes) = self.screened(x_ND) {
+        if let Some(mut codes) = self.screened(x_ND, products) {
             self.rule.finish(&mut codes);
             return Ok(codes);
         }

@@ -149,7 +149,7 @@ impl Encoder<'_> {
 }
 
 /// Whether a matrix is large enough, on this machine.
-fn is_large(f: usize, d: usize) -> bool {
+pub(crate) fn is_large(f: usize, d: usize) -> bool {
     pays() && f >= FROM && d >= FROM_WIDTH
 }
 

@@ -1,4 +1,5 @@
-//! Per-latent accumulators over firings: counts, moments, a histogram of levels, top examples, random samples.
+//! Per-latent accumulators over firings: counts, moments, histograms of levels and positions, top examples, random samples, and
+//! a sketch of the tokens fired on.
 //!
 //! Accumulators form a commutative monoid: counts and moments are integers (a value is rounded once to 2^-32, then
 //! only added), and the kept examples are the smallest under a total order of the firings themselves. So every split of
@@ -7,11 +8,14 @@
 use std::cmp::Ordering;
 
 use exegete_base::levels::{N_LEVELS, level_of};
-use exegete_base::sampling::firing_hash;
+use exegete_base::sampling::{firing_hash, pair_hash};
 use exegete_base::{DocId, LatentId};
 
 use crate::error::{Result, StoreError};
 use crate::examples::{Example, ExampleKind};
+use crate::profile::N_POSITIONS;
+use crate::sketch::{self, Sketched};
+use crate::tokens::Window;
 
 /// Units in 1.0 of the fixed-point sums.
 const UNITS: f64 = 4_294_967_296.0;
@@ -30,11 +34,15 @@ pub struct AccumulatorSettings {
     pub n_top: usize,
     /// Values kept on each side of an example.
     pub context: usize,
+    /// Firings kept for the sketch, by which latents that fire together and the tokens fired on are told.
+    pub sketch: usize,
+    /// Tokens of the longest window, which positions are parts of.
+    pub window: usize,
 }
 
 impl Default for AccumulatorSettings {
     fn default() -> Self {
-        Self { seed: 0, samples_per_level: 4, n_top: 20, context: 16 }
+        Self { seed: 0, samples_per_level: 4, n_top: 20, context: 16, sketch: 128, window: 128 }
     }
 }
 
@@ -51,11 +59,13 @@ pub struct LatentStats {
     pub max: f32,
     /// Firings by level.
     pub histogram: [u64; N_LEVELS],
+    /// Firings by part of the window.
+    pub positions: [u64; N_POSITIONS],
 }
 
 impl Default for LatentStats {
     fn default() -> Self {
-        Self { count: 0, sum_fixed: 0, sumsq_fixed: 0, max: 0.0, histogram: [0; N_LEVELS] }
+        Self { count: 0, sum_fixed: 0, sumsq_fixed: 0, max: 0.0, histogram: [0; N_LEVELS], positions: [0; N_POSITIONS] }
     }
 }
 
@@ -71,13 +81,14 @@ impl LatentStats {
         (mean_square - self.mean().powi(2)).max(0.0).sqrt()
     }
 
-    fn add(&mut self, value: f32) {
+    fn add(&mut self, value: f32, part: usize) {
         let value_f64 = f64::from(value);
         self.count += 1;
         self.sum_fixed = fixed_sum(self.sum_fixed, fixed(value_f64));
         self.sumsq_fixed = fixed_sum(self.sumsq_fixed, fixed(value_f64 * value_f64));
         self.max = self.max.max(value);
         self.histogram[level_of(value)] += 1;
+        self.positions[part] += 1;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -85,9 +96,8 @@ impl LatentStats {
         self.sum_fixed = fixed_sum(self.sum_fixed, other.sum_fixed);
         self.sumsq_fixed = fixed_sum(self.sumsq_fixed, other.sumsq_fixed);
         self.max = self.max.max(other.max);
-        for (mine, theirs) in self.histogram.iter_mut().zip(other.histogram) {
-            *mine += theirs;
-        }
+        self.histogram.iter_mut().zip(other.histogram).for_each(|(mine, theirs)| *mine += theirs);
+        self.positions.iter_mut().zip(other.positions).for_each(|(mine, theirs)| *mine += theirs);
     }
 }
 
@@ -104,7 +114,8 @@ fn fixed_sum(a: i128, b: i128) -> i128 {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accumulators {
     pub(crate) settings: AccumulatorSettings,
-    pub(crate) n_tokens: u64,
+    /// Tokens looked at, by part of the window.
+    pub(crate) tokens: [u64; N_POSITIONS],
     /// A latent costs nothing but a pointer until it fires.
     pub(crate) latents: Vec<Option<Box<Cell>>>,
 }
@@ -117,6 +128,8 @@ pub(crate) struct Cell {
     pub(crate) top: Vec<Kept>,
     /// Samples of the levels seen, by rising level, each by rising hash.
     pub(crate) samples: Vec<(u8, Vec<Kept>)>,
+    /// Firings whose tokens have the smallest hashes, by rising hash.
+    pub(crate) sketch: Vec<Sketched>,
 }
 
 /// A firing that is kept. The values around it stay sparse: most latents are silent nearly everywhere.
@@ -150,7 +163,7 @@ impl Key {
 impl Accumulators {
     /// Empty accumulators for `n_latents` latents.
     pub fn new(n_latents: usize, settings: AccumulatorSettings) -> Self {
-        Self { settings, n_tokens: 0, latents: vec![None; n_latents] }
+        Self { settings, tokens: [0; N_POSITIONS], latents: vec![None; n_latents] }
     }
 
     /// What is kept.
@@ -165,7 +178,24 @@ impl Accumulators {
 
     /// Number of tokens looked at, the ground of firing rates.
     pub fn n_tokens(&self) -> u64 {
-        self.n_tokens
+        self.tokens.iter().sum()
+    }
+
+    /// Those tokens by part of the window.
+    pub fn tokens_by_position(&self) -> &[u64; N_POSITIONS] {
+        &self.tokens
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let kept = |kept: &Vec<Kept>| {
+            kept.capacity() * size_of::<Kept>() + kept.iter().map(|k| k.around.len() * 8).sum::<usize>()
+        };
+        let cell = |cell: &Cell| {
+            let samples: usize = cell.samples.iter().map(|(_, of)| size_of::<(u8, Vec<Kept>)>() + kept(of)).sum();
+            size_of::<Cell>() + kept(&cell.top) + samples + cell.sketch.capacity() * size_of::<Sketched>()
+        };
+        self.latents.len() * size_of::<usize>() + self.latents.iter().flatten().map(|c| cell(c)).sum::<usize>()
     }
 
     /// Number of latents that fired at least once.
@@ -178,30 +208,25 @@ impl Accumulators {
         self.latents.iter().flatten().map(|cell| cell.stats.count).sum()
     }
 
-    /// Counts tokens looked at, whether or not anything fired on them.
-    pub fn add_tokens(&mut self, n: u64) {
-        self.n_tokens += n;
+    /// Counts tokens looked at, by their offsets in the window, whether or not anything fired on them.
+    pub fn add_tokens(&mut self, positions: impl IntoIterator<Item = u32>) {
+        for position in positions {
+            self.tokens[part_of(position, self.settings.window)] += 1;
+        }
     }
 
     /// Takes in all firings of one latent in one window.
     ///
-    /// `positions` are offsets in the window, ascending, with the latent's `values` there; values that are not
-    /// positive are passed over, an infinite one counts as `f32::MAX`. `base_position` is the document position that offset 0 stands for: with the
-    /// offset it names the token in the hash. All firings of a latent in a window must come in one call, since they
-    /// are each other's surroundings.
-    pub fn push_group(
-        &mut self,
-        doc: DocId,
-        window: u32,
-        base_position: u64,
-        window_len: usize,
-        latent: LatentId,
-        positions: &[u32],
-        values: &[f32],
-    ) {
+    /// `positions` are offsets in the window, ascending, with the latent's `values` there; values that are not positive are passed
+    /// over, an infinite one counts as `f32::MAX`. The window's start and the offset name the token in the hash. All firings of a
+    /// latent in a window must come in one call, since they are each other's surroundings.
+    pub fn push_group(&mut self, window: &Window, latent: LatentId, positions: &[u32], values: &[f32]) {
         debug_assert_eq!(positions.len(), values.len());
         debug_assert!(positions.is_sorted_by(|a, b| a < b), "offsets ascend");
-        debug_assert!(positions.last().is_none_or(|&p| (p as usize) < window_len), "offsets lie in the window");
+        debug_assert!(
+            positions.last().is_none_or(|&p| (p as usize) < window.token_ids.len()),
+            "offsets lie in the window"
+        );
         let settings = self.settings;
         for (i, (&position, &value)) in positions.iter().zip(values).enumerate() {
             if value.is_nan() || value <= 0.0 {
@@ -210,12 +235,17 @@ impl Accumulators {
             // An overflow upstream must not make sums and files hold what is no number.
             let value = value.min(f32::MAX);
             let cell = self.latents[latent.0 as usize].get_or_insert_default();
-            cell.stats.add(value);
-            let hash = firing_hash(settings.seed, doc, base_position + u64::from(position), latent);
-            let key = Key { value, hash, doc, window, position };
+            cell.stats.add(value, part_of(position, settings.window));
+            let (doc, at) = (window.doc, window.start + u64::from(position));
+            let hash = firing_hash(settings.seed, doc, at, latent);
+            let key = Key { value, hash, doc, window: window.window, position };
             let around = || surroundings(i, positions, values, settings.context);
             keep(&mut cell.top, settings.n_top, key, Key::by_strength, around);
             keep(cell.samples_at(level_of(value) as u8), settings.samples_per_level, key, Key::by_hash, around);
+            // The token's own hash, the same for all latents: so sketches of two latents can be laid over each other.
+            let token = window.token_ids.get(position as usize).copied().unwrap_or_default();
+            let hash = pair_hash(settings.seed, doc.0, at);
+            sketch::keep(&mut cell.sketch, settings.sketch, Sketched { hash, token, value });
         }
     }
 
@@ -228,7 +258,7 @@ impl Accumulators {
             let shown = |a: &Self| format!("{:?} over {} latents", a.settings, a.n_latents());
             return Err(StoreError::Merge { what: format!("settings: {} and {}", shown(self), shown(&other)) });
         }
-        self.n_tokens += other.n_tokens;
+        self.tokens.iter_mut().zip(other.tokens).for_each(|(mine, theirs)| *mine += theirs);
         for (mine, theirs) in self.latents.iter_mut().zip(other.latents) {
             match (mine.as_mut(), theirs) {
                 (Some(mine), Some(theirs)) => mine.merge(*theirs, &self.settings),
@@ -253,6 +283,11 @@ impl Accumulators {
             top.chain(samples).map(|(kind, kept)| kept.example(latent, kind, self.settings.context)).collect();
         examples.sort_by_key(|e| (e.level, e.kind, e.hash, e.doc, e.window, e.position));
         examples
+    }
+
+    /// The sketch of a latent, by rising hash.
+    pub fn sketch(&self, latent: LatentId) -> &[Sketched] {
+        self.cell(latent).map_or(&[], |cell| &cell.sketch)
     }
 
     fn cell(&self, latent: LatentId) -> Option<&Cell> {
@@ -280,6 +315,9 @@ impl Cell {
                 keep(mine, settings.samples_per_level, kept.key, Key::by_hash, || kept.around);
             }
         }
+        for sketched in other.sketch {
+            sketch::keep(&mut self.sketch, settings.sketch, sketched);
+        }
     }
 }
 
@@ -292,6 +330,11 @@ impl Kept {
         let Key { value, hash, doc, window, position } = self.key;
         Example { latent, level: level_of(value) as u8, kind, doc, window, position, value, values, hash }
     }
+}
+
+/// The part of the window in which an offset lies.
+fn part_of(position: u32, window: usize) -> usize {
+    (position as usize * N_POSITIONS / window.max(1)).min(N_POSITIONS - 1)
 }
 
 /// Inserts a firing into a sorted list of at most `limit`; the surroundings are made only if it stays.

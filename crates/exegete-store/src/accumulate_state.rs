@@ -1,6 +1,7 @@
 //! Accumulator state as a file, so that shards can be merged later: one row for each latent that has fired.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use exegete_base::levels::{GRID_VERSION, N_LEVELS, level_of};
 
 use crate::accumulate::{AccumulatorSettings, Accumulators, Cell, Kept, Key, LatentStats};
 use crate::error::{Result, StoreError};
+use crate::sketch::Sketched;
 use crate::table::{self, Columns};
 
-const STATE: &str = "accumulators";
+const STATE: &str = "accumulators-2";
 const GROUP_ROWS: usize = 1024;
 const META_KEY: &str = "exegete.accumulators";
 /// Latents that a file may declare: more than any dictionary has, little enough to allocate a pointer for each.
@@ -26,10 +28,11 @@ impl Accumulators {
     /// # Errors
     /// Those of the writer.
     pub fn write_state(&self, writer: &mut (impl Write + Send)) -> io::Result<()> {
-        let AccumulatorSettings { seed, samples_per_level, n_top, context } = self.settings;
+        let AccumulatorSettings { seed, samples_per_level, n_top, context, sketch, window } = self.settings;
         let meta = serde_json::json!({
-            "grid": GRID_VERSION, "n_latents": self.latents.len(), "n_tokens": self.n_tokens,
+            "grid": GRID_VERSION, "n_latents": self.latents.len(), "tokens": self.tokens,
             "seed": seed, "samples_per_level": samples_per_level, "n_top": n_top, "context": context,
+            "sketch": sketch, "window": window,
         });
         let alive: Vec<(u32, &Cell)> =
             self.latents.iter().enumerate().filter_map(|(i, cell)| Some((i as u32, cell.as_deref()?))).collect();
@@ -41,12 +44,22 @@ impl Accumulators {
     /// # Errors
     /// [`StoreError::Damaged`] if the file is not such a state.
     pub fn read_state(path: &Path) -> Result<Accumulators> {
+        Self::read_range(path, 0..u32::MAX)
+    }
+
+    /// Reads of a state the latents of a range, and no more of the file than they lie in. Tokens are those of the whole.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the file is not such a state.
+    pub fn read_range(path: &Path, range: Range<u32>) -> Result<Accumulators> {
         let builder = table::open_kind(path, STATE)?;
+        let groups = table::groups_with(&builder, &range);
+        let builder = builder.with_row_groups(groups);
         let meta = table::metadata_of(&builder, META_KEY).unwrap_or_default();
         let mut state = empty_from(&meta).ok_or_else(|| StoreError::damaged(path, "its settings are unreadable"))?;
         let settings = state.settings;
         let cells = table::read_rows(path, builder, |columns, cells| cells_of(columns, &settings, cells))?;
-        for (latent, cell) in cells {
+        for (latent, cell) in cells.into_iter().filter(|(latent, _)| range.contains(latent)) {
             match state.latents.get_mut(latent as usize) {
                 Some(slot @ None) => *slot = Some(Box::new(cell)),
                 _ => return Err(StoreError::damaged(path, format!("latent {latent} is out of range or twice there"))),
@@ -61,14 +74,17 @@ fn empty_from(meta: &str) -> Option<Accumulators> {
     let number = |key: &str| meta.get(key)?.as_u64();
     let size = |key: &str| number(key).filter(|&n| n <= MAX_LATENTS).and_then(|n| usize::try_from(n).ok());
     (number("grid")? == u64::from(GRID_VERSION)).then_some(())?;
+    let tokens: Vec<u64> = meta.get("tokens")?.as_array()?.iter().map(|n| n.as_u64()).collect::<Option<_>>()?;
     let settings = AccumulatorSettings {
         seed: number("seed")?,
+        sketch: size("sketch")?,
+        window: size("window")?,
         samples_per_level: size("samples_per_level")?,
         n_top: size("n_top")?,
         context: size("context")?,
     };
     let mut state = Accumulators::new(size("n_latents")?, settings);
-    state.n_tokens = number("n_tokens")?;
+    state.tokens = tokens.try_into().ok()?;
     Some(state)
 }
 
@@ -93,6 +109,9 @@ fn batch_of(rows: &[(u32, &Cell)]) -> Result<RecordBatch, ArrowError> {
         };
         rows.iter().map(|(_, cell)| one(cell)).collect()
     }
+    fn sketch<N>(rows: &[(u32, &Cell)], pick: impl Fn(&Sketched) -> N) -> Vec<Vec<N>> {
+        rows.iter().map(|(_, cell)| cell.sketch.iter().map(&pick).collect()).collect()
+    }
     let values = gather(rows, |k, out| out.push(k.key.value));
     let hashes = gather(rows, |k, out| out.push(k.key.hash));
     let docs = gather(rows, |k, out| out.push(k.key.doc.0));
@@ -108,6 +127,10 @@ fn batch_of(rows: &[(u32, &Cell)]) -> Result<RecordBatch, ArrowError> {
         ("sumsq_fixed", decimals(|s| s.sumsq_fixed)?),
         ("max", table::numbers::<Float32Type>(rows.iter().map(|(_, cell)| cell.stats.max))),
         ("histogram", table::lists::<UInt64Type>(rows.iter().map(|(_, cell)| cell.stats.histogram.as_slice()))),
+        ("positions", table::lists::<UInt64Type>(rows.iter().map(|(_, cell)| cell.stats.positions.as_slice()))),
+        ("sketch_hash", table::lists::<UInt64Type>(sketch(rows, |s| s.hash).iter().map(Vec::as_slice))),
+        ("sketch_token", table::lists::<UInt32Type>(sketch(rows, |s| s.token).iter().map(Vec::as_slice))),
+        ("sketch_value", table::lists::<Float32Type>(sketch(rows, |s| s.value).iter().map(Vec::as_slice))),
         ("n_top", table::numbers::<UInt32Type>(rows.iter().map(|(_, cell)| cell.top.len() as u32))),
         ("kept_value", table::lists::<Float32Type>(values.iter().map(Vec::as_slice))),
         ("kept_hash", table::lists::<UInt64Type>(hashes.iter().map(Vec::as_slice))),
@@ -127,6 +150,10 @@ fn cells_of(columns: &Columns, settings: &AccumulatorSettings, cells: &mut Vec<(
         (columns.numbers::<Decimal128Type>("sum_fixed")?, columns.numbers::<Decimal128Type>("sumsq_fixed")?);
     let (maxima, histograms) = (columns.numbers::<Float32Type>("max")?, columns.lists::<UInt64Type>("histogram")?);
     let n_top = columns.numbers::<UInt32Type>("n_top")?;
+    let positions = columns.lists::<UInt64Type>("positions")?;
+    let hashes = columns.lists::<UInt64Type>("sketch_hash")?;
+    let tokens = columns.lists::<UInt32Type>("sketch_token")?;
+    let sketched = columns.lists::<Float32Type>("sketch_value")?;
     for row in 0..columns.len() {
         let histogram: [u64; N_LEVELS] =
             histograms.row(row).try_into().map_err(|_| columns.damaged("a histogram has another number of levels"))?;
@@ -136,6 +163,10 @@ fn cells_of(columns: &Columns, settings: &AccumulatorSettings, cells: &mut Vec<(
             sumsq_fixed: squares[row],
             max: maxima[row],
             histogram,
+            positions: positions
+                .row(row)
+                .try_into()
+                .map_err(|_| columns.damaged("a profile has another number of positions"))?,
         };
         let mut cell = Cell { stats, ..Cell::default() };
         let kept = kept_in(columns, row, settings.context)?;
@@ -150,6 +181,12 @@ fn cells_of(columns: &Columns, settings: &AccumulatorSettings, cells: &mut Vec<(
                 cell.samples_at(level).push(kept);
             }
         }
+        let (hashes, tokens, sketched) = (hashes.row(row), tokens.row(row), sketched.row(row));
+        if hashes.len() != tokens.len() || hashes.len() != sketched.len() || !hashes.is_sorted_by(|a, b| a < b) {
+            return Err(columns.damaged(format!("latent {}: its sketch is incomplete", latents[row])));
+        }
+        let of = |((hash, token), value): ((&u64, &u32), &f32)| Sketched { hash: *hash, token: *token, value: *value };
+        cell.sketch = hashes.iter().zip(tokens).zip(sketched).map(of).collect();
         cells.push((latents[row], cell));
     }
     Ok(())

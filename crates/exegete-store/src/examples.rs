@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use arrow_array::RecordBatch;
 use arrow_array::types::{Float32Type, UInt8Type, UInt32Type, UInt64Type};
 use exegete_base::{DocId, LatentId};
-use parquet::file::statistics::Statistics;
 
 use crate::error::Result;
 use crate::table::{self, Columns};
@@ -92,14 +91,7 @@ impl ExampleReader {
         for path in parts {
             let builder = table::open_kind(path, EXAMPLES)?;
             for (idx_in_file, group) in builder.metadata().row_groups().iter().enumerate() {
-                // Without statistics a group may hold any latent.
-                let (first, last) = match group.columns().first().and_then(|column| column.statistics()) {
-                    Some(Statistics::Int32(s)) => match (s.min_opt(), s.max_opt()) {
-                        (Some(&min), Some(&max)) => (min as u32, max as u32),
-                        _ => (0, u32::MAX),
-                    },
-                    _ => (0, u32::MAX),
-                };
+                let (first, last) = table::ends_of(group);
                 groups.push(Group { path: path.clone(), idx_in_file, first, last });
             }
         }

@@ -13,7 +13,7 @@ use exegete_base::stats::{Estimate, wilson};
 
 use crate::accumulate::LatentStats;
 use crate::error::Result;
-use crate::profile::{self, LatentProfile};
+use crate::profile::{self, LatentProfile, N_POSITIONS};
 use crate::table::{self, Columns};
 
 const LATENTS: &str = "latents";
@@ -93,6 +93,7 @@ fn batch_of(rows: &[LatentRow]) -> Result<RecordBatch, ArrowError> {
         ("firing_rate_low", floats(|r| r.firing_rate.low)),
         ("firing_rate_high", floats(|r| r.firing_rate.high)),
         ("histogram", table::lists::<UInt64Type>(rows.iter().map(|r| r.stats.histogram.as_slice()))),
+        ("positions", table::lists::<UInt64Type>(rows.iter().map(|r| r.stats.positions.as_slice()))),
         ("top_tokens", ids(|r| &r.top_tokens)),
         ("top_logits", weights(|r| &r.top_tokens)),
         ("bottom_tokens", ids(|r| &r.bottom_tokens)),
@@ -118,6 +119,7 @@ fn rows_of(columns: &Columns, rows: &mut Vec<LatentRow>) -> Result<()> {
             sumsq_fixed: squares[row],
             max: maxima[row],
             histogram,
+            positions: positions_in(columns, row)?,
         };
         // Mean and rates are stored for other programs; ours are functions of the counts.
         rows.push(LatentRow {
@@ -129,4 +131,13 @@ fn rows_of(columns: &Columns, rows: &mut Vec<LatentRow>) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Firings by part of the window; zeros in files that do not have them.
+fn positions_in(columns: &Columns, row: usize) -> Result<[u64; N_POSITIONS]> {
+    if !columns.has("positions") {
+        return Ok([0; N_POSITIONS]);
+    }
+    let positions = columns.lists::<UInt64Type>("positions")?;
+    positions.row(row).try_into().map_err(|_| columns.damaged("a profile has another number of positions"))
 }

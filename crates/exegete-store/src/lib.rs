@@ -24,6 +24,8 @@ pub mod latents;
 pub mod notes;
 pub mod profile;
 pub mod run;
+pub mod sampled;
+pub mod sketch;
 pub mod steps;
 mod table;
 pub mod task;

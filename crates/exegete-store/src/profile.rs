@@ -2,7 +2,7 @@
 //! older files do not have.
 
 use arrow_array::ArrayRef;
-use arrow_array::types::{Float32Type, UInt32Type, UInt64Type};
+use arrow_array::types::{Float32Type, UInt32Type};
 
 use crate::error::Result;
 use crate::table::{self, Columns};
@@ -34,9 +34,7 @@ pub struct LatentProfile {
     pub n_sampled: u32,
     /// Different tokens among those sampled firings that make up the strongest four fifths.
     pub distinct_tokens: u32,
-    /// Firings by position in the window, in [`N_POSITIONS`] parts.
-    pub positions: Vec<u64>,
-    /// Mutual information of firing and position's part, in nats.
+    /// Mutual information of firing and the part of the window, in nats.
     pub position_information: f32,
     /// Counts of the vocabulary's logits in [`N_LOGITS`] bins between the ends.
     pub logit_histogram: Vec<u32>,
@@ -83,7 +81,6 @@ pub(crate) fn columns_of(profiles: &[&LatentProfile]) -> Vec<(&'static str, Arra
     }
     columns.push(("n_sampled", table::numbers::<UInt32Type>(profiles.iter().map(|p| p.n_sampled))));
     columns.push(("distinct_tokens", table::numbers::<UInt32Type>(profiles.iter().map(|p| p.distinct_tokens))));
-    columns.push(("positions", table::lists::<UInt64Type>(profiles.iter().map(|p| p.positions.as_slice()))));
     columns
         .push(("logit_histogram", table::lists::<UInt32Type>(profiles.iter().map(|p| p.logit_histogram.as_slice()))));
     columns
@@ -112,7 +109,6 @@ pub(crate) fn profile_in(columns: &Columns, row: usize) -> Result<LatentProfile>
         map: [float(5)?, float(6)?],
         n_sampled: columns.numbers::<UInt32Type>("n_sampled")?[row],
         distinct_tokens: columns.numbers::<UInt32Type>("distinct_tokens")?[row],
-        positions: columns.lists::<UInt64Type>("positions")?.row(row).to_vec(),
         logit_histogram: columns.lists::<UInt32Type>("logit_histogram")?.row(row).to_vec(),
     })
 }

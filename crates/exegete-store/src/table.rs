@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use arrow_schema::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
+use parquet::file::statistics::Statistics;
 
 use crate::error::{Result, StoreError};
 
@@ -104,6 +106,28 @@ pub(crate) fn guarded<T, E: Display>(path: &Path, decode: impl FnOnce() -> Resul
         Ok(outcome) => outcome.map_err(|e| StoreError::damaged(path, e)),
         Err(_) => Err(StoreError::damaged(path, "the decoder gave up")),
     }
+}
+
+/// First and last value of the first column of a row group, a column of u32 by which rows are sorted; all values where the file
+/// does not say.
+pub(crate) fn ends_of(group: &RowGroupMetaData) -> (u32, u32) {
+    match group.columns().first().and_then(|column| column.statistics()) {
+        Some(Statistics::Int32(s)) => match (s.min_opt(), s.max_opt()) {
+            (Some(&min), Some(&max)) => (min as u32, max as u32),
+            _ => (0, u32::MAX),
+        },
+        _ => (0, u32::MAX),
+    }
+}
+
+/// The row groups in which values of the first column may lie in a range.
+pub(crate) fn groups_with(builder: &ParquetRecordBatchReaderBuilder<File>, range: &Range<u32>) -> Vec<usize> {
+    let groups = builder.metadata().row_groups().iter().enumerate();
+    let overlaps = |group: &RowGroupMetaData| {
+        let (first, last) = ends_of(group);
+        first < range.end && last >= range.start
+    };
+    groups.filter(|(_, group)| overlaps(group)).map(|(i, _)| i).collect()
 }
 
 /// The columns of a batch by name, each checked for its type.

@@ -1,11 +1,13 @@
 //! Settings: each struct is at once the command's flags, a TOML file, and what the manifest records.
 
 mod activations;
+mod harvest;
 mod probe;
 mod train;
 
 pub use activations::{ActivationSettings, StoredAs};
 use clap::ValueEnum;
+pub use harvest::HarvestSettings;
 pub use probe::ProbeSettings;
 pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, ThresholdForm, TrainSettings};
 
@@ -182,6 +184,8 @@ mod tests {
         probe: ProbeSettings,
         #[command(flatten)]
         text: TextSettings,
+        #[command(flatten)]
+        harvest: HarvestSettings,
     }
 
     #[test]
@@ -189,5 +193,6 @@ mod tests {
         let flags = Flags::parse_from(["test"]);
         assert_eq!((flags.settings, flags.train), (SelfExplainSettings::default(), TrainSettings::default()));
         assert_eq!((flags.probe, flags.text), (ProbeSettings::default(), TextSettings::default()));
+        assert_eq!(flags.harvest, HarvestSettings::default());
     }
 }

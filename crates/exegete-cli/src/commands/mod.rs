@@ -1,9 +1,12 @@
 //! Commands, one file each: a function from settings and a printer to a result.
 
 pub(crate) mod edits;
+pub(crate) mod estimate;
 pub(crate) mod explain;
+pub(crate) mod harvest;
 pub(crate) mod lab;
 pub(crate) mod measured;
+pub(crate) mod merge;
 pub(crate) mod model_generate;
 pub(crate) mod model_info;
 pub(crate) mod model_lens;

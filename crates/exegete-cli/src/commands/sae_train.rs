@@ -42,7 +42,8 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
             .with_context(|| format!("--activations {}", dir.display()))?,
     };
     let seed = common.seed;
-    let (mut holder, windows) = training_run::windows(holder, &model, &corpus, &text_settings, (&jobs, seed), printer)?;
+    let (cut, enough) = ((&text_settings, None), training_run::enough(&jobs, seed));
+    let (mut holder, windows) = training_run::windows(holder, &model, &corpus, cut, &enough, printer)?;
     let mut own = settings.activations.activations.as_ref().map(|_| make_run()).transpose()?;
     if jobs.iter().any(|job| own.as_ref().unwrap_or(&holder).stage(&job.stage()).is_none()) {
         let every = training_run::every(settings.checkpoint_steps);

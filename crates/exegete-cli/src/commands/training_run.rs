@@ -9,10 +9,11 @@ use exegete_base::Site;
 use exegete_base::settings::{StoredAs, TextSettings};
 use exegete_harvest::rows::{self, WindowRows};
 use exegete_harvest::training::{CheckpointEvery, Job, Subject};
+use exegete_harvest::windows::Shard;
 use exegete_harvest::{Activations, cache, training, verify, windows};
 use exegete_lab::builtin;
 use exegete_model::Model;
-use exegete_store::{Corpus, Run, Source};
+use exegete_store::{Corpus, Run, Source, Window};
 
 use crate::interrupt;
 use crate::printer::Printer;
@@ -84,21 +85,19 @@ pub(crate) fn every(steps: u64) -> CheckpointEvery {
     }
 }
 
-/// Cuts the text into windows, and checks that there are enough of them for the jobs. `seed` is the run's.
+/// Cuts the text, or a shard of it, into windows, and lets them be checked.
 pub(crate) fn windows(
     mut run: Run,
     model: &Model,
     corpus: &Corpus,
-    settings: &TextSettings,
-    (jobs, seed): (&[Job], u64),
+    cut: (&TextSettings, Option<Shard>),
+    check: &dyn Fn(&[WindowRows]) -> Result<()>,
     printer: &Printer,
 ) -> Result<(Run, Vec<WindowRows>)> {
     let is_new = run.manifest().parts.is_empty();
     let mut begin = || -> Result<Vec<WindowRows>> {
-        let windows = rows::window_rows(&windows::run(&mut run, model, corpus, settings, printer)?)?;
-        if let Some(job) = jobs.first() {
-            training::steps_per_epoch(&windows, seed, &job.settings)?;
-        }
+        let windows = rows::window_rows(&windows::run(&mut run, model, corpus, cut, printer)?)?;
+        check(&windows)?;
         Ok(windows)
     };
     match begin() {
@@ -112,6 +111,22 @@ pub(crate) fn windows(
             Err(error)
         }
     }
+}
+
+/// Checks that there are enough windows for the jobs. `seed` is the run's.
+pub(crate) fn enough<'a>(jobs: &'a [Job], seed: u64) -> impl Fn(&[WindowRows]) -> Result<()> + 'a {
+    move |windows| match jobs.first() {
+        Some(job) => Ok(training::steps_per_epoch(windows, seed, &job.settings).map(drop)?),
+        None => Ok(()),
+    }
+}
+
+/// The first windows of the text of which a run may have but a shard, and the rows of that text.
+pub(crate) fn first(run: &Run, windows: &[WindowRows]) -> Result<(Vec<Window>, u64)> {
+    let first = windows::first(run)?
+        .unwrap_or_else(|| windows.iter().take(windows::N_FIRST).map(|w| w.window.clone()).collect());
+    let told = run.stage(windows::STAGE).and_then(|stage| stage["text_rows"].as_u64());
+    Ok((first, told.unwrap_or_else(|| windows.iter().map(|w| w.len() as u64).sum())))
 }
 
 /// Checks what is there of the windows' activations, runs the model as far as that is not done, and opens what the sites gave.

@@ -2,6 +2,7 @@
 mod bad_input;
 mod crash;
 mod generate;
+mod harvest;
 // The hub of the hub's own tests; what it can do wrong is for those.
 #[allow(dead_code)]
 #[path = "../../../exegete-hub/tests/it/server.rs"]

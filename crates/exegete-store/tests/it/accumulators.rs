@@ -3,12 +3,13 @@
 use exegete_base::levels::{level_of, lower_edge};
 use exegete_base::sampling::firing_hash;
 use exegete_base::{DocId, LatentId};
-use exegete_store::{AccumulatorSettings, Accumulators, ExampleKind, LatentStats, write_atomic};
+use exegete_store::{AccumulatorSettings, Accumulators, ExampleKind, LatentStats, Window, write_atomic};
 use proptest::prelude::*;
 
 const N_LATENTS: usize = 4;
 const WINDOW_LEN: usize = 24;
-const SETTINGS: AccumulatorSettings = AccumulatorSettings { seed: 7, samples_per_level: 2, n_top: 3, context: 3 };
+const SETTINGS: AccumulatorSettings =
+    AccumulatorSettings { seed: 7, samples_per_level: 2, n_top: 3, context: 3, sketch: 5, window: WINDOW_LEN };
 
 #[derive(Debug, Clone)]
 struct Group {
@@ -20,10 +21,11 @@ struct Group {
 }
 
 fn push(state: &mut Accumulators, group: &Group) {
-    let base = u64::from(group.window) * WINDOW_LEN as u64;
-    let (doc, latent) = (DocId(group.doc), LatentId(group.latent));
-    state.push_group(doc, group.window, base, WINDOW_LEN, latent, &group.positions, &group.values);
-    state.add_tokens(1);
+    let start = u64::from(group.window) * WINDOW_LEN as u64;
+    let token_ids = (0..WINDOW_LEN as u32).map(|i| i % 5).collect();
+    let window = Window { doc: DocId(group.doc), window: group.window, start, token_ids };
+    state.push_group(&window, LatentId(group.latent), &group.positions, &group.values);
+    state.add_tokens([group.latent]);
 }
 
 fn gathered<'a>(groups: impl IntoIterator<Item = &'a Group>) -> Accumulators {
@@ -147,16 +149,17 @@ fn moments_are_those_of_the_values() {
 
 #[test]
 fn the_sample_of_a_level_is_uniform_over_its_firings() {
-    // 64 firings at one level, 4 drawn, over 500 seeds: each is expected 31.25 times. The chi-square statistic has 63
+    // 64 firings at one level, 4 drawn, over 1,000 seeds: each is expected 62.5 times. The chi-square statistic has 63
     // degrees of freedom and, drawing without replacement, slightly less spread; 103.4 is its 99.9 % point.
     let mut drawn = [0u32; 64];
-    for seed in 0..500 {
+    for seed in 0..1000 {
         let mut state = Accumulators::new(1, AccumulatorSettings { seed, n_top: 0, ..AccumulatorSettings::default() });
         let positions: Vec<u32> = (0..64).collect();
-        state.push_group(DocId(3), 0, 0, 64, LatentId(0), &positions, &[lower_edge(30); 64]);
+        let window = Window { doc: DocId(3), window: 0, start: 0, token_ids: vec![0; 64] };
+        state.push_group(&window, LatentId(0), &positions, &[lower_edge(30); 64]);
         state.examples(LatentId(0)).iter().for_each(|e| drawn[e.position as usize] += 1);
     }
-    let expected = 500.0 * 4.0 / 64.0;
+    let expected = 1000.0 * 4.0 / 64.0;
     let chi_square: f64 = drawn.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
     assert!(chi_square < 103.4, "{chi_square}");
 }

@@ -7,7 +7,7 @@ use exegete_base::{DocId, LatentId};
 use exegete_store::examples::read_examples;
 use exegete_store::tokens::read_windows;
 use exegete_store::{
-    AccumulatorSettings, Accumulators, Curves, ExampleReader, Notes, TextOptions, TokenReader, open_corpus,
+    AccumulatorSettings, Accumulators, Curves, ExampleReader, Notes, TextOptions, TokenReader, Window, open_corpus,
     read_latents, read_vocab, write_atomic, write_examples, write_latents, write_vocab, write_windows,
 };
 use proptest::prelude::*;
@@ -25,7 +25,8 @@ fn formats(dir: &Path) -> Vec<(PathBuf, Reader)> {
     write_atomic(&at("latents"), |w| write_latents(w, &tables::latents(40))).unwrap();
     write_atomic(&at("corpus.parquet"), |w| write_vocab(w, &[b"text".to_vec()])).unwrap();
     let mut state = Accumulators::new(5, AccumulatorSettings::default());
-    state.push_group(DocId(1), 0, 0, 9, LatentId(2), &[1, 4, 8], &[1.0, 2.0, 3.0]);
+    let window = Window { doc: DocId(1), window: 0, start: 0, token_ids: vec![3; 9] };
+    state.push_group(&window, LatentId(2), &[1, 4, 8], &[1.0, 2.0, 3.0]);
     write_atomic(&at("state"), |w| state.write_state(w)).unwrap();
     let mut database = Notes::open(&at("sqlite")).unwrap();
     let rows = [notes::explanation("self", 0, "text")];

@@ -122,7 +122,7 @@ fn untrained(run: &Run, model: &Model, printer: &Printer) -> Result<Sae> {
         let corpus = open_corpus(&text, &windows::text_options(&text_settings))?;
         check_inputs(run, &corpus.sources)?;
         let blind = organism::untrained(&model.path, seed, residence(run))?;
-        let reader = windows::run(&mut control, &blind, &corpus, &text_settings, printer)?;
+        let reader = windows::run(&mut control, &blind, &corpus, (&text_settings, None), printer)?;
         let rows = rows::window_rows(&reader)?;
         let name = "untrained organism".into();
         let subject = Subject { model: &blind, name, windows: &rows, seed, buffer_tokens: 0 };

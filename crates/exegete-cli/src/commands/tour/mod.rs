@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use exegete_base::axes::Axis;
 use exegete_base::settings::StoredAs;
 use exegete_base::{Site, SiteKind};
-use exegete_harvest::training::{Job, Shape, Subject};
+use exegete_harvest::firings::{Harvested, How};
+use exegete_harvest::training::{Job, Shape, Sites, Subject};
 use exegete_harvest::{cache, firings, training, windows};
 use exegete_lab::builtin;
 use exegete_methods::self_explain;
@@ -28,13 +29,20 @@ use crate::printer::Printer;
 
 /// Concepts without a latent that are listed.
 const MISSING: usize = 10;
+/// Bytes that the harvest may hold before it writes them.
+const MEMORY_BYTES: usize = 2 << 30;
 
 pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result<()> {
     let mut settings = settings.clone();
     settings.text = training_run::text_of(&settings.model, &settings.text, &mut settings.text_settings)?;
     let settings = &settings;
     let seed = common.seed;
-    settings.train.check().and_then(|()| settings.keep.check()).map_err(anyhow::Error::msg)?;
+    settings
+        .train
+        .check()
+        .and_then(|()| settings.keep.check())
+        .and_then(|()| settings.harvest.check())
+        .map_err(anyhow::Error::msg)?;
     settings.truth.check()?;
     let model = open_model::open_plain(&settings.model, common, printer)?;
     let site = site(settings, &model)?;
@@ -52,7 +60,8 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
     let jobs = [Job { name: None, settings: settings.train.clone(), seed }];
     interrupt::listen();
     let text_settings = &settings.text_settings;
-    let (mut run, windows) = training_run::windows(run, &model, &corpus, text_settings, (&jobs, seed), printer)?;
+    let (cut, enough) = ((text_settings, None), training_run::enough(&jobs, seed));
+    let (mut run, windows) = training_run::windows(run, &model, &corpus, cut, &enough, printer)?;
     if run.stage(firings::STAGE).is_none() {
         let every = training_run::every(settings.checkpoint_steps);
         let name = training_run::model_name(&settings.model);
@@ -61,11 +70,22 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
         let acts = training_run::cached(&mut run, &subject, &[site], how, printer)?;
         training::run(&mut run, &acts, &subject, &jobs, every, printer)?;
         let dictionary = training::dictionary(&run)?;
-        firings::run(&mut run, &model, &dictionary, &acts, &windows, (&settings.keep, seed), printer)?;
+        let (first, text_rows) = training_run::first(&run, &windows)?;
+        let how = How {
+            keep: &settings.keep,
+            settings: &settings.harvest,
+            seed,
+            window: text_settings.window,
+            first: &first,
+            text_rows,
+            memory_bytes: MEMORY_BYTES,
+        };
+        let harvested = [Harvested { name: None, dictionary: &dictionary, sites: Sites::one(site) }];
+        firings::run(&mut run, &model, &harvested, &acts, &windows, &how, printer)?;
     }
     // Removed here and not by their stages, so that a tour killed just before still tidies up when run again.
     training::remove_checkpoints(&mut run, &jobs)?;
-    firings::remove_states(&mut run, &windows)?;
+    firings::remove_states(&mut run)?;
     if !settings.keep_cache {
         cache::remove(&mut run)?;
     }
@@ -103,7 +123,7 @@ fn recorded(settings: &Tour, model: &Model, site: Site, common: &Common) -> Resu
     Ok(json!({
         "command": "tour", "model": model, "text": settings.text, "site": site.to_string(), "seed": seed, "dtype": dtype,
         "windows": serde_json::to_value(&settings.text_settings)?, "train": serde_json::to_value(&settings.train)?,
-        "keep": serde_json::to_value(&settings.keep)?,
+        "keep": serde_json::to_value(&settings.keep)?, "harvest": serde_json::to_value(&settings.harvest)?,
     }))
 }
 

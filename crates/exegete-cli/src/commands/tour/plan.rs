@@ -8,24 +8,16 @@ use exegete_store::Corpus;
 use serde_json::json;
 
 use crate::args::Tour;
+use crate::commands::estimate;
 use crate::printer::Printer;
 
-/// f32 operations a second assumed of a core; two Zen 4 cores reach 200e9.
-const FLOPS_PER_CORE: f64 = 1e11;
 /// Tells bytes, disk and time expected.
 pub(crate) fn tell(settings: &Tour, model: &Model, site: Site, corpus: &Corpus, printer: &Printer) -> Result<()> {
     let (spec, train) = (&model.spec, &settings.train);
-    let bytes: u64 = corpus.sources.iter().map(|s| s.bytes).sum();
-    let limit =
-        if settings.text_settings.max_tokens == 0 { f64::MAX } else { settings.text_settings.max_tokens as f64 };
-    // What a token is long, from the first document; text lies packed in Parquet files, which this cannot know.
-    let first = corpus.documents().next().transpose()?.map(|doc| doc.text).unwrap_or_default();
-    let n_first = model.tokenizer()?.encode_text(&first)?.len();
-    let tokens = (bytes as f64 * n_first.max(1) as f64 / first.len().max(1) as f64).min(limit);
+    let (bytes, tokens) = (estimate::bytes(corpus), estimate::tokens(model, corpus, &settings.text_settings)?);
     let d = spec.d_model as f64;
     let cache_bytes = tokens * d * 4.0;
-    let tables = spec.vocab_size as f64 * d;
-    let per_layer = (spec.n_parameters() as f64 - tables) / spec.n_layers as f64;
+    let (tables, per_layer) = (spec.vocab_size as f64 * d, estimate::per_layer(model));
     let layers = site.layer.map_or(spec.n_layers, |l| l + 1) as f64;
     let encode = 2.0 * d * train.latents as f64;
     let cache = 2.0 * per_layer * layers * tokens;
@@ -44,8 +36,8 @@ pub(crate) fn tell(settings: &Tour, model: &Model, site: Site, corpus: &Corpus, 
         let products = 4.0 * 2.0 * settings.truth.truth_tokens as f64 * (encode + 2.0 * per_layer * layers);
         stages.push(("truth", cache + training + products));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let secs: Vec<(&str, f64)> = stages.iter().map(|(name, flops)| (*name, flops / (FLOPS_PER_CORE * cores))).collect();
+    let cores = estimate::cores();
+    let secs: Vec<(&str, f64)> = stages.iter().map(|(name, flops)| (*name, estimate::secs(*flops))).collect();
     let total: f64 = secs.iter().map(|(_, s)| s).sum();
     printer.line(format!(
         "text     {:.1} MB in {} files, about {tokens:.0} tokens",

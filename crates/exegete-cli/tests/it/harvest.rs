@@ -1,0 +1,168 @@
+//! Harvests: however a text is split, in whatever order, on however many threads, and wherever they are killed, the merged run is
+//! that of one pass, byte for byte.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use exegete_base::sampling::pair_hash;
+
+use super::{NO_DATA, exegete, stderr, stories};
+
+const TOKENS: &str = "9000";
+
+/// Two dictionaries of different sites, in a run of their own.
+fn dictionaries(model: &Path, text: &Path, dir: &Path) -> [PathBuf; 2] {
+    let grid = dir.join("grid.toml");
+    let of = |name: &str, rest: &str| format!("[[dictionary]]\nname = \"{name}\"\n{rest}\n");
+    let topk = of("topk", "activation = \"topk\"\nk = 8\nsite = \"blocks.1.hook_resid_post\"");
+    let relu = of("relu", "activation = \"relu\"\npenalty = \"l1\"\nsparsity = 0.02\nsite = \"blocks.2.hook_mlp_out\"");
+    std::fs::write(&grid, topk + &relu).unwrap();
+    let mut command = exegete();
+    command.args(["sae", "train"]).arg(model).arg("--text").arg(text).arg("--grid").arg(&grid);
+    command.arg("--out").arg(dir.join("trained"));
+    command.args("--max-tokens 9000 --latents 96 --batch 128 --epochs 1 --window 48 --record-bytes 1500".split(' '));
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    ["topk", "relu"].map(|name| dir.join("trained/sae").join(name))
+}
+
+struct Setup {
+    model: PathBuf,
+    text: PathBuf,
+    saes: Vec<PathBuf>,
+}
+
+impl Setup {
+    fn harvest(&self, out: &Path, flags: &[&str]) -> Command {
+        let mut command = exegete();
+        command.arg("harvest").arg(&self.model).arg("--text").arg(&self.text).arg("--sae").args(&self.saes);
+        command.arg("--out").arg(out).args(["--max-tokens", TOKENS, "--seed", "3", "--correlation-tokens", "500"]);
+        command.args("--window 24 --record-bytes 700 --context 5 --sketch 20 --sink-norm 2".split(' ')).args(flags);
+        command
+    }
+}
+
+/// Tables and tokens of a run, by their paths in it.
+fn content(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut files, mut dirs) = (BTreeMap::new(), vec![run.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for path in std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
+            let rel = path.strip_prefix(run).unwrap().display().to_string();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if rel.ends_with(".parquet") {
+                files.insert(rel, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn manifest(run: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(run.join("manifest.json")).unwrap()).unwrap()
+}
+
+fn setup(dir: &Path) -> Option<Setup> {
+    let model = stories()?;
+    let text = exegete_testkit::data_dir()?.join("corpora/tinystories");
+    let saes = dictionaries(&model, &text, dir).to_vec();
+    Some(Setup { model, text, saes })
+}
+
+#[test]
+fn any_sharding_in_any_order_killed_anywhere_merges_to_one_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(setup) = setup(dir.path()) else { return exegete_testkit::not_run(NO_DATA) };
+    let whole = dir.path().join("whole");
+    let done = setup.harvest(&whole, &[]).output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    let (want, told) = (content(&whole), manifest(&whole));
+    assert!(want.keys().filter(|rel| rel.ends_with("latents.parquet")).count() == 2, "{:?}", want.keys());
+    assert!(!want.keys().any(|rel| rel.starts_with("harvest/")), "what was gathered is removed");
+    let sinks = told["stages"]["harvest"]["dictionaries"][0]["sinks"].as_u64().unwrap();
+    assert!(sinks > 0, "some tokens are passed over: {told}");
+
+    let seed = std::env::var("EXEGETE_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs());
+    eprintln!("seed {seed} (EXEGETE_TEST_SEED repeats it)");
+    for trial in 0..4u64 {
+        let draw = |what: u64, n: u64| pair_hash(seed, trial, what) % n;
+        let of = 1 + draw(0, 5);
+        let mut shards: Vec<PathBuf> = Vec::new();
+        for index in 1..=of {
+            let out = dir.path().join(format!("{trial}-{index}"));
+            let (shard, threads) = (format!("{index}/{of}"), (1 + draw(100 + index, 3)).to_string());
+            let memory = ["0.00001", "1"][draw(200 + index, 2) as usize];
+            let flags = ["--shard", &shard, "--threads", &threads, "--memory", memory];
+            let name =
+                ["harvest", "commit.before", "commit.after", "rename.after", "merge"][draw(300 + index, 5) as usize];
+            let killpoint = format!("{name}:{}", 1 + draw(400 + index, 6));
+            let killed = setup.harvest(&out, &flags).env("EXEGETE_KILLPOINT", &killpoint).output().unwrap();
+            // With few batches a shard may end before it is killed.
+            assert!(killed.status.success() || killed.status.signal() == Some(9), "{killpoint}: {}", stderr(&killed));
+            let done = setup.harvest(&out, &flags).output().unwrap();
+            assert!(done.status.success(), "seed {seed}, {killpoint}: {}", stderr(&done));
+            shards.insert(draw(500 + index, shards.len() as u64 + 1) as usize, out);
+        }
+        let merged = dir.path().join(format!("{trial}-merged"));
+        let done = exegete().arg("merge").args(&shards).arg("--out").arg(&merged).output().unwrap();
+        assert!(done.status.success(), "seed {seed}: {}", stderr(&done));
+        let got = content(&merged);
+        assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
+        let differs: Vec<&String> = want.keys().filter(|rel| got[*rel] != want[*rel]).collect();
+        assert!(differs.is_empty(), "seed {seed}, {of} shards: {differs:?} differ");
+        let merged = manifest(&merged);
+        assert_eq!(merged["stages"], told["stages"], "seed {seed}");
+        assert_eq!(merged["parts"], told["parts"], "seed {seed}");
+        assert_eq!(merged["settings"], told["settings"], "seed {seed}");
+    }
+}
+
+#[test]
+fn what_cannot_be_merged_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut setup) = setup(dir.path()) else { return exegete_testkit::not_run(NO_DATA) };
+    setup.saes.truncate(1);
+    let at = |name: &str| dir.path().join(name);
+    let made = |name: &str, flags: &[&str]| {
+        let done = setup.harvest(&at(name), flags).output().unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+        at(name)
+    };
+    let (first, second) = (made("first", &["--shard", "1/2"]), made("second", &["--shard", "2/2"]));
+    let other = made("other", &["--shard", "2/2", "--top-examples", "3"]);
+    let whole = made("whole", &[]);
+    let refused = |runs: &[&PathBuf], out: &str, why: &str| {
+        let done = exegete().arg("merge").args(runs).arg("--out").arg(at(out)).output().unwrap();
+        let said = stderr(&done);
+        assert!(done.status.code() == Some(1) && said.contains(why), "{why}: {said}");
+    };
+    refused(&[&first], "a", "shards are missing: 2/2");
+    refused(&[&first, &first], "a", "shard 1 is ");
+    refused(&[&first, &whole], "a", "it is no shard");
+    refused(&[&first, &other], "a", "keep.top_examples: was 20, now 3");
+    refused(&[&first, &second], "first", "--out ");
+    refused(&[&first, &at("nowhere")], "a", "nowhere");
+    assert!(!at("a").exists(), "nothing is left behind");
+    let state = std::fs::read_dir(first.join("harvest")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&state).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&state, bytes).unwrap();
+    refused(&[&first, &second], "b", "make this shard again");
+    let usage = |flags: &[&str], why: &str| {
+        let done = setup.harvest(&at("c"), flags).output().unwrap();
+        assert!(!done.status.success() && stderr(&done).contains(why), "{why}: {}", stderr(&done));
+        assert!(!at("c").exists());
+    };
+    usage(&["--shard", "3/2"], "a shard is I/N");
+    usage(&["--memory", "0"], "--memory 0");
+    usage(&["--sink-norm", "0.5"], "--sink-norm must be 0");
+    usage(&["--site", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post");
+    let plan = setup.harvest(&at("d"), &["--dry-run"]).output().unwrap();
+    let said = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.status.success() && said.contains("memory ") && said.contains("disk ") && !at("d").exists(), "{said}");
+}
