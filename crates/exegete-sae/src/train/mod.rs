@@ -54,7 +54,7 @@ const IMPATIENCE: f64 = 1.007;
 /// The most that it becomes so.
 const MOST_STEERING: f64 = 0.3;
 /// How far a weight falls below the largest that it was: a smaller one does nothing, and takes long to come back from.
-const LEAST_WEIGHT: f64 = 1e-3;
+const LEAST_WEIGHT: f64 = 1e-2;
 /// The logarithm of L0 over its target from which on it is far above: there the weight moves at the first rate.
 const ABOVE: f64 = 0.2;
 /// The logarithm of L0 over its target beyond which the weight moves no faster: latents that are silenced quicker than the

@@ -48,7 +48,7 @@ pub(crate) fn make_run(dir: &Path) {
 
     let mut state = Accumulators::new(N_LATENTS as usize, AccumulatorSettings::default());
     for window in &windows {
-        state.add_tokens(64);
+        state.add_tokens(0..64);
         for latent in 0..N_LATENTS - 1 {
             push(&mut state, window, latent, n_vocab);
         }
@@ -94,7 +94,7 @@ fn push(state: &mut Accumulators, window: &Window, latent: u32, n_vocab: u64) {
             values.push(0.05 + 12.0 * strength * strength * if is_word { 1.0 } else { 0.2 });
         }
     }
-    state.push_group(window.doc, window.window, window.start, 64, LatentId(latent), &positions, &values);
+    state.push_group(window, LatentId(latent), &positions, &values);
 }
 
 fn row(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentRow {
