@@ -168,7 +168,7 @@ impl<'a> Prepared<'a> {
         let (train, held) = (open_corpus(&[train], &options)?, open_corpus(&[held], &options)?);
         let text = text_settings(place.tokens);
         let mut run = Run::create_or_resume(&folder.join("run"), "bench", json!({}), &[])?;
-        let windows = window_rows(&windows::run(&mut run, &model, &train, &text, &Silent)?)?;
+        let windows = window_rows(&windows::run(&mut run, &model, &train, (&text, None), &Silent)?)?;
         let site: Site = place.site.parse()?;
         progress(format_args!("{}: activations", place.name));
         cache::run(&mut run, &model, &[site], &windows, (text.window, StoredAs::F32), &Silent)?;

@@ -13,7 +13,7 @@ use crate::machine::{self, Machine};
 use crate::resident;
 use crate::rows::{BENCHES, Peer, Row};
 use crate::side::Side;
-use crate::worker::{write_activations, write_organism};
+use crate::worker::{write_activations, write_dashboards, write_organism};
 use crate::{Options, print, progress};
 
 /// What `exegete_tensor::alloc::keep_freed_memory` sets, said to the C library from outside.
@@ -70,7 +70,9 @@ impl Bench {
             let value = json!({"row": row.name, "peer": "n/a", "why": "this CPU has no avx512_bf16"});
             return value.as_object().cloned().context("a row is an object");
         }
-        if row.name.starts_with("train_organism") {
+        if row.name.starts_with("dashboards_") {
+            write_dashboards(self.folder.path(), &self.model)?;
+        } else if row.name.starts_with("train_organism") {
             write_organism(self.folder.path())?;
         } else if row.name.starts_with("train_") || row.name.starts_with("encode_") {
             write_activations(row.name, self.folder.path())?;

@@ -1,6 +1,7 @@
 //! Our side: the cases of `bench/peer.py`, with the same names, inputs and lines.
 
 mod cold;
+mod dashboards;
 mod layers;
 mod organism;
 mod runtime;
@@ -21,6 +22,7 @@ use layers::{Lens, Stacks};
 use organism::OrganismStep;
 use runtime::{Decode, Gradient, Prefill};
 
+pub(crate) use dashboards::write_dashboards;
 pub(crate) use organism::write_organism;
 pub(crate) use train::write_activations;
 
@@ -84,6 +86,7 @@ fn case_of(case: &str, folder: &Path, model: &Path) -> Result<Box<dyn Case>> {
         "lens_by_layer" => Box::new(Lens::new(open()?, false)?),
         "load_stacks" => Box::new(Stacks::new(&open()?, true)?),
         "load_per_layer" => Box::new(Stacks::new(&open()?, false)?),
+        "dashboards_1k_128k" => Box::new(dashboards::Dashboards::open(open()?, folder)?),
         "several_one_pass" => Box::new(several::Several::new(open()?, false)?),
         "several_apart" => Box::new(several::Several::new(open()?, true)?),
         "train_organism_32x128_f32" => Box::new(OrganismStep::open(folder)?),

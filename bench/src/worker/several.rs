@@ -66,7 +66,7 @@ impl Case for Several {
         let mut run = Run::create_or_resume(&dir, "bench", json!({}), &[])?;
         let path = self.folder.path().join("text.jsonl").display().to_string();
         let corpus = open_corpus(&[path], &text_options(&text))?;
-        let windows = window_rows(&windows::run(&mut run, &self.model, &corpus, &text, &Silent)?)?;
+        let windows = window_rows(&windows::run(&mut run, &self.model, &corpus, (&text, None), &Silent)?)?;
         let site = Site::at(SiteKind::ResidPost, 9);
         let start = Instant::now();
         cache::run(&mut run, &self.model, &[site], &windows, (text.window, StoredAs::F32), &Silent)?;

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use exegete_harvest::{HarvestError, Progress};
 use exegete_hub::DownloadEvent;
 use exegete_lab::LabError;
+use exegete_store::jobs::{JobState, JobWriter};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -20,6 +22,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Printer {
     json: bool,
     stage: RefCell<Option<Stage>>,
+    /// Where work on a run tells of itself too.
+    job: RefCell<Option<JobWriter>>,
 }
 
 struct Stage {
@@ -35,7 +39,7 @@ struct Stage {
 #[allow(clippy::print_stdout, clippy::print_stderr)] // This is the place.
 impl Printer {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, stage: RefCell::new(None) }
+        Self { json, stage: RefCell::new(None), job: RefCell::new(None) }
     }
 
     /// A line for people; nothing where results are JSON.
@@ -49,6 +53,22 @@ impl Printer {
     pub(crate) fn json(&self, value: &Value) {
         if self.json {
             println!("{value}");
+        }
+    }
+
+    /// Progress is told in the run too from here on, and a wish to stop heard from there.
+    pub(crate) fn tell_in(&self, run: &Path, kind: &str) {
+        *self.job.borrow_mut() = Some(JobWriter::new(run, kind));
+    }
+
+    /// The work on a run is over.
+    pub(crate) fn finished(&self) {
+        self.job_ended(JobState::Finished);
+    }
+
+    fn job_ended(&self, state: JobState) {
+        if let Some(job) = self.job.borrow_mut().take() {
+            job.end(state);
         }
     }
 
@@ -66,6 +86,7 @@ impl Printer {
         }
         let stopped = matches!(error.downcast_ref::<HarvestError>(), Some(HarvestError::Interrupted))
             || matches!(error.downcast_ref::<LabError>(), Some(LabError::Interrupted | LabError::Saved { .. }));
+        self.job_ended(if stopped { JobState::Cancelled } else { JobState::Failed });
         if stopped {
             eprintln!("{error}");
             return ExitCode::from(interrupt::STATUS);
@@ -125,12 +146,18 @@ impl Progress for Printer {
             bar.reset_eta();
             bar
         });
+        if let Some(job) = self.job.borrow_mut().as_mut() {
+            job.begin(stage, total, unit, done);
+        }
         let now = Instant::now();
         let (name, unit) = (stage.to_owned(), unit.to_owned());
         *self.stage.borrow_mut() = Some(Stage { name, unit, total, bar, began: now, began_at: done, told: now });
     }
 
     fn at(&self, done: u64, note: &str) {
+        if let Some(job) = self.job.borrow_mut().as_mut() {
+            job.at(done);
+        }
         let mut stage = self.stage.borrow_mut();
         let Some(stage) = stage.as_mut() else { return };
         // Each step of a stage is an instant at which the crash tests may kill the program.
@@ -156,6 +183,6 @@ impl Progress for Printer {
     }
 
     fn is_cancelled(&self) -> bool {
-        interrupt::asked()
+        interrupt::asked() || self.job.borrow_mut().as_mut().is_some_and(JobWriter::is_cancelled)
     }
 }

@@ -18,6 +18,7 @@ mod corpus_read;
 pub mod density;
 pub mod error;
 pub mod examples;
+pub mod jobs;
 pub mod killpoint;
 pub mod labelled;
 pub mod latents;

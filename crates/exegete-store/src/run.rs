@@ -202,6 +202,8 @@ impl Run {
             // Fails while other parts are in it, which is as it should be.
             let _ = self.path(&rel).parent().map(fs::remove_dir);
         }
+        // What a job told of itself is no part.
+        let _ = fs::remove_dir_all(self.path("jobs"));
         for name in [MANIFEST, LOCK] {
             let path = self.path(name);
             fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;

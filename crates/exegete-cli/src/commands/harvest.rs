@@ -53,6 +53,7 @@ pub(crate) fn run(settings: &Harvest, common: &Common, printer: &Printer) -> Res
         &inputs,
     )?;
     interrupt::listen();
+    printer.tell_in(run.dir(), "harvest");
     let cut = (&text_settings, settings.shard);
     let (mut run, windows) = training_run::windows(run, &model, &corpus, cut, &|_| Ok(()), printer)?;
     let sites = distinct(&all);
@@ -61,6 +62,7 @@ pub(crate) fn run(settings: &Harvest, common: &Common, printer: &Printer) -> Res
     if settings.shard.is_none() {
         firings::remove_states(&mut run)?;
     }
+    printer.finished();
     tell("harvest", &run, printer)
 }
 

@@ -19,6 +19,8 @@ pub(crate) fn run(settings: &Merge, printer: &Printer) -> Result<()> {
     let recorded = merge::check(&shards)?;
     let mut run = Run::create_or_resume(&settings.out, PROGRAM, recorded, &shards[0].manifest().inputs)?;
     interrupt::listen();
+    printer.tell_in(run.dir(), "merge");
     merge::run(&mut run, &shards, printer)?;
+    printer.finished();
     harvest::tell("merge", &run, printer)
 }

@@ -45,6 +45,7 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     let (cut, enough) = ((&text_settings, None), training_run::enough(&jobs, seed));
     let (mut holder, windows) = training_run::windows(holder, &model, &corpus, cut, &enough, printer)?;
     let mut own = settings.activations.activations.as_ref().map(|_| make_run()).transpose()?;
+    printer.tell_in(own.as_ref().unwrap_or(&holder).dir(), "sae-train");
     if jobs.iter().any(|job| own.as_ref().unwrap_or(&holder).stage(&job.stage()).is_none()) {
         let every = training_run::every(settings.checkpoint_steps);
         let buffer_tokens = settings.activations.resolved_buffer_tokens();
@@ -65,6 +66,7 @@ pub(crate) fn run(settings: &SaeTrain, common: &Common, printer: &Printer) -> Re
     }
     let run = own.as_mut().unwrap_or(&mut holder);
     training::remove_checkpoints(run, &jobs)?;
+    printer.finished();
     tell(run, &jobs, printer)
 }
 

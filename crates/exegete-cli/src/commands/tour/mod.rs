@@ -59,6 +59,7 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
 
     let jobs = [Job { name: None, settings: settings.train.clone(), seed }];
     interrupt::listen();
+    printer.tell_in(run.dir(), "tour");
     let text_settings = &settings.text_settings;
     let (cut, enough) = ((text_settings, None), training_run::enough(&jobs, seed));
     let (mut run, windows) = training_run::windows(run, &model, &corpus, cut, &enough, printer)?;
@@ -98,6 +99,7 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
         };
         truth::tell(&found, MISSING, printer);
     }
+    printer.finished();
     finish(run, settings, printer)
 }
 
