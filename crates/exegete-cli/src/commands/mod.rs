@@ -2,6 +2,8 @@
 
 pub(crate) mod edits;
 pub(crate) mod explain;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod lab;
 pub(crate) mod measured;
 pub(crate) mod model_generate;
