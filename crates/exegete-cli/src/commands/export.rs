@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use exegete_store::interop::neuronpedia::GivenUp;
-use exegete_store::interop::{Feature, Grouping, Origin, RunSource, delphi, neuronpedia, saedashboard};
+use exegete_store::interop::{Feature, Ground, Grouping, Origin, RunSource, delphi, neuronpedia, saedashboard};
 use exegete_store::{LatentRow, write_atomic};
 use exegete_web::StaticPages;
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ fn batches(settings: &Export, wanted: Option<&BTreeSet<u32>>) -> Result<Value> {
     let rows = chosen(&source, wanted)?;
     let is_neuronpedia = settings.format == ExportFormat::Neuronpedia;
     let (mut given_up, mut skipped) = (GivenUp::default(), Vec::new());
-    let (mut n_files, mut n_features) = (0, 0);
+    let (mut n_files, mut n_features, mut ground) = (0, 0, None);
     out_dir::write(&settings.out, |dir| {
         let mut batch: Vec<Feature> = Vec::new();
         for row in rows {
@@ -124,7 +124,10 @@ fn batches(settings: &Export, wanted: Option<&BTreeSet<u32>>) -> Result<Value> {
                 false => Some(feature).filter(|f| !f.sequences.is_empty() || row.stats.count > 0),
             };
             match kept {
-                Some(feature) => batch.push(feature),
+                Some(feature) => {
+                    ground.get_or_insert_with(|| feature.ground.clone());
+                    batch.push(feature);
+                }
                 None => skipped.push(row.latent.0),
             }
             if batch.len() == saedashboard::BATCH {
@@ -140,7 +143,8 @@ fn batches(settings: &Export, wanted: Option<&BTreeSet<u32>>) -> Result<Value> {
             bail!("none of the latents has a text that it is active on; nothing is left to write");
         }
         if !is_neuronpedia {
-            write_settings(dir, &source, &origin, &how, &skipped)?;
+            write_settings(dir, source.site(), &origin, &how, &ground.unwrap_or_default())?;
+            write_skipped(dir, &origin, &skipped)?;
         }
         Ok(())
     })?;
@@ -165,16 +169,19 @@ fn write_batch(dir: &Path, idx: usize, is_neuronpedia: bool, origin: &Origin, ba
     write_json(&dir.join(format!("batch-{idx}.json")), &document)
 }
 
-/// The two files that SAEDashboard writes beside its batches.
-fn write_settings(dir: &Path, source: &RunSource, origin: &Origin, how: &Grouping, skipped: &[u32]) -> Result<()> {
-    let ground = source.ground();
+/// The settings that SAEDashboard writes beside its batches.
+fn write_settings(dir: &Path, site: Option<String>, origin: &Origin, how: &Grouping, ground: &Ground) -> Result<()> {
     let settings = json!({
-        "model_id": origin.model, "layer": origin.layer, "sae_set": origin.set, "hook_point": source.site(),
+        "model_id": origin.model, "layer": origin.layer, "sae_set": origin.set, "hook_point": site,
         "n_prompts_total": ground.n_prompts, "n_tokens_in_prompt": ground.tokens_in_prompt,
         "n_features_at_a_time": saedashboard::BATCH, "top_acts_group_size": how.n_top,
         "n_quantiles": how.n_intervals, "quantile_group_size": how.per_interval,
     });
-    write_json(&dir.join("run_settings.json"), &settings)?;
+    write_json(&dir.join("run_settings.json"), &settings)
+}
+
+/// The list of features that there is nothing to show of, for Neuronpedia's importer.
+fn write_skipped(dir: &Path, origin: &Origin, skipped: &[u32]) -> Result<()> {
     let layer = origin.layer.as_str().map_or(origin.layer.to_string(), str::to_owned);
     let skipped = json!({
         "model_id": origin.model, "layer": layer, "sae_set": origin.set, "log_sparsity": null, "skipped_indexes": skipped,

@@ -62,11 +62,15 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// The token that the text is about: the one that was said to be, else the strongest; `None` without tokens.
+    /// The token that the text is about: the one that was said to be, else the strongest of those that the interval holds, else
+    /// the strongest; `None` without tokens.
     pub fn own(&self) -> Option<usize> {
+        let strongest = |all: &mut dyn Iterator<Item = usize>| {
+            all.reduce(|a, b| if self.values[b] > self.values[a] { b } else { a })
+        };
         let said = self.at.map(|at| at as usize).filter(|at| *at < self.values.len());
-        let strongest = || (0..self.values.len()).reduce(|a, b| if self.values[b] > self.values[a] { b } else { a });
-        said.or_else(strongest)
+        let inside = || strongest(&mut (0..self.values.len()).filter(|i| self.bin.holds(self.values[*i])));
+        said.or_else(inside).or_else(|| strongest(&mut (0..self.values.len())))
     }
 }
 
@@ -82,6 +86,13 @@ pub struct Bin {
 }
 
 impl Bin {
+    /// Whether an activation lies in it, with room for numbers that were rounded apart. All lie in that of the strongest.
+    pub fn holds(&self, value: f32) -> bool {
+        let (Some(min), Some(max), false) = (self.min, self.max, self.is_top()) else { return true };
+        let room = 1e-3 * (1.0 + max.abs());
+        (min - room..=max + room).contains(&f64::from(value))
+    }
+
     /// Whether it stands for the strongest firings, which lie in no interval: no edges are said, or -1 for both.
     pub fn is_top(&self) -> bool {
         let said = |number: Option<f64>| number.is_some_and(|x| x != -1.0);

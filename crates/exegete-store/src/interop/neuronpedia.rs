@@ -77,7 +77,7 @@ fn feature_document(feature: &Feature) -> Value {
     let mut out = Map::new();
     out.insert("index".into(), json!(feature.index));
     if let Some(density) = feature.density {
-        out.insert("density".into(), json!(density));
+        out.insert("density".into(), json!(decimal(density)));
     }
     for (name, logits) in [("topLogits", &feature.top_logits), ("bottomLogits", &feature.bottom_logits)] {
         if !logits.is_empty() {
@@ -90,6 +90,11 @@ fn feature_document(feature: &Feature) -> Value {
     }
     out.insert("activations".into(), feature.sequences.iter().map(sequence_document).collect());
     Value::Object(out)
+}
+
+/// A number with 12 digits, which every reader of JSON takes for the same.
+fn decimal(x: f64) -> f64 {
+    format!("{x:.11e}").parse().unwrap_or(x)
 }
 
 fn said_document(said: &Said) -> Value {
@@ -109,7 +114,7 @@ fn sequence_document(sequence: &Sequence) -> Value {
     let stands_for_top = bin.is_top() && bin.share == Some(-1.0);
     for (key, number) in [("quantileMin", bin.min), ("quantileMax", bin.max), ("quantileFraction", bin.share)] {
         if let Some(number) = number.filter(|_| !stands_for_top) {
-            out.insert(key.into(), json!(number));
+            out.insert(key.into(), json!(decimal(number)));
         }
     }
     Value::Object(out)

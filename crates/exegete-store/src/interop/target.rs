@@ -185,7 +185,7 @@ impl RunBuilder {
         let Some(own) = sequence.own() else { return Ok(()) };
         self.n_sequences += 1;
         let (len, value) = (sequence.values.len(), sequence.values[own]);
-        self.outside += u64::from(is_outside(sequence));
+        self.outside += u64::from(!sequence.bin.holds(value));
         let record = self.window(&sequence.tokens)?;
         // Values on both sides, as far as the longer one reaches.
         let context = own.max(len - 1 - own);
@@ -311,14 +311,6 @@ impl RunBuilder {
         }
         Ok(())
     }
-}
-
-/// Whether a text stands in an interval that does not hold its activation, with room for numbers that were rounded apart.
-fn is_outside(sequence: &Sequence) -> bool {
-    let (Some(min), Some(max), Some(own)) = (sequence.bin.min, sequence.bin.max, sequence.own()) else { return false };
-    let value = f64::from(sequence.values[own]);
-    let room = 1e-3 * (1.0 + max.abs());
-    !sequence.bin.is_top() && !(min - room..=max + room).contains(&value)
 }
 
 /// Counts of the file's histogram, each bar at the level of its middle; where there is none, those of the texts shown.
