@@ -410,14 +410,17 @@ fn example(sequence: &Sequence, max: f32) -> Markup {
     }
 }
 
+/// A token on its shade, which the space before a word does not get.
 fn shaded(token: &str, value: f32, is_own: bool, max: f32) -> Markup {
     let token = visible(token);
+    let word = token.trim_start_matches(' ');
+    let (space, word) = if word.is_empty() { ("", token.as_str()) } else { token.split_at(token.len() - word.len()) };
     if value <= 0.0 && !is_own {
-        return html! { span { (token) } };
+        return html! { (space) span { (word) } };
     }
     let shade = (value / max.max(f32::MIN_POSITIVE) * SHADES).ceil().clamp(1.0, SHADES) as u32;
     let class = if is_own { format!("a{shade} own") } else { format!("a{shade}") };
-    html! { span class=(class) title=(value) { (token) } }
+    html! { (space) span class=(class) title=(value) { (word) } }
 }
 
 /// Line ends and tabs as signs; other control characters mean nothing to a reader.
