@@ -538,7 +538,7 @@ pub(crate) enum ExportFormat {
 /// Formats that are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum ImportFormat {
-    /// Neuronpedia's upload request
+    /// Neuronpedia's upload request, or its bulk export
     Neuronpedia,
     /// SAEDashboard's batches
     Saedashboard,
@@ -591,7 +591,7 @@ pub(crate) struct Export {
 
 #[derive(ClapArgs)]
 pub(crate) struct Import {
-    /// A file, or a directory of batch-N.json
+    /// A file, or a directory of batch-N.json; for neuronpedia also a bulk export, a directory with features/
     pub(crate) path: PathBuf,
     /// What it is
     #[arg(long, value_enum)]

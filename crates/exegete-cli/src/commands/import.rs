@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use exegete_store::interop::bulk::Bulk;
 use exegete_store::interop::{Fault, Feature, IMPORT, Origin, RunBuilder, neuronpedia, read_json, saedashboard};
 use exegete_store::{Run, Source};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::numbers;
 use super::training_run::PROGRAM;
@@ -17,11 +18,24 @@ use crate::printer::Printer;
 type Batch = (Origin, Vec<Feature>, BTreeSet<String>);
 
 pub(crate) fn run(settings: &Import, printer: &Printer) -> Result<()> {
+    let is_neuronpedia = settings.format == ImportFormat::Neuronpedia;
+    if is_neuronpedia && let Some(bulk) = Bulk::find(&settings.path)? {
+        return match &settings.out {
+            Some(out) => import_bulk(settings, &bulk, out, printer),
+            None => check_bulk(&bulk, printer),
+        };
+    }
     let files = files_of(&settings.path)?;
     match &settings.out {
         Some(out) => import(settings, &files, out, printer),
         None => check(settings, &files, printer),
     }
+}
+
+/// The latents asked for.
+fn wanted(settings: &Import) -> Result<Option<BTreeSet<u32>>> {
+    let wanted = settings.latents.as_deref().map(numbers::parse).transpose().context("--latents")?;
+    Ok(wanted.map(|latents| latents.into_iter().collect()))
 }
 
 /// Reads a file. What is wrong with it is told with its place in it.
@@ -77,8 +91,7 @@ fn note_passed_over(keys: &BTreeSet<String>, printer: &Printer) {
 }
 
 fn import(settings: &Import, files: &[PathBuf], out: &Path, printer: &Printer) -> Result<()> {
-    let wanted = settings.latents.as_deref().map(numbers::parse).transpose().context("--latents")?;
-    let wanted: Option<BTreeSet<u32>> = wanted.map(|latents| latents.into_iter().collect());
+    let wanted = wanted(settings)?;
     let inputs = files.iter().map(|file| Source::of(file.clone())).collect::<exegete_store::Result<Vec<_>>>()?;
     // Looked at before a run is made: most bad files are bad at once.
     let first = read(&files[0], settings.format)?;
@@ -95,21 +108,67 @@ fn import(settings: &Import, files: &[PathBuf], out: &Path, printer: &Printer) -
         builder.discard()?;
         return Err(error);
     }
-    let (features, sequences, outside) = (builder.n_features(), builder.n_sequences(), builder.n_outside());
     let more = json!({ "format": format, "files": files.len(), "passed_over": passed_over });
-    builder.finish(&first.0, more)?;
     note_passed_over(&passed_over, printer);
+    finish(builder, &first.0, more, (files.len(), out), printer)
+}
+
+fn check_bulk(bulk: &Bulk, printer: &Printer) -> Result<()> {
+    let mut n_features = 0;
+    bulk.read(None, |_| {
+        n_features += 1;
+        Ok(())
+    })?;
+    let n_files = bulk.files().count();
+    printer.json(&json!({ "files": n_files, "features": n_features }));
+    printer.line(format!("import: checked files={n_files} features={n_features}, nothing is wrong with them"));
+    Ok(())
+}
+
+/// A bulk export: one directory, read in one go.
+fn import_bulk(settings: &Import, bulk: &Bulk, out: &Path, printer: &Printer) -> Result<()> {
+    let wanted = wanted(settings)?;
+    let inputs = bulk.files().map(|file| Source::of(file.clone())).collect::<exegete_store::Result<Vec<_>>>()?;
+    let asked = json!({ "command": "import", "format": "neuronpedia bulk", "latents": settings.latents });
+    let run = Run::create_or_resume(out, PROGRAM, asked, &inputs)?;
+    if run.stage(IMPORT).is_some() {
+        printer.line(format!("import: {} was made of these files already", out.display()));
+        return Ok(());
+    }
+    let mut builder = RunBuilder::new(run);
+    let read = bulk.read(wanted.as_ref(), |feature| builder.add(feature));
+    let origin = match read {
+        Ok(origin) if builder.n_features() > 0 => origin,
+        failed => {
+            builder.discard()?;
+            failed?;
+            bail!("{} holds none of the latents asked for", settings.path.display());
+        }
+    };
+    let more = json!({ "format": "neuronpedia bulk", "files": inputs.len() });
+    finish(builder, &origin, more, (inputs.len(), out), printer)
+}
+
+/// Completes the run and says what is in it.
+fn finish(
+    builder: RunBuilder,
+    origin: &Origin,
+    more: Value,
+    (files, out): (usize, &Path),
+    printer: &Printer,
+) -> Result<()> {
+    let (features, sequences, outside) = (builder.n_features(), builder.n_sequences(), builder.n_outside());
+    builder.finish(origin, more)?;
     if outside > 0 {
         printer.note(&format!(
             "import: {outside} of {sequences} texts stand in an interval that does not hold their activation; they are kept so"
         ));
     }
     printer.json(&json!({
-        "files": files.len(), "features": features, "texts": sequences, "outside_bins": outside, "out": out,
+        "files": files, "features": features, "texts": sequences, "outside_bins": outside, "out": out,
     }));
     printer.line(format!(
-        "import: done files={} features={features} texts={sequences} outside_bins={outside} out={}; counts are of the export",
-        files.len(),
+        "import: done files={files} features={features} texts={sequences} outside_bins={outside} out={}; counts are of the export",
         out.display()
     ));
     Ok(())

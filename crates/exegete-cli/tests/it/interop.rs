@@ -174,3 +174,38 @@ fn files_that_do_not_go_together_are_refused() {
     fail(dir, "import /in --format neuronpedia --out /run --latents 9", &["holds none of the latents asked for"]);
     assert!(succeed(dir, "import /in --format neuronpedia --out /run").contains("files=2 features=3"));
 }
+
+#[test]
+fn a_bulk_export_becomes_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for name in ["features", "activations", "explanations"] {
+        fs::create_dir_all(dir.join("in").join(name)).unwrap();
+    }
+    let write = |name: &str, rows: &[Value]| {
+        let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+        fs::write(dir.join("in").join(name).join("batch-0.jsonl"), lines.join("\n")).unwrap();
+    };
+    let feature = |i: &str| json!({ "modelId": "tiny", "layer": "2-words", "index": i, "frac_nonzero": 0.25 });
+    write("features", &[feature("3"), feature("5")]);
+    write(
+        "activations",
+        &[json!({ "index": "3", "tokens": ["at", " sea"], "values": [0, 3.25], "binMin": -1, "binContains": -1 })],
+    );
+    write("explanations", &[json!({ "index": "3", "description": "ships", "typeName": "oai" })]);
+    let told = succeed(dir, "import /in --format neuronpedia --check");
+    assert!(told.contains("files=3 features=2"), "{told}");
+    assert!(succeed(dir, "import /in --format neuronpedia --out /run").contains("features=2 texts=1"));
+    let shown = succeed(dir, "show /run 3");
+    assert!(shown.contains("says: ships") && shown.contains("at[ sea]") && shown.contains("25.0000 %"), "{shown}");
+    // A feature without a text is no feature of a request.
+    assert!(succeed(dir, "export /run --format neuronpedia --out /np").contains("features=1 skipped=1"));
+    fail(dir, "import /in --format neuronpedia --out /no --latents 8", &["holds none of the latents asked for"]);
+    write("activations", &[json!({ "index": "3", "tokens": ["at"], "values": [] })]);
+    fail(
+        dir,
+        "import /in --format neuronpedia --out /no",
+        &["activations/batch-0.jsonl", "line 1: values has 0 numbers"],
+    );
+    assert!(!dir.join("no").exists());
+}

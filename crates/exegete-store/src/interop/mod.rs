@@ -7,6 +7,7 @@
 //! Foreign files are hostile: every length and number is checked where it is read, and what does not fit is an error that names
 //! file and key.
 
+pub mod bulk;
 mod cursor;
 pub mod delphi;
 mod feature;

@@ -188,11 +188,8 @@ fn pass_over(at: &At, known: &[&str], place: &str, passed_over: &mut BTreeSet<St
     Ok(())
 }
 
-/// Reads a feature.
-pub(super) fn feature(at: &At, passed_over: &mut BTreeSet<String>) -> Result<Feature, Fault> {
+fn feature(at: &At, passed_over: &mut BTreeSet<String>) -> Result<Feature, Fault> {
     pass_over(at, &FEATURE_KEYS, "features[].", passed_over)?;
-    let numbers = |key: &str| at.find(key)?.map_or(Ok(Vec::new()), |at| at.numbers());
-    let whole = |key: &str| at.find(key)?.map(|at| at.whole(u64::MAX)).transpose();
     let index = at.get("feature_index")?.whole(MOST_INDEX)? as u32;
     let mut sequences = Vec::new();
     if let Some(list) = at.find("activations")? {
@@ -201,13 +198,17 @@ pub(super) fn feature(at: &At, passed_over: &mut BTreeSet<String>) -> Result<Fea
             sequences.push(sequence(&at)?);
         }
     }
+    Ok(Feature { index, sequences, ..numbers_of(at)? })
+}
+
+/// A feature's numbers, without its index and its texts: Neuronpedia's rows have them under the same names.
+pub(super) fn numbers_of(at: &At) -> Result<Feature, Fault> {
+    let numbers = |key: &str| at.find(key)?.map_or(Ok(Vec::new()), |at| at.numbers());
+    let whole = |key: &str| at.find(key)?.map(|at| at.whole(u64::MAX)).transpose();
     Ok(Feature {
-        index,
         density: at.find("frac_nonzero")?.map(|at| share(&at)).transpose()?,
         top_logits: logits(at, "pos")?,
         bottom_logits: logits(at, "neg")?,
-        explanations: Vec::new(),
-        sequences,
         firings: bars(at, "freq_hist")?,
         logits: bars(at, "logits_hist")?,
         aligned_neurons: related(at, RELATED[0])?,
@@ -220,6 +221,7 @@ pub(super) fn feature(at: &At, passed_over: &mut BTreeSet<String>) -> Result<Fea
             tokens_in_prompt: whole("n_tokens_in_prompt")?,
             dataset: at.find("dataset")?.map(|at| at.text().map(str::to_owned)).transpose()?,
         },
+        ..Feature::default()
     })
 }
 
@@ -245,7 +247,7 @@ fn logits(at: &At, name: &str) -> Result<Vec<(String, f32)>, Fault> {
     Ok(tokens.into_iter().zip(values).collect())
 }
 
-pub(super) fn bars(at: &At, name: &str) -> Result<Bars, Fault> {
+fn bars(at: &At, name: &str) -> Result<Bars, Fault> {
     let list = |end: &str| at.find(&format!("{name}_data_bar_{end}"))?.map_or(Ok(Vec::new()), |at| at.numbers());
     let bars = Bars { values: list("values")?, heights: list("heights")? };
     if bars.values.len() != bars.heights.len() {

@@ -1,10 +1,12 @@
 //! Other programs' files: what is written can be read again without loss, and what is bad is told with its place.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use exegete_base::sampling::pair_hash;
 use exegete_base::{DocId, LatentId};
+use exegete_store::interop::bulk::Bulk;
 use exegete_store::interop::delphi::{self, DelphiSettings};
 use exegete_store::interop::neuronpedia::{self, GivenUp};
 use exegete_store::interop::{
@@ -17,6 +19,8 @@ use exegete_store::{
     Window, read_activations, write_activations, write_atomic, write_examples, write_latents, write_vocab,
     write_windows,
 };
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -221,7 +225,7 @@ fn all_that_a_format_has_a_place_for_is_kept() {
     let feature = full_feature();
     let document = saedashboard::write(&origin(), std::slice::from_ref(&feature));
     let (_, read, _) = saedashboard::read(&document).unwrap();
-    assert_eq!(read, [feature.clone()]);
+    assert_eq!(read, std::slice::from_ref(&feature));
     assert_eq!(through_a_run(&dir.path().join("a"), &read), read);
     // Explanations are in the other format only, and keep their order across methods.
     let said = |text: &str, method: Option<&str>, model: Option<&str>| Said {
@@ -340,6 +344,101 @@ fn a_bad_batch_is_told_with_its_place() {
     document["features"][0]["activations"][0]["novelty"] = json!(1);
     let (_, _, passed_over) = saedashboard::read(&document).unwrap();
     assert_eq!(passed_over.into_iter().collect::<Vec<_>>(), ["features[].activations[].novelty"]);
+}
+
+/// A bulk export with a feature for each index: rows of the database, packed.
+fn write_bulk(dir: &Path, indices: &[u32]) {
+    let write = |name: &str, rows: Vec<Value>| {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut packed = GzEncoder::new(std::fs::File::create(path).unwrap(), Compression::fast());
+        rows.iter().for_each(|row| writeln!(packed, "{row}").unwrap());
+        packed.finish().unwrap();
+    };
+    let row = |index: u32, more: Value| {
+        let mut row = json!({ "modelId": "tiny", "layer": "2-words", "index": index.to_string(), "createdAt": "now" });
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let feature = |i: &u32| {
+        row(*i, json!({ "frac_nonzero": 0.5, "pos_str": ["a"], "pos_values": [1.5], "vector": [], "umap_x": null }))
+    };
+    let text = |i: &u32, value: f32| {
+        row(
+            *i,
+            json!({ "tokens": ["a", "b"], "values": [0.0, value], "binMin": 1.0, "binMax": 2.0, "binContains": 0.25,
+            "qualifyingTokenIndex": 1, "dfaValues": [], "dfaTargetIndex": null }),
+        )
+    };
+    write("features/batch-0.jsonl.gz", indices.iter().map(feature).collect());
+    write("activations/batch-0.jsonl.gz", indices.iter().map(|i| text(i, 1.5)).collect());
+    write("activations/batch-10.jsonl.gz", indices.iter().map(|i| text(i, 1.75)).collect());
+    let said = |i: &u32| {
+        row(*i, json!({ "description": format!("about {i}"), "typeName": "oai", "explanationModelName": "gpt" }))
+    };
+    write("explanations/batch-0.jsonl.gz", indices.iter().map(said).collect());
+}
+
+#[test]
+fn a_bulk_export_is_joined_by_index() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Bulk::find(dir.path()).unwrap().is_none());
+    write_bulk(dir.path(), &[4, 2, 9]);
+    let bulk = Bulk::find(dir.path()).unwrap().unwrap();
+    assert_eq!(bulk.files().count(), 4);
+    let mut read = Vec::new();
+    let take = |feature: Feature| {
+        read.push(feature);
+        Ok(())
+    };
+    let from = bulk.read(Some(&[2, 9].into()), take).unwrap();
+    assert_eq!((from.model.as_str(), from.source().as_str()), ("tiny", "2-words"));
+    let sequence = |value: f32| Sequence {
+        tokens: ["a", "b"].map(String::from).to_vec(),
+        values: vec![0.0, value],
+        at: Some(1),
+        bin: Bin { min: Some(1.0), max: Some(2.0), share: Some(0.25) },
+        dfa: None,
+    };
+    let expected = |index: u32| Feature {
+        index,
+        density: Some(0.5),
+        top_logits: vec![("a".into(), 1.5)],
+        explanations: vec![Said {
+            text: format!("about {index}"),
+            method: Some("oai".into()),
+            model: Some("gpt".into()),
+        }],
+        sequences: vec![sequence(1.5), sequence(1.75)],
+        ..Feature::default()
+    };
+    assert_eq!(read, [expected(2), expected(9)]);
+    assert_eq!(through_a_run(&dir.path().join("run"), &read), read);
+
+    // Bad rows are told with file, line and key; a file that is cut, too.
+    let told = || bulk.read(None, |_| Ok(())).unwrap_err().to_string();
+    std::fs::write(
+        dir.path().join("features/batch-1.jsonl"),
+        "\n{\"index\": \"4\", \"modelId\": \"tiny\", \"layer\": \"2-words\"}",
+    )
+    .unwrap();
+    let bulk = Bulk::find(dir.path()).unwrap().unwrap();
+    let again = bulk.read(None, |_| Ok(())).unwrap_err().to_string();
+    assert!(
+        again.contains("batch-1.jsonl") && again.contains("line 2: index is 4, which another feature has"),
+        "{again}"
+    );
+    let path = dir.path().join("activations/batch-0.jsonl.gz");
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert!(told().contains("batch-0.jsonl.gz"), "{}", told());
+    std::fs::write(dir.path().join("explanations/batch-0.jsonl.gz"), b"no gzip").unwrap();
+    assert!(told().contains("explanations/batch-0.jsonl.gz"), "{}", told());
+    let long = format!("{{\"index\": \"{}", "9".repeat(33 << 20));
+    std::fs::write(dir.path().join("explanations/batch-0.jsonl"), long).unwrap();
+    std::fs::remove_file(dir.path().join("explanations/batch-0.jsonl.gz")).unwrap();
+    let told = Bulk::find(dir.path()).unwrap().unwrap().read(None, |_| Ok(())).unwrap_err().to_string();
+    assert!(told.contains("line 1: it is longer than"), "{told}");
 }
 
 #[test]
