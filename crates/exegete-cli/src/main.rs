@@ -59,6 +59,8 @@ fn run(args: &Args) -> ExitCode {
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
         Command::Serve(settings) => commands::serve::run(settings, &printer),
+        Command::Export(settings) => commands::export::run(settings, &printer),
+        Command::Import(settings) => commands::import::run(settings, &printer),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -167,6 +167,32 @@ pub enum StoreError {
         /// What differs, with both values.
         what: String,
     },
+    /// A run lacks what is asked of it.
+    #[error("run {} has no {what}; {cure}", path.display())]
+    Missing {
+        /// The run directory.
+        path: PathBuf,
+        /// What it lacks.
+        what: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A run has several dictionaries, or none of this name.
+    #[error(
+        "run {} has {} dictionaries ({}){}; name one with --dictionary",
+        path.display(),
+        names.len(),
+        listed(names),
+        asked.as_ref().map_or(String::new(), |name| format!(" and none called {name:?}"))
+    )]
+    Choice {
+        /// The run directory.
+        path: PathBuf,
+        /// The name that was given.
+        asked: Option<String>,
+        /// Those that there are.
+        names: Vec<String>,
+    },
     /// SQLite refused.
     #[error("{}: {source}", path.display())]
     Sqlite {

@@ -12,12 +12,14 @@
 
 pub mod accumulate;
 mod accumulate_state;
+pub mod activations;
 pub mod atomic;
 pub mod corpus;
 mod corpus_read;
 pub mod density;
 pub mod error;
 pub mod examples;
+pub mod interop;
 pub mod jobs;
 pub mod killpoint;
 pub mod labelled;
@@ -33,6 +35,7 @@ pub mod task;
 pub mod tokens;
 
 pub use accumulate::{AccumulatorSettings, Accumulators, LatentStats};
+pub use activations::{Activation, ActivationReader, read_activations, write_activations};
 pub use atomic::{clean_temporaries, is_temporary, write_atomic};
 pub use corpus::{Corpus, Document, Source, TextOptions, open_corpus};
 pub use density::{DensityRow, read_density, write_density};

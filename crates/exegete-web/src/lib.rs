@@ -9,6 +9,7 @@ mod charts;
 mod curves;
 mod dashboard;
 mod error;
+mod export;
 mod format;
 mod harvest;
 mod listing;
@@ -22,6 +23,7 @@ pub mod wire;
 
 pub use dashboard::Dashboard;
 pub use error::{Result, WebError};
+pub use export::{MOST_IN_A_FILE, StaticPages};
 pub use pages::lens_page;
 pub use routes::app;
 pub use server::serve;

@@ -3,7 +3,9 @@
 pub(crate) mod edits;
 pub(crate) mod estimate;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod harvest;
+pub(crate) mod import;
 pub(crate) mod lab;
 pub(crate) mod measured;
 pub(crate) mod merge;

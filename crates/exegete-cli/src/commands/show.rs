@@ -18,10 +18,13 @@ const N_SHOWN: usize = 5;
 pub(crate) fn run(settings: &Show, printer: &Printer) -> Result<()> {
     let run = Run::open(&settings.run)?;
     let rows = read_latents(&run.path(LATENTS))?;
-    let Some(row) = rows.get(settings.latent as usize) else {
-        bail!("latent {} does not exist; the run has latents 0..={}", settings.latent, rows.len().saturating_sub(1));
-    };
     let latent = LatentId(settings.latent);
+    // A run that was imported has the latents of its files, which need not begin at 0.
+    let Some(row) = rows.iter().find(|row| row.latent == latent) else {
+        let ends =
+            rows.first().zip(rows.last()).map_or("none".into(), |(a, b)| format!("{}..={}", a.latent.0, b.latent.0));
+        bail!("latent {} does not exist; the run has latents {ends}", settings.latent);
+    };
     let vocab = read_vocab(&run.path("tokens/vocab.parquet"))?;
     let tokens = TokenReader::open(&run.parts_under("tokens/part-"))?;
     let examples = ExampleReader::open(&run.parts_under("examples/part-"))?.latent(latent)?;

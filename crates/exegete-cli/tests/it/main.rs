@@ -7,6 +7,7 @@ mod harvest;
 #[allow(dead_code)]
 #[path = "../../../exegete-hub/tests/it/server.rs"]
 mod hub_server;
+mod interop;
 mod lab_bimt;
 mod lab_organism;
 mod lab_superposition;

@@ -3,6 +3,7 @@
 mod accumulators;
 mod corpora;
 mod damage;
+mod interop;
 mod labelled;
 mod notes;
 mod runs;
