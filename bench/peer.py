@@ -41,7 +41,13 @@ def load_model(path, dtype=torch.float32):
     return model.eval().requires_grad_(False)
 
 
-def load_hooked(path):
+def rope_base(config):
+    # transformers 5 keeps it in another place than 4.
+    parameters = getattr(config, "rope_parameters", None)
+    return parameters["rope_theta"] if parameters else config.rope_theta
+
+
+def load_hooked(path, kind=None):
     """The same weights in TransformerLens, converted by its own function and not processed further."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
@@ -53,10 +59,10 @@ def load_hooked(path):
         n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=d_head,
         n_key_value_heads=c.num_key_value_heads, d_mlp=c.intermediate_size, act_fn=c.hidden_act, eps=c.rms_norm_eps,
         normalization_type="RMS", final_rms=True, gated_mlp=True, positional_embedding_type="rotary",
-        rotary_adjacent_pairs=False, rotary_dim=d_head, rotary_base=c.rope_parameters["rope_theta"], n_ctx=2048,
+        rotary_adjacent_pairs=False, rotary_dim=d_head, rotary_base=rope_base(c), n_ctx=2048,
         d_vocab=c.vocab_size, device="cpu", dtype=torch.float32, seed=0,
     )
-    model = HookedTransformer(config)
+    model = (kind or HookedTransformer)(config)
     model.load_and_process_state_dict(
         convert_llama_weights(original, config), fold_ln=False, center_writing_weights=False, center_unembed=False,
         fold_value_biases=False,
@@ -364,6 +370,79 @@ class OrganismStep:
         return torch.tensor(self.losses)
 
 
+class Dashboards:
+    """From tokens to the batches that Neuronpedia reads, as SAEDashboard's own runner goes about it: 128 features together, the
+    model's activations kept on the disk for the next ones, position 0 and long activations left out as on our side."""
+
+    WINDOWS, LENGTH, LATENTS, TOGETHER = 1024, 128, 1024, 128
+
+    def __init__(self, folder, path):
+        from sae_lens import SAE, HookedSAETransformer
+        from transformers import AutoTokenizer
+
+        self.folder, path = Path(folder), Path(path)
+        self.model = load_hooked(path, HookedSAETransformer)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        self.model.set_tokenizer(tokenizer, default_padding_side="right")
+        self.vocabulary = {i: tokenizer.decode([i]) for i in range(self.model.cfg.d_vocab)}
+        self.sae = SAE.load_from_disk(self.folder / "sae", device="cpu")
+        flat = np.fromfile(self.folder / "tokens.i32", dtype=np.int32).astype(np.int64)
+        self.tokens = torch.from_numpy(flat).reshape(self.WINDOWS, self.LENGTH)
+
+    def run(self):
+        import contextlib
+        import gc
+        import shutil
+
+        from sae_dashboard.components_config import (
+            ActsHistogramConfig, Column, FeatureTablesConfig, LogitsHistogramConfig, LogitsTableConfig, SequencesConfig,
+        )
+        from sae_dashboard.layout import SaeVisLayoutConfig
+        from sae_dashboard.neuronpedia.neuronpedia_converter import NeuronpediaConverter
+        from sae_dashboard.neuronpedia.neuronpedia_runner_config import NeuronpediaRunnerConfig
+        from sae_dashboard.sae_vis_data import SaeVisConfig
+        from sae_dashboard.sae_vis_runner import SaeVisRunner
+
+        out = self.folder / "theirs"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        named = NeuronpediaRunnerConfig(
+            sae_set="bench", sae_path="", outputs_dir=str(out), n_prompts_total=self.WINDOWS,
+            n_tokens_in_prompt=self.LENGTH, model_id="smollm2", layer=9,
+        )
+        self.largest, start = [], time.perf_counter()
+        with contextlib.redirect_stdout(sys.stderr):
+            for first in range(0, self.LATENTS, self.TOGETHER):
+                groups = SequencesConfig(
+                    stack_mode="stack-all", buffer=None, compute_buffer=True, n_quantiles=5, top_acts_group_size=20,
+                    quantile_group_size=5,
+                )
+                column = Column(
+                    groups, ActsHistogramConfig(), LogitsHistogramConfig(), LogitsTableConfig(),
+                    FeatureTablesConfig(n_rows=3),
+                )
+                config = SaeVisConfig(
+                    hook_point="blocks.9.hook_resid_post", features=list(range(first, first + self.TOGETHER)),
+                    minibatch_size_features=self.TOGETHER, minibatch_size_tokens=32, device="cpu", dtype="float32",
+                    feature_centric_layout=SaeVisLayoutConfig(columns=[column]), cache_dir=out / "cached",
+                    ignore_positions=[0], ignore_high_activation_norm_multiple=10.0,
+                )
+                data = SaeVisRunner(config).run(encoder=self.sae, model=self.model, tokens=self.tokens)
+                text = NeuronpediaConverter.convert_to_np_json(self.model, data, named, self.vocabulary)
+                (out / f"batch-{first // self.TOGETHER}.json").write_text(text)
+                for feature in json.loads(text)["features"]:
+                    values = [max(a["values"]) for a in feature["activations"]]
+                    self.largest.append(max(values, default=0.0))
+                del data
+                gc.collect()
+        secs = time.perf_counter() - start
+        shutil.rmtree(out)
+        return secs
+
+    def result(self):
+        return torch.tensor(self.largest)
+
+
 def case_of(name, variant, folder, model):
     match name:
         case "prefill_8x128_f32":
@@ -384,6 +463,8 @@ def case_of(name, variant, folder, model):
             return Gradient(model, 8, 64)
         case "first_token_cold":
             return FirstToken(model)
+        case "dashboards_1k_128k":
+            return Dashboards(folder, model)
         case "train_organism_32x128_f32":
             return OrganismStep(folder, 32, 128, variant)
         case _ if name.startswith(("train_", "encode_")):
@@ -398,6 +479,8 @@ def program_of(served):
     match served:
         case Hooked():
             return f"TransformerLens {version('transformer-lens')}"
+        case Dashboards():
+            return f"SAEDashboard {version('sae-dashboard')}"
         case LensStep():
             return f"SAELens {version('sae-lens')}"
         case LearningStep():
