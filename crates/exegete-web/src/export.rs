@@ -404,7 +404,7 @@ fn example(sequence: &Sequence, max: f32) -> Markup {
         div.example {
             span.value { (format::significant(value.into())) }
             p { @for (i, (token, value)) in sequence.tokens.iter().zip(&sequence.values).enumerate() {
-                (shaded(token, *value, own == Some(i), max))
+                (shaded(if i == 0 { token.trim_start_matches(' ') } else { token }, *value, own == Some(i), max))
             } }
         }
     }

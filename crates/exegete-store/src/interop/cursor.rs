@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::error::{Result, StoreError};
 
-/// Largest file that is read whole; the formats have files of some megabytes.
-const MOST_BYTES: u64 = 512 << 20;
+/// Largest file that is read whole; the formats have files of some megabytes, and a parsed one takes several times its size.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// The first thing that is wrong with a document, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,17 @@
 //! Damaged files: cut short they are errors, with bits flipped they are errors or plain rows, and never a panic.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use exegete_base::{DocId, LatentId};
 use exegete_store::examples::read_examples;
+use exegete_store::interop::{Kept, read_kept, write_kept};
 use exegete_store::tokens::read_windows;
 use exegete_store::{
-    AccumulatorSettings, Accumulators, Curves, ExampleReader, Notes, TextOptions, TokenReader, Window, open_corpus,
-    read_latents, read_vocab, write_atomic, write_examples, write_latents, write_vocab, write_windows,
+    AccumulatorSettings, Accumulators, Activation, ActivationReader, Curves, ExampleReader, Notes, TextOptions,
+    TokenReader, Window, open_corpus, read_activations, read_latents, read_vocab, write_activations, write_atomic,
+    write_examples, write_latents, write_vocab, write_windows,
 };
 use proptest::prelude::*;
 
@@ -23,6 +26,10 @@ fn formats(dir: &Path) -> Vec<(PathBuf, Reader)> {
     write_atomic(&at("vocab"), |w| write_vocab(w, &[b"a".to_vec(), b"bc".to_vec()])).unwrap();
     write_atomic(&at("examples"), |w| write_examples(w, &tables::examples(40))).unwrap();
     write_atomic(&at("latents"), |w| write_latents(w, &tables::latents(40))).unwrap();
+    let activation = |i: u32| Activation { row: i / 7, position: i % 7, latent: i % 40, value: i as f32 };
+    write_atomic(&at("activations"), |w| write_activations(w, &(0..900).map(activation).collect::<Vec<_>>())).unwrap();
+    let kept = (0..40).map(|i| (i, format!("{{\"density\": 0.{i}}}"))).collect();
+    write_atomic(&at("imported"), |w| write_kept(w, &kept)).unwrap();
     write_atomic(&at("corpus.parquet"), |w| write_vocab(w, &[b"text".to_vec()])).unwrap();
     let mut state = Accumulators::new(5, AccumulatorSettings::default());
     let window = Window { doc: DocId(1), window: 0, start: 0, token_ids: vec![3; 9] };
@@ -45,6 +52,15 @@ fn formats(dir: &Path) -> Vec<(PathBuf, Reader)> {
             all && ExampleReader::open(&[path.to_owned()]).and_then(|r| r.latent(LatentId(7))).is_ok()
         }),
         (at("latents"), |path| read_latents(path).is_ok()),
+        (at("activations"), |path| {
+            let all = read_activations(path).is_ok();
+            all && ActivationReader::open(&[path.to_owned()]).and_then(|r| r.range(3..=9)).is_ok()
+        }),
+        (at("imported"), |path| {
+            let of =
+                |kept: BTreeMap<u32, String>| kept.iter().try_for_each(|(i, text)| Kept::of(path, *i, text).map(drop));
+            read_kept(path).and_then(of).is_ok()
+        }),
         (at("state"), |path| Accumulators::read_state(path).is_ok()),
         (at("sqlite"), |path| {
             let ask = |n: Notes| Ok((n.explanations_of(LatentId(1))?, n.curves_of(LatentId(1))?, n.search("text")?));
