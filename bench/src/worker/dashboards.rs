@@ -122,6 +122,7 @@ impl Case for Dashboards {
             first: &first,
             text_rows: (WINDOWS * (LEN - 1)) as u64,
             memory_bytes: 1 << 30,
+            keep_activations: false,
         };
         let all = [Harvested { name: None, dictionary: &*self.saved.dictionary, sites: Sites::one(site) }];
         firings::run(&mut run, &self.model, &all, &acts, &rows, &how, &Silent)?;

@@ -12,6 +12,7 @@ use exegete_lab::truth::TruthSettings;
 
 use crate::args_eval::{PlaceArgs, SaeEval};
 use crate::args_harvest::{Harvest, Merge};
+use crate::args_interop::{Export, Import};
 
 /// An interpretability workbench for language models
 #[derive(Parser)]
@@ -529,28 +530,6 @@ pub(crate) struct Serve {
     /// Port on this machine
     #[arg(long, default_value_t = 8617)]
     pub(crate) port: u16,
-}
-
-/// Formats that are written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// Neuronpedia's upload request
-    Neuronpedia,
-    /// SAEDashboard's batches
-    Saedashboard,
-    /// A cache of activations as delphi writes it; needs a harvest with --keep-activations
-    Delphi,
-    /// Pages that open from a file
-    Html,
-}
-
-/// Formats that are read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum ImportFormat {
-    /// Neuronpedia's upload request, or its bulk export
-    Neuronpedia,
-    /// SAEDashboard's batches
-    Saedashboard,
 }
 
 #[cfg(test)]

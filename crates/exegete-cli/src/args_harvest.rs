@@ -41,6 +41,9 @@ pub(crate) struct Harvest {
     /// GiB that what is gathered may take before it is written to the disk
     #[arg(long, value_name = "GIB", default_value_t = 2.0)]
     pub(crate) memory: f64,
+    /// Keep every firing in RUN/activations, which `exegete export --format delphi` needs: 16 bytes each before they are packed
+    #[arg(long)]
+    pub(crate) keep_activations: bool,
     /// Say what would be done and what it would take, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,

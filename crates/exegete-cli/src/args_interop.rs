@@ -2,7 +2,29 @@
 
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
+
+/// Formats that are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Neuronpedia's upload request
+    Neuronpedia,
+    /// SAEDashboard's batches
+    Saedashboard,
+    /// A cache of activations as delphi writes it; needs a harvest with --keep-activations
+    Delphi,
+    /// Pages that open from a file
+    Html,
+}
+
+/// Formats that are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ImportFormat {
+    /// Neuronpedia's upload request, or its bulk export
+    Neuronpedia,
+    /// SAEDashboard's batches
+    Saedashboard,
+}
 
 #[derive(ClapArgs)]
 pub(crate) struct Export {

@@ -3,6 +3,7 @@
 mod args;
 mod args_eval;
 mod args_harvest;
+mod args_interop;
 mod builtin;
 mod commands;
 mod config_file;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use exegete_base::DocId;
 use exegete_store::tokens::read_windows;
 use exegete_store::{LatentRow, Run, Window, read_latents, read_vocab, write_vocab};
 use serde_json::Value;
 
-use crate::firings::tables::{self, Parts};
+use crate::firings::tables::{self, Fired, Parts};
 use crate::firings::{self, LATENTS};
 use crate::windows::{self, Counts, PART, Shard, VOCAB, write_part};
 use crate::{HarvestError, Progress, Result};
@@ -77,20 +78,27 @@ pub fn run(run: &mut Run, shards: &[Run], progress: &dyn Progress) -> Result<()>
     }
     let stage = |shard: &Run| shard.stage(firings::STAGE).cloned().unwrap_or_default();
     let first = stage(&shards[0]);
+    let places = places(shards)?;
     let mut found = Vec::new();
     for (i, one) in first["dictionaries"].as_array().into_iter().flatten().enumerate() {
         let place =
             one["name"].as_str().map_or_else(|| firings::STAGE.into(), |name| format!("{}/{name}", firings::STAGE));
-        let mut parts = Parts { states: Vec::new(), sampled: Vec::new() };
+        let mut parts = Parts { states: Vec::new(), sampled: Vec::new(), fired: Vec::new() };
+        let mut fired = Vec::new();
         let mut rows = 0;
-        for shard in shards {
+        for (shard, places) in shards.iter().zip(&places) {
             let own = Parts::of(shard, &place);
+            fired.extend(Fired::of(&own.fired, Some(places.clone()))?);
             parts.states.extend(own.states);
             parts.sampled.extend(own.sampled);
             let told = &stage(shard)["dictionaries"][i];
             rows += told["tokens"].as_u64().unwrap_or_default() + told["sinks"].as_u64().unwrap_or_default();
         }
         let prefix = one["prefix"].as_str().unwrap_or_default();
+        if !fired.is_empty() {
+            let n_latents = one["n_latents"].as_u64().unwrap_or_default() as usize;
+            tables::write_firings(run, prefix, &fired, n_latents)?;
+        }
         let mut describe = |rows: &mut [LatentRow]| described(&shards[0].path(&format!("{prefix}{LATENTS}")), rows);
         let mut summary = tables::write(run, prefix, &parts, rows, &mut describe, progress)?;
         // What was settled before the first token, and what the dictionary is, does not depend on the shard.
@@ -140,6 +148,20 @@ fn tokens(run: &mut Run, shards: &[Run]) -> Result<()> {
     let len = told["window_len"].as_u64().unwrap_or_default() as usize;
     run.finish_stage(windows::STAGE, counts.summary(len, told["bos"].as_str()))?;
     Ok(())
+}
+
+/// Of each shard the places of its windows among those of all.
+fn places(shards: &[Run]) -> Result<Vec<Vec<u32>>> {
+    let mut all: Vec<((DocId, u32), usize)> = Vec::new();
+    for (i, shard) in shards.iter().enumerate() {
+        for path in shard.parts_under("tokens/part-") {
+            all.extend(read_windows(&path)?.iter().map(|w| ((w.doc, w.window), i)));
+        }
+    }
+    all.sort_unstable();
+    let mut places = vec![Vec::new(); shards.len()];
+    all.iter().enumerate().for_each(|(place, (_, shard))| places[*shard].push(place as u32));
+    Ok(places)
 }
 
 fn number(run: &Run, key: &str) -> u64 {

@@ -12,7 +12,7 @@ use exegete_web::StaticPages;
 use serde_json::{Value, json};
 
 use super::{numbers, out_dir};
-use crate::args::{Export, ExportFormat};
+use crate::args_interop::{Export, ExportFormat};
 use crate::printer::Printer;
 
 /// Files that the latents of a cache are split over.

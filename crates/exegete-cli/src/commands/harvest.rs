@@ -49,6 +49,7 @@ pub(crate) fn run(settings: &Harvest, common: &Common, printer: &Printer) -> Res
             "windows": serde_json::to_value(&text_settings)?, "keep": serde_json::to_value(&settings.keep)?,
             "harvest": serde_json::to_value(&settings.harvest)?, "dictionaries": dictionaries,
             "site": all[0].sites.reads[0].to_string(), "shard": settings.shard,
+            "keep_activations": settings.keep_activations,
         }),
         &inputs,
     )?;
@@ -84,6 +85,7 @@ fn gather(
         first: &first,
         text_rows,
         memory_bytes: (settings.memory * (1u64 << 30) as f64) as usize,
+        keep_activations: settings.keep_activations,
     };
     Ok(firings::run(run, model, all, acts, windows, &how, printer)?)
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::numbers;
 use super::training_run::PROGRAM;
-use crate::args::{Import, ImportFormat};
+use crate::args_interop::{Import, ImportFormat};
 use crate::printer::Printer;
 
 type Batch = (Origin, Vec<Feature>, BTreeSet<String>);

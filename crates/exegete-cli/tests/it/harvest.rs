@@ -40,7 +40,9 @@ impl Setup {
         let mut command = exegete();
         command.arg("harvest").arg(&self.model).arg("--text").arg(&self.text).arg("--sae").args(&self.saes);
         command.arg("--out").arg(out).args(["--max-tokens", TOKENS, "--seed", "3", "--correlation-tokens", "500"]);
-        command.args("--window 24 --record-bytes 700 --context 5 --sketch 20 --sink-norm 2".split(' ')).args(flags);
+        command
+            .args("--keep-activations --window 24 --record-bytes 700 --context 5 --sketch 20 --sink-norm 2".split(' '))
+            .args(flags);
         command
     }
 }

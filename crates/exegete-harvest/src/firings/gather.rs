@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use exegete_base::LatentId;
 use exegete_sae::Codes;
 use exegete_store::sampled::{Draw, SampledToken, write_sampled};
-use exegete_store::{Accumulators, Run};
+use exegete_store::{Accumulators, Activation, Run, write_activations};
 
 use super::rules::{Rules, norm};
 use super::{Harvested, How, accumulator_settings, draw};
@@ -23,6 +23,10 @@ pub(super) struct Gathering<'a> {
     sampled: Vec<SampledToken>,
     x_ND: Vec<f32>,
     triples: Vec<(u32, u32, f32)>,
+    /// Every firing, where they are kept.
+    kept: Option<Vec<Activation>>,
+    /// Windows taken in, those of earlier parts too.
+    n_windows: u32,
 }
 
 impl<'a> Gathering<'a> {
@@ -31,7 +35,8 @@ impl<'a> Gathering<'a> {
         let sites: Vec<(usize, usize)> = harvested.sites.reads.iter().map(of).collect::<Result<_>>()?;
         let firings = Accumulators::new(harvested.dictionary.n_latents(), accumulator_settings(how));
         let (sampled, x_ND, triples) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { harvested, sites, rules, draw: draw(how), firings, sampled, x_ND, triples })
+        let kept = how.keep_activations.then(Vec::new);
+        Ok(Self { harvested, sites, rules, draw: draw(how), firings, sampled, x_ND, triples, kept, n_windows: 0 })
     }
 
     /// Mean number of firings on a token, of those since it was last written.
@@ -42,7 +47,8 @@ impl<'a> Gathering<'a> {
     /// About how many bytes are held.
     pub(super) fn bytes(&self) -> usize {
         let token = |t: &SampledToken| size_of::<SampledToken>() + 4 * t.x_D.len() + 8 * t.active.len();
-        self.firings.bytes() + self.sampled.iter().map(token).sum::<usize>()
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.capacity() * size_of::<Activation>());
+        self.firings.bytes() + self.sampled.iter().map(token).sum::<usize>() + kept
     }
 
     /// The rules by which it was made.
@@ -89,6 +95,16 @@ impl<'a> Gathering<'a> {
             }
         }
         self.triples.sort_unstable_by_key(|t| (t.0, t.1));
+        if let Some(kept) = &mut self.kept {
+            let row = self.n_windows;
+            kept.extend(self.triples.iter().map(|&(latent, position, value)| Activation {
+                row,
+                position,
+                latent,
+                value,
+            }));
+        }
+        self.n_windows += 1;
         let (mut positions, mut values) = (Vec::new(), Vec::new());
         for group in self.triples.chunk_by(|a, b| a.0 == b.0) {
             positions.clear();
@@ -104,17 +120,19 @@ impl<'a> Gathering<'a> {
     pub(super) fn write(&mut self, run: &mut Run, from: usize, to: usize) -> Result<()> {
         let empty = Accumulators::new(self.firings.n_latents(), self.firings.settings());
         let (firings, sampled) = (std::mem::replace(&mut self.firings, empty), std::mem::take(&mut self.sampled));
-        let [state, drawn] = names(&self.harvested.place(), from, to);
+        let [state, drawn, fired] = names(&self.harvested.place(), from, to);
         run.commit_part(&state, firings.n_tokens(), |w| firings.write_state(w))?;
         run.commit_part(&drawn, sampled.len() as u64, |w| write_sampled(w, &sampled))?;
+        if let Some(kept) = self.kept.as_mut().map(std::mem::take) {
+            run.commit_part(&fired, kept.len() as u64, |w| write_activations(w, &kept))?;
+        }
         Ok(())
     }
 }
 
 /// The parts of a stretch of windows.
-fn names(place: &str, from: usize, to: usize) -> [String; 2] {
-    [("state", from, to), ("sampled", from, to)]
-        .map(|(kind, from, to)| format!("{place}/{kind}-{from:08}-{to:08}.parquet"))
+fn names(place: &str, from: usize, to: usize) -> [String; 3] {
+    ["state", "sampled", "fired"].map(|kind| format!("{place}/{kind}-{from:08}-{to:08}.parquet"))
 }
 
 /// Whether a part is one of these.
@@ -124,7 +142,7 @@ pub(super) fn is_state(rel: &str) -> bool {
 
 /// How many windows are written of all dictionaries. Stopped in the middle, some may be ahead of others: what they have beyond that
 /// is removed.
-pub(super) fn written(run: &mut Run, gatherings: &[Gathering]) -> Result<usize> {
+pub(super) fn written(run: &mut Run, gatherings: &mut [Gathering]) -> Result<usize> {
     let ends = |rel: &String| {
         let stem = rel.strip_suffix(".parquet")?;
         let mut words = stem.rsplit('-');
@@ -136,7 +154,9 @@ pub(super) fn written(run: &mut Run, gatherings: &[Gathering]) -> Result<usize> 
     let mut written = 0;
     let mut kept = BTreeSet::new();
     for (from, to) in there {
-        let whole: Vec<String> = gatherings.iter().flat_map(|g| names(&g.harvested.place(), from, to)).collect();
+        let own =
+            |g: &Gathering| names(&g.harvested.place(), from, to).into_iter().take(2 + usize::from(g.kept.is_some()));
+        let whole: Vec<String> = gatherings.iter().flat_map(own).collect();
         if from == written && whole.iter().all(|rel| run.part_done(rel)) {
             written = to;
             kept.extend(whole);
@@ -145,5 +165,6 @@ pub(super) fn written(run: &mut Run, gatherings: &[Gathering]) -> Result<usize> 
     let rest: Vec<String> =
         run.manifest().parts.keys().filter(|rel| is_state(rel) && !kept.contains(*rel)).cloned().collect();
     rest.iter().try_for_each(|rel| run.remove_part(rel))?;
+    gatherings.iter_mut().for_each(|gathering| gathering.n_windows = written as u32);
     Ok(written)
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::gather::Gathering;
 use self::rules::Rules;
-use self::tables::Parts;
+use self::tables::{Fired, Parts};
 use crate::rows::{WindowRows, n_rows};
 use crate::training::Sites;
 use crate::{Activations, Progress, Result, vocabulary};
@@ -72,6 +72,8 @@ pub struct How<'a> {
     pub text_rows: u64,
     /// Bytes that may be held before they are written.
     pub memory_bytes: usize,
+    /// Whether every firing is kept, too.
+    pub keep_activations: bool,
 }
 
 /// Encodes the activations of all windows, merges what was gathered, and writes latents and examples of each dictionary.
@@ -102,6 +104,9 @@ pub fn run(
         let parts = Parts::of(run, &harvested.place());
         let mut describe = |rows: &mut [_]| vocabulary::describe(model, harvested.dictionary, rows, progress);
         let prefix = harvested.prefix();
+        if let Some(fired) = Fired::of(&parts.fired, None)? {
+            tables::write_firings(run, &prefix, &[fired], harvested.dictionary.n_latents())?;
+        }
         let mut summary = tables::write(run, &prefix, &parts, n_rows(windows), &mut describe, progress)?;
         summary["name"] = json!(harvested.name);
         summary["kind"] = json!(harvested.dictionary.kind());

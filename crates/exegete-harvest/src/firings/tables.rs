@@ -1,13 +1,17 @@
 //! From what was gathered to the tables of a run: parts are merged, some latents at a time, so that memory depends neither on the
 //! length of the text nor on the number of parts.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use exegete_base::LatentId;
 use exegete_store::profile::N_POSITIONS;
 use exegete_store::run::part_name;
 use exegete_store::sampled::{correlations, read_sampled};
-use exegete_store::{Accumulators, LatentRow, Run, sketch, write_examples, write_latents};
+use exegete_store::{
+    Accumulators, Activation, ActivationReader, LatentRow, Run, sketch, write_activations, write_examples,
+    write_latents,
+};
 use serde_json::{Value, json};
 
 use super::LATENTS;
@@ -22,13 +26,15 @@ const N_FIRED: usize = 10;
 pub(crate) struct Parts {
     pub(crate) states: Vec<PathBuf>,
     pub(crate) sampled: Vec<PathBuf>,
+    /// Every firing, where they are kept.
+    pub(crate) fired: Vec<PathBuf>,
 }
 
 impl Parts {
     /// Those of a run, in a folder of it.
     pub(crate) fn of(run: &Run, place: &str) -> Self {
         let kind = |kind: &str| run.parts_under(&format!("{place}/{kind}-"));
-        Self { states: kind("state"), sampled: kind("sampled") }
+        Self { states: kind("state"), sampled: kind("sampled"), fired: kind("fired") }
     }
 }
 
@@ -92,6 +98,48 @@ pub(crate) fn write(
         "n_latents": n_latents, "l0": firings as f64 / n_tokens.max(1) as f64, "sketch": settings.sketch,
         "correlation_tokens": n_correlated,
     }))
+}
+
+/// Every firing of a run, or of a shard of it.
+pub(crate) struct Fired {
+    reader: ActivationReader,
+    /// Places of the shard's windows among those of the whole.
+    places: Option<Vec<u32>>,
+}
+
+impl Fired {
+    /// What a run has gathered; none where firings were not kept.
+    pub(crate) fn of(parts: &[PathBuf], places: Option<Vec<u32>>) -> Result<Option<Self>> {
+        match parts.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(Self { reader: ActivationReader::open(parts)?, places })),
+        }
+    }
+
+    fn range(&self, latents: RangeInclusive<u32>) -> Result<Vec<Activation>> {
+        let mut found = self.reader.range(latents)?;
+        if let Some(places) = &self.places {
+            let strange = || HarvestError::Request("a firing is of a window that its shard does not have".into());
+            for firing in &mut found {
+                firing.row = *places.get(firing.row as usize).ok_or_else(strange)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Writes every firing as parts of the run, some latents at a time.
+pub(crate) fn write_firings(run: &mut Run, prefix: &str, fired: &[Fired], n_latents: usize) -> Result<()> {
+    for (i, from) in (0..n_latents).step_by(TOGETHER).enumerate() {
+        let range = from as u32..=((from + TOGETHER).min(n_latents) - 1) as u32;
+        let mut all = Vec::new();
+        for one in fired {
+            all.extend(one.range(range.clone())?);
+        }
+        let name = part_name(&format!("{prefix}activations"), i);
+        run.commit_part(&name, all.len() as u64, |w| write_activations(w, &all))?;
+    }
+    Ok(())
 }
 
 /// Fills in correlations; returns over how many tokens.

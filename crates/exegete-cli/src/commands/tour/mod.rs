@@ -80,6 +80,7 @@ pub(crate) fn run(settings: &Tour, common: &Common, printer: &Printer) -> Result
             first: &first,
             text_rows,
             memory_bytes: MEMORY_BYTES,
+            keep_activations: false,
         };
         let harvested = [Harvested { name: None, dictionary: &dictionary, sites: Sites::one(site) }];
         firings::run(&mut run, &model, &harvested, &acts, &windows, &how, printer)?;
