@@ -55,7 +55,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Lab(LabCommand::Bimt(s)) => commands::lab::bimt::run(s, common, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
-        Command::Serve(settings) => commands::serve::run(settings, &printer),
+        Command::Serve(settings) => commands::serve::run(settings, common, &printer),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

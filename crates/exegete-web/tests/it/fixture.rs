@@ -7,8 +7,8 @@ use exegete_base::sampling::pair_hash;
 use exegete_base::{DocId, LatentId};
 use exegete_store::run::part_name;
 use exegete_store::{
-    AccumulatorSettings, Accumulators, Curves, Explanation, LatentRow, Notes, Run, Window, write_examples,
-    write_latents, write_vocab, write_windows,
+    AccumulatorSettings, Accumulators, Curves, Explanation, LatentProfile, LatentRow, Notes, Run, Window,
+    write_examples, write_latents, write_vocab, write_windows,
 };
 use serde_json::json;
 
@@ -104,8 +104,58 @@ fn row(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentRow {
         top_tokens: tokens(latent, 1.0),
         bottom_tokens: tokens(latent + 3, -1.0),
         neighbours: (1..6).map(|i| ((latent + i * 11) % N_LATENTS, 0.71 - i as f32 * 0.06)).collect(),
+        profile: profile(state, latent, n_vocab),
         ..LatentRow::new(LatentId(latent), state.stats(LatentId(latent)), state.n_tokens())
     }
+}
+
+/// What a harvest measures besides; the dead latent has a decoder row and nothing else.
+fn profile(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentProfile {
+    let near = |step: u32, top: f32| (1..6).map(|i| ((latent + i * step) % N_LATENTS, top - i as f32 * 0.07)).collect();
+    let turn = latent as f32 * 0.7;
+    let decoder = LatentProfile {
+        aligned_neurons: (0..3).map(|i| (latent + i * 100, 0.4 - i as f32 * 0.25)).collect(),
+        decoder_l1: 6.5,
+        decoder_norm: 1.0,
+        logit_histogram: (0..50u32).map(|bin| 400 / (1 + (25 - bin as i32).unsigned_abs())).collect(),
+        logit_ends: [-3.1, 4.2],
+        map: [turn.cos() * (1.0 + turn / 90.0), turn.sin() * (1.0 + turn / 60.0)],
+        ..LatentProfile::default()
+    };
+    if state.stats(LatentId(latent)).count == 0 {
+        return decoder;
+    }
+    LatentProfile {
+        cofiring: near(7, 0.6),
+        correlated_latents: near(13, 0.8),
+        correlated_neurons: vec![(3, 0.5), (77, -0.4)],
+        fired_tokens: (0..4).map(|i| ((latent + i * 11) % n_vocab, 0.7 / (1 << i) as f32)).collect(),
+        n_sampled: 200,
+        distinct_tokens: 1 + latent % 40,
+        positions: (0..16).map(|i| 10 + u64::from((latent + i) % 7)).collect(),
+        position_information: if latent.is_multiple_of(10) { 0.2 } else { 0.01 },
+        ..decoder
+    }
+}
+
+#[allow(dead_code)] // The example that serves this run has no use for it.
+/// Writes the tables of a second dictionary beside those of the first, as a harvest of several has them.
+pub(crate) fn make_run_of_two(dir: &Path) {
+    make_run(dir);
+    let mut run = Run::open_to_write(dir).unwrap();
+    let rows = exegete_store::read_latents(&run.path("latents.parquet")).unwrap();
+    let examples = exegete_store::examples::read_examples(&run.path("examples/part-00000.parquet")).unwrap();
+    for (prefix, n) in [("latents/wide/", N_LATENTS as usize), ("latents/nar row/", 40)] {
+        run.commit_part(&format!("{prefix}latents.parquet"), n as u64, |w| write_latents(w, &rows[..n])).unwrap();
+        let of: Vec<_> = examples.iter().filter(|e| (e.latent.0 as usize) < n).cloned().collect();
+        run.commit_part(&format!("{prefix}examples/part-00000.parquet"), 1, |w| write_examples(w, &of)).unwrap();
+    }
+    let listed = json!([
+        {"name": "wide", "prefix": "latents/wide/", "site": "blocks.15.hook_resid_post"},
+        {"name": "nar row", "prefix": "latents/nar row/", "site": "blocks.3.hook_resid_post"},
+        {"name": "outside", "prefix": "../elsewhere/", "site": ""},
+    ]);
+    run.finish_stage("harvest", json!({"tokens": 15360, "dictionaries": listed})).unwrap();
 }
 
 fn explain(dir: &Path) {

@@ -1,5 +1,13 @@
 //! The dashboards from outside: requests to the router over a run that the store's writers made.
 
+mod dictionaries;
 mod fixture;
+mod hostile;
+mod jobs;
+mod openapi;
 mod pages;
+mod personal;
+mod rating;
+mod site;
 mod training;
+mod trying;
