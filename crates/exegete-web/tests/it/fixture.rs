@@ -27,9 +27,70 @@ fn vocabulary() -> Vec<Vec<u8>> {
     tokens
 }
 
+/// Tokens that mean harm: markup, marks that turn text round, bytes that are no text, words without end.
+fn hostile_vocabulary() -> Vec<Vec<u8>> {
+    let mut tokens: Vec<Vec<u8>> = [
+        "<script>window.hacked=1</script>",
+        "\"><img src=x onerror=window.hacked=1>",
+        "</p></div></main><h1>",
+        "<svg onload=window.hacked=1>",
+        "javascript:window.hacked=1",
+        "{{constructor.constructor('window.hacked=1')()}}",
+        "<style>*{display:none}</style>",
+        "<!--",
+        "&lt;script&gt;",
+        "\u{202e}desrever",
+        "\u{2066}\u{2067}\u{200f}x",
+        "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+        "Z\u{334}\u{321}\u{322}\u{489}algo",
+        "\0\0",
+        "\u{1b}[2J",
+        "\u{feff}",
+        "\r\n\r\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into();
+    tokens.extend([
+        vec![0xff, 0xfe],
+        vec![0xc0, 0x80],
+        "W".repeat(20_000).into_bytes(),
+        "\u{1f600}".repeat(900).into_bytes(),
+    ]);
+    tokens
+}
+
+/// Makes a run in `dir` of which all text means harm.
+#[allow(dead_code)] // The example that serves a run has no use for it.
+pub(crate) fn make_hostile_run(dir: &Path) {
+    make_run_of(dir, hostile_vocabulary());
+    let mut notes = Notes::open(&dir.join("run.sqlite")).unwrap();
+    for (latent, bytes) in hostile_vocabulary().into_iter().enumerate() {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let latent = LatentId(latent as u32);
+        let said = Explanation {
+            method: "<b>\u{202e}self".into(),
+            rank: 0,
+            text: text.clone(),
+            scale: f64::MAX,
+            score: -1e300,
+            abstained: false,
+            settings: json!({}),
+        };
+        notes.put_explanations(latent, "<b>\u{202e}self", &[said], &Curves::default()).unwrap();
+        notes.add_note(latent, &text).unwrap();
+    }
+    std::fs::create_dir(dir.join("jobs")).unwrap();
+    let job = json!({"kind": "<script>window.hacked=1</script>", "stage": "W".repeat(3000), "unit": "\u{202e}x", "done": u64::MAX,
+        "total": 1, "started": 0, "updated": u64::MAX, "state": "running"});
+    std::fs::write(dir.join("jobs").join("<img src=x onerror=window.hacked=1>.json"), job.to_string()).unwrap();
+}
+
 /// Makes the run in `dir`.
 pub(crate) fn make_run(dir: &Path) {
-    let vocab = vocabulary();
+    make_run_of(dir, vocabulary());
+}
+
+fn make_run_of(dir: &Path, vocab: Vec<Vec<u8>>) {
     let n_vocab = vocab.len() as u64;
     let settings = json!({ "model": "models/SmolLM2-135M-Instruct.Q4_1.gguf", "text": ["wikitext2"], "site": "blocks.15.hook_resid_post" });
     let mut run = Run::create_or_resume(dir, "exegete test", settings, &[]).unwrap();

@@ -1,5 +1,6 @@
 //! The dashboards from outside: requests to the router over a run that the store's writers made.
 
+mod browser;
 mod dictionaries;
 mod fixture;
 mod hostile;
