@@ -1,5 +1,6 @@
 //! What was typed. The doc comment of a field is its help.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -530,6 +531,18 @@ pub(crate) struct Serve {
     /// Port on this machine
     #[arg(long, default_value_t = 8617)]
     pub(crate) port: u16,
+    /// Address to serve on; one that others can reach needs a token, which is made and printed if none is given
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDR")]
+    pub(crate) bind: IpAddr,
+    /// What a browser must show to be answered: in the address once (?token=), or as Authorization: Bearer
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// Another name by which this server may be asked for, beside localhost and addresses in numbers
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+    /// Try texts on the pages with this model: a directory, a .gguf file, org/name, or builtin:organism
+    #[arg(long)]
+    pub(crate) model: Option<String>,
 }
 
 #[cfg(test)]

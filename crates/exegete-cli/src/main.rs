@@ -59,7 +59,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Merge(settings) => commands::merge::run(settings, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
-        Command::Serve(settings) => commands::serve::run(settings, &printer),
+        Command::Serve(settings) => commands::serve::run(settings, common, &printer),
         Command::Export(settings) => commands::export::run(settings, &printer),
         Command::Import(settings) => commands::import::run(settings, &printer),
     };

@@ -8,7 +8,7 @@ use arrow_array::types::{Float32Type, UInt8Type, UInt32Type, UInt64Type};
 use exegete_base::{DocId, LatentId};
 
 use crate::error::Result;
-use crate::table::{self, Columns};
+use crate::table::{self, Columns, Footer};
 
 const EXAMPLES: &str = "examples";
 /// Rows of a row group: one latent's hundred or so examples lie in one or two groups.
@@ -70,12 +70,14 @@ pub fn write_examples(writer: &mut (impl Write + Send), examples: &[Example]) ->
 
 /// Reads the examples of one latent at a time.
 pub struct ExampleReader {
+    files: Vec<Footer>,
     groups: Vec<Group>,
 }
 
 /// A row group and the latents in it.
 struct Group {
-    path: PathBuf,
+    /// Number of its file.
+    file: usize,
     idx_in_file: usize,
     first: u32,
     last: u32,
@@ -87,15 +89,16 @@ impl ExampleReader {
     /// # Errors
     /// [`crate::StoreError::Damaged`] and its kin.
     pub fn open(parts: &[PathBuf]) -> Result<Self> {
-        let mut groups = Vec::new();
-        for path in parts {
-            let builder = table::open_kind(path, EXAMPLES)?;
-            for (idx_in_file, group) in builder.metadata().row_groups().iter().enumerate() {
+        let (mut files, mut groups) = (Vec::new(), Vec::new());
+        for (file, path) in parts.iter().enumerate() {
+            let footer = Footer::read(path, EXAMPLES)?;
+            for (idx_in_file, group) in footer.metadata().row_groups().iter().enumerate() {
                 let (first, last) = table::ends_of(group);
-                groups.push(Group { path: path.clone(), idx_in_file, first, last });
+                groups.push(Group { file, idx_in_file, first, last });
             }
+            files.push(footer);
         }
-        Ok(Self { groups })
+        Ok(Self { files, groups })
     }
 
     /// The examples of a latent in the order of the files; none if it never fired.
@@ -105,8 +108,8 @@ impl ExampleReader {
     pub fn latent(&self, latent: LatentId) -> Result<Vec<Example>> {
         let mut examples = Vec::new();
         for group in self.groups.iter().filter(|g| (g.first..=g.last).contains(&latent.0)) {
-            let builder = table::open_kind(&group.path, EXAMPLES)?.with_row_groups(vec![group.idx_in_file]);
-            examples.extend(table::read_rows(&group.path, builder, |columns, rows| {
+            let file = &self.files[group.file];
+            examples.extend(table::read_rows(file.path(), file.group(group.idx_in_file)?, |columns, rows| {
                 examples_of(columns, rows, |found| found == latent.0)
             })?);
         }

@@ -10,9 +10,12 @@ use serde_json::Value;
 
 use crate::error::{Result, StoreError};
 use crate::killpoint::killpoint;
+use crate::personal;
 
-/// Version of the tables, SQLite's `user_version`.
-const NOTES_VERSION: u64 = 1;
+/// Version of the tables, SQLite's `user_version`. Version 1 lacks what [`personal`] adds; it is read as it is, and brought
+/// up to date when it is written.
+const NOTES_VERSION: u64 = 2;
+const OLDEST_VERSION: u64 = 1;
 
 const SCHEMA: &str = "
 CREATE TABLE explanations (
@@ -84,9 +87,17 @@ impl Notes {
         connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        if version_of(&connection).map_err(failed)? == 0 {
-            let transaction = connection.transaction().map_err(failed)?;
-            transaction.execute_batch(SCHEMA).map_err(failed)?;
+        if version_of(&connection).map_err(failed)? < NOTES_VERSION {
+            // Looked at again with the lock held: another process may have been faster.
+            let behaviour = rusqlite::TransactionBehavior::Immediate;
+            let transaction = connection.transaction_with_behavior(behaviour).map_err(failed)?;
+            let version = version_of(&transaction).map_err(failed)?;
+            if version == 0 {
+                transaction.execute_batch(SCHEMA).map_err(failed)?;
+            }
+            if version < NOTES_VERSION {
+                transaction.execute_batch(personal::SCHEMA).map_err(failed)?;
+            }
             transaction.commit().map_err(failed)?;
         }
         Self::checked(path, connection)
@@ -102,17 +113,36 @@ impl Notes {
         let plain = Connection::open_with_flags(path, flags).map_err(failed)?;
         plain.busy_timeout(std::time::Duration::from_secs(10)).map_err(failed)?;
         if version_of(&plain).is_ok() {
-            return Self::checked(path, plain);
+            let notes = Self::checked(path, plain)?;
+            notes.check_length()?;
+            return Ok(notes);
         }
         // A database in WAL mode wants to make its index file; where it cannot, nobody else can be writing either.
         let uri = format!("file:{}?immutable=1", uri_path(path));
         Self::checked(path, Connection::open_with_flags(uri, flags).map_err(failed)?)
     }
 
+    /// Checks that the file was not cut short, which a table whose pages are all there would not show.
+    fn check_length(&self) -> Result<()> {
+        let mut journal = self.path.clone().into_os_string();
+        journal.push("-wal");
+        // Pages may stand in the journal that are not in the file yet.
+        if std::fs::metadata(journal).is_ok_and(|file| file.len() > 0) {
+            return Ok(());
+        }
+        let pages: u64 = self.sql(|c| c.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)))?.unsigned_abs();
+        let size: u64 = self.sql(|c| c.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0)))?.unsigned_abs();
+        let len = std::fs::metadata(&self.path).map_err(StoreError::io("read", &self.path))?.len();
+        match len < pages.saturating_mul(size) {
+            true => Err(StoreError::damaged(&self.path, format!("it was cut short: {pages} pages are expected"))),
+            false => Ok(()),
+        }
+    }
+
     fn checked(path: &Path, connection: Connection) -> Result<Notes> {
         let notes = Notes { path: path.to_owned(), connection };
         let found = notes.sql(version_of)?;
-        if found != NOTES_VERSION {
+        if !(OLDEST_VERSION..=NOTES_VERSION).contains(&found) {
             return Err(StoreError::Version { path: notes.path, what: "notes", found, expected: NOTES_VERSION });
         }
         Ok(notes)
@@ -222,6 +252,29 @@ impl Notes {
         Ok(rows.into_iter().collect())
     }
 
+    /// The best text of one latent, as [`Notes::first_texts`] has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn first_text(&self, latent: LatentId) -> Result<Option<String>> {
+        let query = "SELECT text FROM explanations WHERE latent = ? AND abstained = 0 AND text <> ''
+                     ORDER BY method, rank LIMIT 1";
+        Ok(self.rows(query, params![latent.0], |row| row.get(0))?.pop())
+    }
+
+    /// A number that is another one when another connection has changed anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn data_version(&self) -> Result<i64> {
+        self.sql(|connection| connection.query_row("PRAGMA data_version", [], |row| row.get(0)))
+    }
+
+    /// Whether the tables of [`personal`] are there.
+    pub(crate) fn has_personal(&self) -> Result<bool> {
+        Ok(self.sql(version_of)? >= NOTES_VERSION)
+    }
+
     /// Latents with a text that holds every word of `text` (the last one as a beginning), best match first.
     ///
     /// # Errors
@@ -234,7 +287,7 @@ impl Notes {
         self.rows(sql, params![query], |row| Ok((LatentId(row.get(0)?), row.get(1)?)))
     }
 
-    fn rows<R>(
+    pub(crate) fn rows<R>(
         &self,
         query: &str,
         arguments: impl rusqlite::Params,
@@ -243,7 +296,7 @@ impl Notes {
         self.sql(|connection| connection.prepare_cached(query)?.query_map(arguments, row_of)?.collect())
     }
 
-    fn sql<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(crate) fn sql<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         ask(&self.connection).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
     }
 }

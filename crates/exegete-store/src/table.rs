@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, PrimitiveBuilder};
@@ -15,9 +15,9 @@ use arrow_array::types::{ArrowPrimitiveType, Float32Type, UInt32Type};
 use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch};
 use arrow_schema::ArrowError;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::{KeyValue, RowGroupMetaData};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
 
@@ -57,6 +57,38 @@ pub(crate) fn write_rows<R>(
 pub(crate) fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
     let file = File::open(path).map_err(StoreError::io("open", path))?;
     guarded(path, || ParquetRecordBatchReaderBuilder::try_new(file))
+}
+
+/// The footer of one of our tables, read once: of a table with many row groups it is long, and a reader of single groups would
+/// spend its time on nothing else.
+pub(crate) struct Footer {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Footer {
+    /// Reads it, and checks the table's kind and version.
+    pub(crate) fn read(path: &Path, kind: &str) -> Result<Self> {
+        let builder = open_kind(path, kind)?;
+        let metadata = guarded(path, || ArrowReaderMetadata::try_new(builder.metadata().clone(), Default::default()))?;
+        Ok(Self { path: path.to_owned(), metadata })
+    }
+
+    /// The table's file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says.
+    pub(crate) fn metadata(&self) -> &ParquetMetaData {
+        self.metadata.metadata()
+    }
+
+    /// Opens the file again, for one row group.
+    pub(crate) fn group(&self, idx: usize) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+        let file = File::open(&self.path).map_err(StoreError::io("open", &self.path))?;
+        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone()).with_row_groups(vec![idx]))
+    }
 }
 
 /// Opens one of our tables after checking its kind and version.

@@ -10,14 +10,14 @@ use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
 use exegete_base::DocId;
 
 use crate::error::{Result, StoreError};
-use crate::table::{self, Columns};
+use crate::table::{self, Columns, Footer};
 
 const WINDOWS: &str = "tokens";
 const VOCAB: &str = "vocab";
 /// Windows of a row group, the unit of random access.
 const GROUP_ROWS: usize = 256;
-/// Row groups a reader keeps: the examples of a latent come from all over the corpus.
-const CACHED_GROUPS: usize = 32;
+/// Tokens of the row groups that a reader keeps (128 MiB): the examples of a latent come from all over the corpus.
+const CACHED_TOKENS: usize = 32 << 20;
 
 /// A run of tokens of one document, as the model sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,16 +71,25 @@ pub fn read_vocab(path: &Path) -> Result<Vec<Vec<u8>>> {
 
 /// Random access to the windows of a run. May be shared between threads.
 pub struct TokenReader {
+    files: Vec<Footer>,
     groups: Vec<Group>,
     /// (document, window of it, global index), sorted.
     index: Vec<(DocId, u32, u32)>,
     n_tokens: u64,
-    cache: Mutex<VecDeque<(usize, Arc<Vec<Window>>)>>,
+    cache: Mutex<Cache>,
+}
+
+/// Row groups that were read, the oldest first.
+#[derive(Default)]
+struct Cache {
+    groups: VecDeque<(usize, Arc<Vec<Window>>)>,
+    n_tokens: usize,
 }
 
 /// A row group of one of the files.
 struct Group {
-    path: PathBuf,
+    /// Number of its file.
+    file: usize,
     idx_in_file: usize,
     /// Global index of its first window.
     first: usize,
@@ -92,12 +101,13 @@ impl TokenReader {
     /// # Errors
     /// [`StoreError::Damaged`] and its kin.
     pub fn open(parts: &[PathBuf]) -> Result<Self> {
-        let (mut groups, mut index, mut n_tokens) = (Vec::new(), Vec::new(), 0);
-        for path in parts {
+        let (mut files, mut groups, mut index, mut n_tokens) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (file, path) in parts.iter().enumerate() {
+            files.push(Footer::read(path, WINDOWS)?);
             let builder = table::open_kind(path, WINDOWS)?;
             let mut first = index.len();
             for (idx_in_file, group) in builder.metadata().row_groups().iter().enumerate() {
-                groups.push(Group { path: path.clone(), idx_in_file, first });
+                groups.push(Group { file, idx_in_file, first });
                 first = first.saturating_add(usize::try_from(group.num_rows()).unwrap_or(0));
             }
             let keys = table::read_rows(path, builder, |columns, keys| {
@@ -116,7 +126,7 @@ impl TokenReader {
             index.extend(keys.into_iter().enumerate().map(|(i, (doc, window))| (doc, window, (base + i) as u32)));
         }
         index.sort_unstable();
-        Ok(Self { groups, index, n_tokens, cache: Mutex::default() })
+        Ok(Self { files, groups, index, n_tokens, cache: Mutex::default() })
     }
 
     /// Number of windows.
@@ -162,16 +172,19 @@ impl TokenReader {
     fn group(&self, group_idx: usize) -> Result<Arc<Vec<Window>>> {
         // The cache holds whole values only, so one left by a panicking thread is sound.
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, windows)) = cache.iter().find(|(idx, _)| *idx == group_idx) {
+        if let Some((_, windows)) = cache.groups.iter().find(|(idx, _)| *idx == group_idx) {
             return Ok(windows.clone());
         }
         let group = &self.groups[group_idx];
-        let builder = table::open_kind(&group.path, WINDOWS)?.with_row_groups(vec![group.idx_in_file]);
-        let windows = Arc::new(table::read_rows(&group.path, builder, windows_of)?);
-        if cache.len() == CACHED_GROUPS {
-            cache.pop_front();
+        let file = &self.files[group.file];
+        let windows = Arc::new(table::read_rows(file.path(), file.group(group.idx_in_file)?, windows_of)?);
+        let tokens_in = |windows: &[Window]| windows.iter().map(|window| window.token_ids.len()).sum::<usize>();
+        cache.n_tokens += tokens_in(&windows);
+        cache.groups.push_back((group_idx, windows.clone()));
+        while cache.n_tokens > CACHED_TOKENS && cache.groups.len() > 1 {
+            let Some((_, oldest)) = cache.groups.pop_front() else { break };
+            cache.n_tokens -= tokens_in(&oldest);
         }
-        cache.push_back((group_idx, windows.clone()));
         Ok(windows)
     }
 }

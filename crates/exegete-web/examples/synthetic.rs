@@ -8,5 +8,7 @@ fn main() -> Result<(), exegete_web::WebError> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fixture::make_run(dir.path());
     let addr = ([127, 0, 0, 1], 8617).into();
-    exegete_web::serve(addr, exegete_web::Dashboard::open(dir.path())?, |addr| println!("http://{addr}"))
+    exegete_web::serve(addr, (None, Vec::new()), exegete_web::Dashboard::open(dir.path())?, |addr| {
+        println!("http://{addr}")
+    })
 }

@@ -5,7 +5,9 @@ use exegete_base::stats::Estimate;
 use exegete_figure::{HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, histogram, line};
 
 use crate::format::significant;
-use crate::wire::{Density, LevelDetail, MethodResult, TrainedDictionary, TrainingCurves, TrainingView};
+use crate::wire::{
+    Density, LevelDetail, LogitHistogram, MethodResult, TrainedDictionary, TrainingCurves, TrainingView,
+};
 
 /// Bins in a decade of firing rates.
 const BINS_A_DECADE: f64 = 4.0;
@@ -52,6 +54,43 @@ pub(crate) fn levels(levels: &[LevelDetail]) -> Result<String> {
         heights,
         x_scale: Scale::Log2,
         size: Size { width: 380, height: 200 },
+    })
+}
+
+/// How many latents fired at each level, from the lowest level of any to the highest.
+pub(crate) fn latents_by_level(latents: &[u64]) -> Result<String> {
+    let seen = latents.iter().enumerate().filter(|(_, n)| **n > 0).map(|(level, _)| level);
+    let (first, last) = (seen.clone().min().unwrap_or(0), seen.max().unwrap_or(0));
+    histogram(&HistogramFigure {
+        labels: labels("", "activation", "latents"),
+        edges: (first..=last + 1).map(|level| f64::from(lower_edge(level))).collect(),
+        heights: latents.iter().skip(first).take(last + 1 - first).map(|n| *n as f64).collect(),
+        x_scale: Scale::Log2,
+        size: Size { width: 520, height: 220 },
+    })
+}
+
+/// The vocabulary's logits.
+pub(crate) fn logits(logits: &LogitHistogram) -> Result<String> {
+    let width = (f64::from(logits.high) - f64::from(logits.low)) / logits.counts.len() as f64;
+    histogram(&HistogramFigure {
+        labels: labels("", "logit", "tokens"),
+        edges: (0..=logits.counts.len()).map(|i| f64::from(logits.low) + width * i as f64).collect(),
+        heights: logits.counts.iter().map(|n| f64::from(*n)).collect(),
+        x_scale: Scale::Linear,
+        size: Size { width: 380, height: 180 },
+    })
+}
+
+/// Firings by part of the window.
+pub(crate) fn positions(positions: &[u64]) -> Result<String> {
+    let part = 100.0 / positions.len() as f64;
+    histogram(&HistogramFigure {
+        labels: labels("", "place in the window (%)", "firings"),
+        edges: (0..=positions.len()).map(|i| part * i as f64).collect(),
+        heights: positions.iter().map(|n| *n as f64).collect(),
+        x_scale: Scale::Linear,
+        size: Size { width: 380, height: 170 },
     })
 }
 

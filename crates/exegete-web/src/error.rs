@@ -24,9 +24,18 @@ pub enum WebError {
         /// The part that is missing.
         missing: &'static str,
     },
-    /// An address that others could reach.
-    #[error("{0} can be reached from outside this machine; serve on 127.0.0.1 or [::1]")]
+    /// An address that others could reach, and no token.
+    #[error("{0} can be reached from outside this machine, so it needs a token")]
     NotLoopback(SocketAddr),
+    /// A token that is no good.
+    #[error("--token: a token has at least {0} letters, digits and signs of -_.~")]
+    Token(usize),
+    /// A change that the run does not take.
+    #[error("this run cannot be written to, so nothing was kept: {reason}")]
+    Unwritable {
+        /// Why.
+        reason: String,
+    },
     /// The address cannot be used.
     #[error("cannot serve on {addr}: {source}")]
     Bind {

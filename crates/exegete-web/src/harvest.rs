@@ -1,69 +1,104 @@
-//! The latents of a run, and the questions that pages ask of them.
+//! The latents of a dictionary, opened, and what is read of them once and kept.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use exegete_base::LatentId;
-use exegete_base::levels::{lower_edge, upper_edge};
-use exegete_store::{
-    Example, ExampleKind, ExampleReader, LatentRow, Notes, Run, TokenReader, read_latents, read_vocab,
-};
+use exegete_store::{ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab};
 use serde_json::Value;
 
 use crate::Result;
+use crate::dashboard::lock;
+use crate::dictionaries::{LATENTS, Named};
+use crate::pages::percent_encoded;
 use crate::vocabulary::Vocabulary;
-use crate::wire::{
-    ExampleText, ExampleToken, ExplanationText, LatentDetail, LatentLine, LevelDetail, MethodResult, Neighbour,
-    TokenWeight,
-};
+use crate::wire::{LatentLine, TokenWeight};
 
-/// The part without which a run has no latents.
-pub(crate) const LATENTS: &str = "latents.parquet";
-const NOTES: &str = "run.sqlite";
+/// The database of what is said.
+pub(crate) const NOTES: &str = "run.sqlite";
+/// Answers of the list that are kept.
+const LISTS_KEPT: usize = 24;
 
-/// The latents of a run, with the texts that they fire on and what is said about them.
+/// The latents of a dictionary, with the texts that they fire on and what is said about them.
 pub(crate) struct Harvest {
-    run: Run,
+    run: Arc<Run>,
+    named: Named,
+    /// Names of all dictionaries of the run, this one's among them.
+    all: Vec<Named>,
+    tables: Arc<Tables>,
+    /// Absent until something has been said.
+    notes: Option<Mutex<Notes>>,
+    said: Mutex<Option<Arc<Said>>>,
+    lists: Mutex<VecDeque<(String, Arc<Vec<u32>>)>>,
+}
+
+/// What does not change while the parts do not.
+struct Tables {
+    /// The parts that they were read from.
+    of: Vec<(String, Part)>,
     latents: Vec<LatentRow>,
     vocabulary: Vocabulary,
     tokens: TokenReader,
     examples: ExampleReader,
-    /// Absent until something has been explained.
-    notes: Option<Mutex<Notes>>,
+    n_firings: u64,
+    has_map: bool,
+}
+
+/// What is said about latents, as of one state of the database.
+#[derive(Default)]
+pub(crate) struct Said {
+    version: i64,
+    /// What each latent is called.
+    pub(crate) texts: BTreeMap<LatentId, String>,
+    pub(crate) bookmarks: BTreeSet<LatentId>,
+    pub(crate) noted: BTreeSet<LatentId>,
 }
 
 impl Harvest {
-    /// Opens what a run has; `None` until it has latents.
+    /// Opens what a run has of a dictionary. What was read before is used again where its parts are the same.
     ///
     /// # Errors
     /// What is wrong with a file.
-    pub(crate) fn open(run: Run) -> Result<Option<Harvest>> {
-        if !run.part_done(LATENTS) {
-            return Ok(None);
-        }
-        let latents = read_latents(&run.path(LATENTS))?;
-        let vocab_path = run.path("tokens/vocab.parquet");
-        let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
-        let notes_path = run.path(NOTES);
-        let notes = if notes_path.exists() { Some(Mutex::new(Notes::open_read_only(&notes_path)?)) } else { None };
-        Ok(Some(Harvest {
-            tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
-            examples: ExampleReader::open(&run.parts_under("examples/part-"))?,
-            vocabulary: Vocabulary::new(&vocab),
-            run,
-            latents,
-            notes,
-        }))
+    pub(crate) fn open(run: Arc<Run>, named: &Named, all: &[Named], before: Option<&Harvest>) -> Result<Harvest> {
+        let of = parts_of(&run, named);
+        let tables = match before.filter(|before| before.tables.of == of) {
+            Some(before) => before.tables.clone(),
+            None => Arc::new(Tables::read(&run, named, of)?),
+        };
+        let path = run.path(&named.part(NOTES));
+        let notes = if path.exists() { Some(Mutex::new(Notes::open_read_only(&path)?)) } else { None };
+        let (said, lists) = (Mutex::default(), Mutex::default());
+        Ok(Harvest { run, named: named.clone(), all: all.to_vec(), tables, notes, said, lists })
     }
 
     /// Whether it is what a run has, as the run stands now.
-    pub(crate) fn is_of(&self, run: &Run) -> bool {
-        self.run.manifest() == run.manifest() && self.notes.is_some() == run.path(NOTES).exists()
+    pub(crate) fn is_of(&self, run: &Arc<Run>) -> bool {
+        let is_same = Arc::ptr_eq(&self.run, run) || self.run.manifest() == run.manifest();
+        // What is said may be there since a moment ago.
+        is_same && (self.notes.is_some() || !run.path(&self.named.part(NOTES)).exists())
+    }
+
+    pub(crate) fn named(&self) -> &Named {
+        &self.named
+    }
+
+    pub(crate) fn dictionaries(&self) -> &[Named] {
+        &self.all
     }
 
     /// Number of latents.
     pub(crate) fn n_latents(&self) -> usize {
-        self.latents.len()
+        self.rows().len()
+    }
+
+    /// Firings of all latents.
+    pub(crate) fn n_firings(&self) -> u64 {
+        self.tables.n_firings
+    }
+
+    /// Tokens that were read.
+    pub(crate) fn n_tokens(&self) -> u64 {
+        self.rows().first().map_or(0, |row| row.firing_rate.n)
     }
 
     /// The run.
@@ -72,11 +107,31 @@ impl Harvest {
     }
 
     pub(crate) fn rows(&self) -> &[LatentRow] {
-        &self.latents
+        &self.tables.latents
+    }
+
+    /// A latent's row. Rows lie in the order of their latents, mostly without gaps.
+    pub(crate) fn row(&self, latent: LatentId) -> Option<&LatentRow> {
+        let rows = self.rows();
+        let there = rows.get(latent.0 as usize).filter(|row| row.latent == latent);
+        there.or_else(|| rows.binary_search_by_key(&latent, |row| row.latent).ok().map(|at| &rows[at]))
     }
 
     pub(crate) fn vocabulary(&self) -> &Vocabulary {
-        &self.vocabulary
+        &self.tables.vocabulary
+    }
+
+    pub(crate) fn tokens(&self) -> &TokenReader {
+        &self.tables.tokens
+    }
+
+    pub(crate) fn examples(&self) -> &ExampleReader {
+        &self.tables.examples
+    }
+
+    /// Whether the decoder's directions have places on a map.
+    pub(crate) fn has_map(&self) -> bool {
+        self.tables.has_map
     }
 
     /// A value of a stage's summary.
@@ -89,22 +144,72 @@ impl Harvest {
         self.run.manifest().settings.get(key)
     }
 
-    /// The best text of each explained latent, as of now.
-    pub(crate) fn first_texts(&self) -> Result<BTreeMap<LatentId, String>> {
-        self.with_notes(Notes::first_texts)
+    /// An address within this dictionary. Only what is not empty is said.
+    pub(crate) fn address(&self, path: &str, pairs: &[(&str, &str)]) -> String {
+        let is_first = self.all.first().is_none_or(|first| *first == self.named);
+        let dictionary = [("dictionary", if is_first { "" } else { self.named.name.as_str() })];
+        let said = pairs.iter().chain(&dictionary).filter(|(_, value)| !value.is_empty());
+        let said: Vec<String> = said.map(|(key, value)| format!("{key}={}", percent_encoded(value))).collect();
+        if said.is_empty() { path.into() } else { format!("{path}?{}", said.join("&")) }
     }
 
-    /// Latents whose explanations hold the words of `text`.
-    pub(crate) fn explained_with(&self, text: &str) -> Result<Vec<LatentId>> {
+    /// What is said, as of now.
+    pub(crate) fn said(&self) -> Result<Arc<Said>> {
+        let Some(notes) = &self.notes else { return Ok(Arc::default()) };
+        let notes = lock(notes);
+        let version = notes.data_version()?;
+        let mut kept = lock(&self.said);
+        if let Some(said) = kept.as_ref().filter(|said| said.version == version) {
+            return Ok(said.clone());
+        }
+        let mut texts = notes.first_texts()?;
+        texts.extend(notes.labels()?);
+        let (bookmarks, noted) = (notes.bookmarks()?, notes.noted_latents()?);
+        let (bookmarks, noted) = (bookmarks.into_iter().collect(), noted.into_iter().collect());
+        let said = Arc::new(Said { version, texts, bookmarks, noted });
+        *kept = Some(said.clone());
+        Ok(said)
+    }
+
+    /// What one latent is called. Unlike [`Harvest::said`], this reads no more than it tells.
+    pub(crate) fn text_of(&self, latent: LatentId) -> Result<Option<String>> {
+        self.with_notes(|notes| match notes.label_of(latent)? {
+            Some(label) => Ok(Some(label.text)),
+            None => notes.first_text(latent),
+        })
+    }
+
+    /// Latents with an explanation that holds the words of `text`, or a label or note that holds it whole.
+    pub(crate) fn said_with(&self, text: &str) -> Result<Vec<LatentId>> {
         let found = self.with_notes(|notes| notes.search(text))?;
-        Ok(found.into_iter().map(|(latent, _)| latent).collect())
+        let noted = self.with_notes(|notes| notes.noted_with(text))?;
+        let needle = text.to_lowercase();
+        let labels = self.with_notes(Notes::labels)?;
+        let labelled = labels.into_iter().filter(|(_, label)| label.to_lowercase().contains(&needle));
+        Ok(found.into_iter().chain(labelled).map(|(latent, _)| latent).chain(noted).collect())
+    }
+
+    /// Latents in an order that was asked for, made anew where nobody asked for it lately.
+    pub(crate) fn listed(&self, key: String, make: impl FnOnce() -> Result<Vec<u32>>) -> Result<Arc<Vec<u32>>> {
+        if let Some((_, rows)) = lock(&self.lists).iter().find(|(of, _)| *of == key) {
+            return Ok(rows.clone());
+        }
+        let rows = Arc::new(make()?);
+        let mut lists = lock(&self.lists);
+        if lists.len() == LISTS_KEPT {
+            lists.pop_front();
+        }
+        lists.push_back((key, rows.clone()));
+        Ok(rows)
     }
 
     /// A latent's line in the list.
-    pub(crate) fn line(&self, row: &LatentRow, texts: &BTreeMap<LatentId, String>) -> LatentLine {
+    pub(crate) fn line(&self, row: &LatentRow, explanation: Option<String>, is_bookmarked: bool) -> LatentLine {
         LatentLine {
             latent: row.latent.0,
-            explanation: texts.get(&row.latent).cloned(),
+            explanation,
+            is_bookmarked,
+            value: None,
             count: row.stats.count,
             firing_rate: row.firing_rate,
             max: row.stats.max,
@@ -112,108 +217,46 @@ impl Harvest {
         }
     }
 
-    /// All that is known of a latent; `None` if there is none such.
-    pub(crate) fn detail(&self, latent: LatentId) -> Result<Option<LatentDetail>> {
-        let Some(row) = self.latents.iter().find(|row| row.latent == latent) else { return Ok(None) };
-        let texts = self.first_texts()?;
-        let neighbours = row.neighbours.iter().map(|&(latent, cosine)| Neighbour {
-            latent,
-            cosine,
-            explanation: texts.get(&LatentId(latent)).cloned(),
-        });
-        let examples = self.examples.latent(latent)?;
-        Ok(Some(LatentDetail {
-            line: self.line(row, &texts),
-            mean: row.stats.mean(),
-            std: row.stats.std(),
-            bottom_tokens: self.weights(&row.bottom_tokens),
-            neighbours: neighbours.collect(),
-            methods: self.methods(latent)?,
-            top_examples: self.top_examples(&examples)?,
-            levels: self.levels(row, &examples)?,
-        }))
+    /// Tokens with their text.
+    pub(crate) fn weights(&self, pairs: &[(u32, f32)]) -> Vec<TokenWeight> {
+        pairs.iter().map(|&(id, logit)| TokenWeight { id, text: self.vocabulary().text(id), logit }).collect()
     }
 
-    fn methods(&self, latent: LatentId) -> Result<Vec<MethodResult>> {
-        let explanations = self.with_notes(|notes| notes.explanations_of(latent))?;
-        let curves = self.with_notes(|notes| notes.curves_of(latent))?;
-        let mut methods: BTreeMap<String, MethodResult> = BTreeMap::new();
-        for (method, curves) in curves {
-            let result = MethodResult {
-                method: method.clone(),
-                explanations: Vec::new(),
-                scales: curves.scales,
-                curves: curves.curves,
-            };
-            methods.insert(method, result);
-        }
-        for e in explanations {
-            let result = methods.entry(e.method.clone()).or_insert_with(|| MethodResult {
-                method: e.method,
-                explanations: Vec::new(),
-                scales: Vec::new(),
-                curves: BTreeMap::new(),
-            });
-            let text = ExplanationText { text: e.text, scale: e.scale, score: e.score, abstained: e.abstained };
-            result.explanations.push(text);
-        }
-        Ok(methods.into_values().collect())
+    /// Asks the database, if there is one.
+    pub(crate) fn with_notes<T: Default>(&self, ask: impl FnOnce(&Notes) -> exegete_store::Result<T>) -> Result<T> {
+        let Some(notes) = &self.notes else { return Ok(T::default()) };
+        Ok(ask(&lock(notes))?)
     }
+}
 
-    fn top_examples(&self, examples: &[Example]) -> Result<Vec<ExampleText>> {
-        let mut top: Vec<&Example> = examples.iter().filter(|e| e.kind == ExampleKind::Top).collect();
-        top.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.hash.cmp(&b.hash)));
-        top.into_iter().map(|e| self.example_text(e)).collect()
+impl Said {
+    /// Which state of the database this is.
+    pub(crate) fn version(&self) -> i64 {
+        self.version
     }
+}
 
-    fn levels(&self, row: &LatentRow, examples: &[Example]) -> Result<Vec<LevelDetail>> {
-        let fired = row.stats.histogram.iter().enumerate().rev().filter(|(_, count)| **count > 0);
-        fired
-            .map(|(level, &count)| {
-                let sampled =
-                    examples.iter().filter(|e| e.kind == ExampleKind::Sample && usize::from(e.level) == level);
-                Ok(LevelDetail {
-                    level,
-                    low: lower_edge(level),
-                    high: upper_edge(level),
-                    count,
-                    share: count as f64 / row.stats.count.max(1) as f64,
-                    examples: sampled.map(|e| self.example_text(e)).collect::<Result<_>>()?,
-                })
-            })
-            .collect()
-    }
-
-    fn example_text(&self, example: &Example) -> Result<ExampleText> {
-        let window = self.tokens.window_of(example.doc, example.window)?;
-        let token_ids = window.map(|w| w.token_ids).unwrap_or_default();
-        let (own, context) = (example.position as usize, example.values.len() / 2);
-        let mut tokens = Vec::with_capacity(example.values.len());
-        for (i, &value) in example.values.iter().enumerate() {
-            // The values reach past the window's ends, the tokens do not.
-            let at = (own + i).checked_sub(context);
-            if let Some(&id) = at.and_then(|at| token_ids.get(at)) {
-                tokens.push(ExampleToken { text: self.vocabulary.text(id), value, is_own: i == context });
-            }
-        }
-        Ok(ExampleText {
-            source: example.doc.source_idx(),
-            record: example.doc.record_idx(),
-            window: example.window,
-            position: example.position,
-            value: example.value,
-            tokens,
+impl Tables {
+    fn read(run: &Run, named: &Named, of: Vec<(String, Part)>) -> Result<Tables> {
+        let latents = read_latents(&run.path(&named.part(LATENTS)))?;
+        let vocab_path = run.path("tokens/vocab.parquet");
+        let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
+        Ok(Tables {
+            of,
+            n_firings: latents.iter().map(|row| row.stats.count).fold(0, u64::saturating_add),
+            has_map: latents.iter().any(|row| row.profile.map != [0.0; 2]),
+            latents,
+            vocabulary: Vocabulary::new(&vocab),
+            tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
+            examples: ExampleReader::open(&run.parts_under(&named.part("examples/part-")))?,
         })
     }
+}
 
-    fn weights(&self, pairs: &[(u32, f32)]) -> Vec<TokenWeight> {
-        pairs.iter().map(|&(id, logit)| TokenWeight { id, text: self.vocabulary.text(id), logit }).collect()
-    }
-
-    fn with_notes<T: Default>(&self, ask: impl FnOnce(&Notes) -> exegete_store::Result<T>) -> Result<T> {
-        let Some(notes) = &self.notes else { return Ok(T::default()) };
-        // Reading leaves nothing half done, so a thread that panicked here did no harm.
-        let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(ask(&notes)?)
-    }
+/// The parts that the tables are read from.
+fn parts_of(run: &Run, named: &Named) -> Vec<(String, Part)> {
+    let (latents, examples) = (named.part(LATENTS), named.part("examples/part-"));
+    let parts = run.manifest().parts.iter();
+    let is_read = |rel: &str| rel == latents || rel.starts_with(&examples) || rel.starts_with("tokens/");
+    parts.filter(|(rel, _)| is_read(rel)).map(|(rel, part)| (rel.clone(), part.clone())).collect()
 }

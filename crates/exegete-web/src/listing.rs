@@ -1,14 +1,15 @@
 //! The list of latents: search, filter, sort, page.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use exegete_base::LatentId;
 use exegete_store::LatentRow;
 use serde::Deserialize;
 
 use crate::Result;
-use crate::harvest::Harvest;
+use crate::columns::{self, Column};
+use crate::harvest::{Harvest, Said};
 use crate::wire::LatentList;
 
 /// Latents on a page.
@@ -18,47 +19,55 @@ const PAGE_LEN: usize = 50;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct ListQuery {
-    /// Text to search: words of explanations, part of a token, or `#id`.
+    /// The dictionary; empty for the first.
+    pub(crate) dictionary: String,
+    /// Text to search: words of explanations and notes, part of a token, or `#id`.
     pub(crate) q: String,
     /// Order; anything unknown is the default.
     pub(crate) sort: String,
     /// `asc` or `desc`; empty for the order's natural direction.
     pub(crate) order: String,
-    /// `alive`, `explained`, or all.
+    /// `alive`, `dead`, `explained`, `bookmarked`, `noted`, or all.
     pub(crate) show: String,
-    /// Page, from 1. Text, so that a mistyped page is page 1 and no error.
+    /// `few-tokens`, `positional`, or all.
+    pub(crate) kind: String,
+    /// Smallest firing rate. Text, so that a mistyped number is none and no error.
+    pub(crate) low: String,
+    /// Largest firing rate.
+    pub(crate) high: String,
+    /// Page, from 1.
     pub(crate) page: String,
 }
 
 /// An order of the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Sort {
     Latent,
     Explanation,
-    Rate,
-    Max,
+    Column(&'static Column),
 }
 
 impl Sort {
-    /// All orders with their names in the address and their natural direction (descending?).
-    pub(crate) const ALL: [(Sort, &'static str, bool); 4] = [
-        (Sort::Latent, "latent", false),
-        (Sort::Explanation, "explanation", false),
-        (Sort::Rate, "rate", true),
-        (Sort::Max, "max", true),
-    ];
-
     /// Name in the address.
     pub(crate) fn name(self) -> &'static str {
-        Sort::ALL[self as usize].1
+        match self {
+            Sort::Latent => "latent",
+            Sort::Explanation => "explanation",
+            Sort::Column(column) => column.name,
+        }
     }
 }
 
 impl ListQuery {
     /// The order asked for, or explanations first where there are any.
     pub(crate) fn sort(&self, has_texts: bool) -> Sort {
-        let default = if has_texts { Sort::Explanation } else { Sort::Rate };
-        Sort::ALL.iter().find(|(_, name, _)| *name == self.sort).map_or(default, |(sort, ..)| *sort)
+        match (self.sort.as_str(), columns::column(&self.sort)) {
+            ("latent", _) => Sort::Latent,
+            ("explanation", _) => Sort::Explanation,
+            (_, Some(column)) => Sort::Column(column),
+            _ if has_texts => Sort::Explanation,
+            _ => Sort::Column(&columns::COLUMNS[0]),
+        }
     }
 
     /// Whether large values come first.
@@ -66,56 +75,124 @@ impl ListQuery {
         match self.order.as_str() {
             "asc" => false,
             "desc" => true,
-            _ => Sort::ALL[sort as usize].2,
+            _ => matches!(sort, Sort::Column(_)),
         }
+    }
+
+    /// What is said of it in an address, the page left out.
+    pub(crate) fn pairs(&self) -> Vec<(&'static str, &str)> {
+        vec![
+            ("q", self.q.as_str()),
+            ("show", &self.show),
+            ("kind", &self.kind),
+            ("low", &self.low),
+            ("high", &self.high),
+            ("sort", &self.sort),
+            ("order", &self.order),
+        ]
     }
 }
 
 /// Answers a query.
 pub(crate) fn list(harvest: &Harvest, query: &ListQuery) -> Result<LatentList> {
-    let texts = harvest.first_texts()?;
-    let mut rows = matching(harvest, query)?;
-    match query.show.as_str() {
-        "alive" => rows.retain(|row| row.stats.count > 0),
-        "explained" => rows.retain(|row| texts.contains_key(&row.latent)),
-        _ => {}
-    }
-    let sort = query.sort(!texts.is_empty());
-    let descending = query.descending(sort);
-    rows.sort_by(|a, b| compare(a, b, sort, descending, &texts).then(a.latent.cmp(&b.latent)));
+    let said = harvest.said()?;
+    let sort = query.sort(!said.texts.is_empty());
+    let is_descending = query.descending(sort);
+    // A separator that no address can hold unescaped within a value does not matter here: the key is never read again.
+    let key = format!("{}\u{1f}{:?}\u{1f}{}\u{1f}{is_descending}", said.version(), query.pairs(), sort.name());
+    let rows = harvest.listed(key, || matching_in_order(harvest, query, &said, sort, is_descending))?;
     let pages = rows.len().div_ceil(PAGE_LEN).max(1);
     let page = query.page.parse().unwrap_or(1).clamp(1, pages);
     let shown = rows.iter().skip((page - 1) * PAGE_LEN).take(PAGE_LEN);
-    let latents = shown.map(|row| harvest.line(row, &texts)).collect();
-    Ok(LatentList { total: rows.len(), page, pages, latents })
+    let latents = shown.map(|&at| {
+        let row = &harvest.rows()[at as usize];
+        let mut line = harvest.line(row, said.texts.get(&row.latent).cloned(), said.bookmarks.contains(&row.latent));
+        if let Sort::Column(column) = sort {
+            line.value = Some((column.value)(row)).filter(|value| value.is_finite());
+        }
+        line
+    });
+    Ok(LatentList {
+        total: rows.len(),
+        page,
+        pages,
+        sort: sort.name().into(),
+        is_descending,
+        latents: latents.collect(),
+    })
 }
 
-fn compare(a: &LatentRow, b: &LatentRow, sort: Sort, descending: bool, texts: &BTreeMap<LatentId, String>) -> Ordering {
-    let turn = |order: Ordering| if descending { order.reverse() } else { order };
+/// Places of the latents that match, in the order asked for.
+fn matching_in_order(
+    harvest: &Harvest,
+    query: &ListQuery,
+    said: &Said,
+    sort: Sort,
+    is_descending: bool,
+) -> Result<Vec<u32>> {
+    let rows = harvest.rows();
+    let is_match = matcher(harvest, query.q.trim())?;
+    let is_shown = |row: &LatentRow| match query.show.as_str() {
+        "alive" => row.stats.count > 0,
+        "dead" => row.stats.count == 0,
+        "explained" => said.texts.contains_key(&row.latent),
+        "bookmarked" => said.bookmarks.contains(&row.latent),
+        "noted" => said.noted.contains(&row.latent),
+        _ => true,
+    };
+    let is_kind = |row: &LatentRow| match query.kind.as_str() {
+        "few-tokens" => columns::is_of_few_tokens(row),
+        "positional" => columns::is_positional(row),
+        _ => true,
+    };
+    let low: f64 = query.low.trim().parse().unwrap_or(f64::NEG_INFINITY);
+    let high: f64 = query.high.trim().parse().unwrap_or(f64::INFINITY);
+    let is_between = |row: &LatentRow| (low..=high).contains(&row.firing_rate.value);
+    let is_wanted = |row: &LatentRow| is_shown(row) && is_kind(row) && is_between(row) && is_match(row);
+    let mut found: Vec<u32> = (0..rows.len()).filter(|&at| is_wanted(&rows[at])).map(|at| at as u32).collect();
+    let turn = |order: Ordering| if is_descending { order.reverse() } else { order };
     match sort {
-        Sort::Latent => turn(a.latent.cmp(&b.latent)),
-        Sort::Rate => turn(a.stats.count.cmp(&b.stats.count)),
-        Sort::Max => turn(a.stats.max.total_cmp(&b.stats.max)),
-        Sort::Explanation => match (texts.get(&a.latent), texts.get(&b.latent)) {
-            (Some(a), Some(b)) => turn(a.to_lowercase().cmp(&b.to_lowercase())),
-            // Latents without a text come last in either direction, the busiest first.
-            (a_text, b_text) => b_text.is_some().cmp(&a_text.is_some()).then(b.stats.count.cmp(&a.stats.count)),
-        },
+        Sort::Latent if is_descending => found.reverse(),
+        Sort::Latent => {}
+        Sort::Column(column) => {
+            let mut keyed: Vec<(f64, u32)> = found.iter().map(|&at| ((column.value)(&rows[at as usize]), at)).collect();
+            // What has no value comes last in either direction.
+            keyed.sort_by(|a, b| a.0.is_nan().cmp(&b.0.is_nan()).then(turn(a.0.total_cmp(&b.0))).then(a.1.cmp(&b.1)));
+            found = keyed.into_iter().map(|(_, at)| at).collect();
+        }
+        Sort::Explanation => {
+            let key = |at: u32| {
+                let row = &rows[at as usize];
+                (said.texts.get(&row.latent).map(|text| text.to_lowercase()), row.stats.count, at)
+            };
+            let mut keyed: Vec<(Option<String>, u64, u32)> = found.iter().map(|&at| key(at)).collect();
+            keyed.sort_by(|a, b| match (&a.0, &b.0) {
+                (Some(a_text), Some(b_text)) => turn(a_text.cmp(b_text)).then(a.2.cmp(&b.2)),
+                // Latents without a text come last in either direction, the busiest first.
+                _ => b.0.is_some().cmp(&a.0.is_some()).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)),
+            });
+            found = keyed.into_iter().map(|(.., at)| at).collect();
+        }
     }
+    Ok(found)
 }
 
-fn matching<'a>(harvest: &'a Harvest, query: &ListQuery) -> Result<Vec<&'a LatentRow>> {
-    let text = query.q.trim();
-    let rows = harvest.rows().iter();
+type Matcher = Box<dyn Fn(&LatentRow) -> bool>;
+
+/// Which latents a search finds.
+fn matcher(harvest: &Harvest, text: &str) -> Result<Matcher> {
     if text.is_empty() {
-        return Ok(rows.collect());
+        return Ok(Box::new(|_| true));
     }
     let id: Option<u32> = text.strip_prefix('#').unwrap_or(text).trim().parse().ok();
     if text.starts_with('#') && id.is_some() {
-        return Ok(rows.filter(|row| Some(row.latent.0) == id).collect());
+        return Ok(Box::new(move |row| Some(row.latent.0) == id));
     }
-    let explained: HashSet<LatentId> = harvest.explained_with(text)?.into_iter().collect();
+    let said: HashSet<LatentId> = harvest.said_with(text)?.into_iter().collect();
     let is_match = harvest.vocabulary().matches(text);
-    let has_token = |row: &LatentRow| row.top_tokens.iter().any(|(t, _)| is_match.get(*t as usize) == Some(&true));
-    Ok(rows.filter(|row| explained.contains(&row.latent) || Some(row.latent.0) == id || has_token(row)).collect())
+    let is_token = move |token: u32| is_match.get(token as usize) == Some(&true);
+    Ok(Box::new(move |row| {
+        let mut tokens = row.top_tokens.iter().chain(&row.profile.fired_tokens);
+        said.contains(&row.latent) || Some(row.latent.0) == id || tokens.any(|(token, _)| is_token(*token))
+    }))
 }

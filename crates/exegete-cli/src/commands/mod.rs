@@ -22,6 +22,7 @@ pub(crate) mod sae_info;
 pub(crate) mod sae_list;
 pub(crate) mod sae_train;
 pub(crate) mod serve;
+pub(crate) mod session;
 pub(crate) mod show;
 pub(crate) mod tour;
 pub(crate) mod training_run;

@@ -129,6 +129,7 @@ impl<'a> Firings<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Window;
     use crate::accumulate::{AccumulatorSettings, Accumulators};
     use exegete_base::{DocId, LatentId};
 
@@ -136,7 +137,8 @@ mod tests {
     fn latent(values: &[f32], settings: AccumulatorSettings) -> (LatentRow, Vec<Example>) {
         let mut state = Accumulators::new(1, settings);
         for (i, value) in values.iter().enumerate() {
-            state.push_group(DocId(i as u64), 0, 0, 1, LatentId(0), &[0], &[*value]);
+            let window = Window { doc: DocId(i as u64), window: 0, start: 0, token_ids: vec![0] };
+            state.push_group(&window, LatentId(0), &[0], &[*value]);
         }
         (LatentRow::new(LatentId(0), state.stats(LatentId(0)), 10_000), state.examples(LatentId(0)))
     }
@@ -186,7 +188,15 @@ mod tests {
         };
         let whole = shares(AccumulatorSettings { samples_per_level: 400, ..AccumulatorSettings::default() });
         let few: Vec<Vec<f64>> = (0..200)
-            .map(|seed| shares(AccumulatorSettings { seed, samples_per_level: 3, n_top: 5, context: 0 }))
+            .map(|seed| {
+                shares(AccumulatorSettings {
+                    seed,
+                    samples_per_level: 3,
+                    n_top: 5,
+                    context: 0,
+                    ..AccumulatorSettings::default()
+                })
+            })
             .collect();
         for i in 0..5 {
             assert!((whole[i] - truth(i)).abs() < 1e-12, "interval {i}: {} of {}", whole[i], truth(i));
@@ -202,7 +212,13 @@ mod tests {
         values.extend([1.1, 1.5, 2.1, 10.0]);
         let mut weak = 0;
         for seed in 0..50 {
-            let settings = AccumulatorSettings { seed, samples_per_level: 4, n_top: 1, context: 0 };
+            let settings = AccumulatorSettings {
+                seed,
+                samples_per_level: 4,
+                n_top: 1,
+                context: 0,
+                ..AccumulatorSettings::default()
+            };
             let (row, examples) = latent(&values, settings);
             let top = strongest(&examples);
             let drawn = Firings::of(&row, &examples, &top).draw(0.0, 5.0, 2);

@@ -63,8 +63,9 @@ fn formats(dir: &Path) -> Vec<(PathBuf, Reader)> {
         }),
         (at("state"), |path| Accumulators::read_state(path).is_ok()),
         (at("sqlite"), |path| {
-            let ask = |n: Notes| Ok((n.explanations_of(LatentId(1))?, n.curves_of(LatentId(1))?, n.search("text")?));
-            Notes::open_read_only(path).and_then(ask).is_ok()
+            let said = |n: &Notes| Ok((n.explanations_of(LatentId(1))?, n.curves_of(LatentId(1))?, n.search("text")?));
+            let by_people = |n: &Notes| Ok((n.noted_latents()?, n.labels()?, n.ratings()?));
+            Notes::open_read_only(path).and_then(|n| Ok((said(&n)?, by_people(&n)?))).is_ok()
         }),
         (at("corpus.parquet"), |path| {
             let options = TextOptions { parquet_column: "bytes".into(), ..TextOptions::default() };

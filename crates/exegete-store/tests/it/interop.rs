@@ -47,7 +47,7 @@ fn make_run(dir: &Path) -> Vec<Activation> {
     let mut state = Accumulators::new(N_LATENTS as usize, AccumulatorSettings::default());
     let mut all = Vec::new();
     for (row, window) in windows.iter().enumerate() {
-        state.add_tokens(window.token_ids.len() as u64);
+        state.add_tokens(0..window.token_ids.len() as u32);
         for latent in 0..N_LATENTS - 1 {
             let fires = |t: &u32| pair_hash(u64::from(latent) + 7, window.doc.0, u64::from(*t)).is_multiple_of(30);
             let positions: Vec<u32> = (1..window.token_ids.len() as u32).filter(fires).collect();
@@ -56,8 +56,7 @@ fn make_run(dir: &Path) -> Vec<Activation> {
                 0.01 + 9.0 * (draw as f32 / (1u64 << 24) as f32).powi(3)
             };
             let values: Vec<f32> = positions.iter().map(strength).collect();
-            let len = window.token_ids.len();
-            state.push_group(window.doc, 0, 0, len, LatentId(latent), &positions, &values);
+            state.push_group(window, LatentId(latent), &positions, &values);
             let firing = |(p, v): (&u32, &f32)| Activation { row: row as u32, position: *p, latent, value: *v };
             all.extend(positions.iter().zip(&values).map(firing));
         }

@@ -107,3 +107,74 @@ proptest! {
         notes.search(&text).unwrap();
     }
 }
+
+#[test]
+fn what_a_person_says_comes_back_and_can_be_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n");
+    let mut notes = Notes::open(&path).unwrap();
+    put(&mut notes, 3, "self", &["the sea", "ships"]);
+    let first = notes.add_note(LatentId(3), "Fires in \"Logs\"\u{0}").unwrap();
+    let second = notes.add_note(LatentId(5), "again").unwrap();
+    notes.set_bookmark(LatentId(7), true).unwrap();
+    notes.set_bookmark(LatentId(7), true).unwrap();
+    notes.set_label(LatentId(3), "self", Some(40.0), "ships").unwrap();
+    notes.set_label(LatentId(3), "self", Some(f64::NAN), "boats").unwrap();
+    let candidate = notes.candidates().unwrap().remove(1);
+    notes.rate(&candidate, 4, u64::MAX).unwrap();
+    drop(notes);
+
+    let notes = Notes::open(&path).unwrap();
+    assert_eq!(notes.notes_of(LatentId(3)).unwrap()[0].text, "Fires in \"Logs\"\u{0}");
+    assert_eq!(notes.noted_latents().unwrap(), [3, 5].map(LatentId));
+    assert_eq!(notes.noted_with("LOGS").unwrap(), [LatentId(3)]);
+    assert_eq!(notes.bookmarks().unwrap(), [LatentId(7)]);
+    assert!(notes.is_bookmarked(LatentId(7)).unwrap() && !notes.is_bookmarked(LatentId(3)).unwrap());
+    let label = notes.label_of(LatentId(3)).unwrap().unwrap();
+    assert_eq!((label.text.as_str(), label.scale), ("boats", None));
+    let rating = &notes.ratings().unwrap()[0];
+    assert_eq!((rating.text.as_str(), rating.grade, rating.seed), ("ships", 4, u64::MAX));
+    assert_eq!(notes.first_text(LatentId(3)).unwrap().as_deref(), Some("the sea"));
+
+    assert!(notes.remove_note(first).unwrap() && !notes.remove_note(first).unwrap());
+    assert!(notes.remove_note(second).unwrap());
+    notes.set_bookmark(LatentId(7), false).unwrap();
+    notes.remove_label(LatentId(3)).unwrap();
+    assert!(notes.noted_latents().unwrap().is_empty() && notes.bookmarks().unwrap().is_empty());
+    assert!(notes.labels().unwrap().is_empty());
+}
+
+/// A database of version 1, from before ratings and labels.
+const VERSION_1: &str = "
+CREATE TABLE explanations (
+    id INTEGER PRIMARY KEY, latent INTEGER NOT NULL, method TEXT NOT NULL, rank INTEGER NOT NULL, text TEXT NOT NULL,
+    scale REAL, score REAL, abstained INTEGER NOT NULL, settings TEXT NOT NULL, UNIQUE (latent, method, rank)
+);
+CREATE TABLE curves (
+    latent INTEGER NOT NULL, method TEXT NOT NULL, scales TEXT NOT NULL, curves TEXT NOT NULL, PRIMARY KEY (latent, method)
+);
+CREATE TABLE notes (id INTEGER PRIMARY KEY, latent INTEGER NOT NULL, text TEXT NOT NULL, created_secs INTEGER NOT NULL);
+CREATE TABLE bookmarks (latent INTEGER PRIMARY KEY, created_secs INTEGER NOT NULL);
+INSERT INTO explanations VALUES (1, 3, 'self', 0, 'the sea', 1.0, 0.5, 0, '{}');
+INSERT INTO notes VALUES (1, 3, 'old', 10);
+PRAGMA user_version = 1;
+";
+
+#[test]
+fn a_database_of_version_1_is_read_as_it_is_and_brought_up_to_date_by_a_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("n");
+    rusqlite::Connection::open(&path).unwrap().execute_batch(VERSION_1).unwrap();
+    let old = Notes::open_read_only(&path).unwrap();
+    assert_eq!(old.notes_of(LatentId(3)).unwrap()[0].text, "old");
+    assert!(old.ratings().unwrap().is_empty() && old.label_of(LatentId(3)).unwrap().is_none());
+    let version = old.data_version().unwrap();
+    let new = Notes::open(&path).unwrap();
+    new.set_label(LatentId(3), "self", None, "sea").unwrap();
+    assert_ne!(old.data_version().unwrap(), version);
+    assert_eq!(old.label_of(LatentId(3)).unwrap().unwrap().text, "sea");
+    assert_eq!(old.first_text(LatentId(3)).unwrap().as_deref(), Some("the sea"));
+    drop((old, new));
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    assert!(matches!(Notes::open(&path), Err(StoreError::Version { found: 3, .. })));
+}

@@ -4,41 +4,56 @@ use exegete_base::stats::Estimate;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{figure, percent_encoded, shell};
+use super::{Frame, figure, shell};
+use crate::columns::{self, Column};
 use crate::harvest::Harvest;
 use crate::listing::{ListQuery, Sort};
+use crate::overview::overview;
 use crate::summary::{self, estimate_of};
 use crate::vocabulary::spaces_shown;
-use crate::wire::{LatentLine, LatentList};
-use crate::{Result, charts, format, training};
+use crate::wire::{LatentLine, LatentList, Overview};
+use crate::{Result, charts, format};
 
 /// Tokens shown beside a latent.
 const TOKENS_SHOWN: usize = 5;
 
 /// The first page.
-pub(crate) fn home(harvest: &Harvest, query: &ListQuery, list: &LatentList) -> Result<Markup> {
+pub(crate) fn home(frame: &Frame, harvest: &Harvest, query: &ListQuery, list: &LatentList) -> Result<Markup> {
     let rates: Vec<Estimate> = harvest.rows().iter().map(|row| row.firing_rate).collect();
-    let sort = query.sort(!harvest.first_texts()?.is_empty());
+    let sort = query.sort(!harvest.said()?.texts.is_empty());
+    let whole = overview(harvest);
     let content = html! {
         section.overview {
             div {
                 h1 { (headline(harvest)) }
                 p.lead { (sentence(harvest)) }
-                (facts(harvest))
-                @if training::is_there(harvest.run()) { p.more { a href="/training" { "How it was trained" } } }
+                (facts(harvest, &whole))
+                @if frame.has_training { p.more { a href="/training" { "How it was trained" } } }
             }
-            figure {
-                figcaption { "How often latents fire" }
-                (figure(charts::firing_rates(&rates)))
+            div.figures {
+                figure {
+                    figcaption { "How often latents fire" }
+                    (figure(charts::firing_rates(&rates)))
+                }
+                @if whole.alive > 0 {
+                    figure {
+                        figcaption {
+                            "At which strengths latents fire: a latent that fires does so at "
+                            (format::significant(whole.latents_by_level.iter().sum::<u64>() as f64 / whole.alive as f64))
+                            " levels of the grid on average"
+                        }
+                        (figure(charts::latents_by_level(&whole.latents_by_level)))
+                    }
+                }
             }
         }
         section #latents {
-            (controls(query))
-            (table(query, sort, list))
-            (paging(query, list))
+            (controls(harvest, query, sort))
+            (table(harvest, query, sort, list))
+            (paging(harvest, query, list))
         }
     };
-    Ok(shell(&headline(harvest), &summary::run_name(harvest.run()), &content))
+    Ok(shell(&headline(harvest), frame, &content))
 }
 
 fn headline(harvest: &Harvest) -> String {
@@ -46,24 +61,28 @@ fn headline(harvest: &Harvest) -> String {
 }
 
 fn site(harvest: &Harvest) -> Option<&str> {
+    if let Some(site) = &harvest.named().site {
+        return Some(site);
+    }
     harvest.stage("cache", "site").or_else(|| harvest.setting("site")).and_then(Value::as_str)
 }
 
 fn sentence(harvest: &Harvest) -> Markup {
-    let tokens = whole(harvest, "harvest", "tokens").or_else(|| whole(harvest, "tokens", "tokens"));
+    let tokens = Some(harvest.n_tokens()).filter(|n| *n > 0).or_else(|| whole(harvest, "tokens", "tokens"));
     let documents = whole(harvest, "tokens", "documents");
     html! {
-        "A sparse dictionary of " (format::count(harvest.n_latents() as u64)) " latents"
+        "A sparse dictionary"
+        @if !harvest.named().name.is_empty() { " (" (harvest.named().name) ")" }
+        " of " (format::count(harvest.n_latents() as u64)) " latents"
         @if let Some(site) = site(harvest) { " on " code { (site) } }
         @if let Some(tokens) = tokens { ", read over " (format::count(tokens)) " tokens" }
         @if let Some(documents) = documents { " of " (format::count(documents)) " documents" }
-        "."
+        ". Made by " (harvest.run().manifest().program) "."
     }
 }
 
-fn facts(harvest: &Harvest) -> Markup {
-    let rows = harvest.rows();
-    let alive = rows.iter().filter(|row| row.stats.count > 0).count();
+fn facts(harvest: &Harvest, overview: &Overview) -> Markup {
+    let (rows, alive) = (harvest.rows(), overview.alive);
     let measured_on = harvest.stage("train", "fvu_measured_on").and_then(Value::as_str).unwrap_or("held-out documents");
     let fvu = harvest.stage("train", "fvu").and_then(estimate_of);
     let l0 = harvest.stage("train", "l0").and_then(estimate_of).map(|e| e.value);
@@ -82,7 +101,11 @@ fn facts(harvest: &Harvest) -> Markup {
                     "FVU on {}; {}", measured_on, format::interval(&fvu, format::significant)
                 )))
             }
-            @if let Some(l0) = l0 { (fact("Active at a token", &format::significant(l0), "latents (L0)")) }
+            @if let Some(l0) = l0 { (fact("Active at a token", &format::significant(l0), "latents (L0) on held-out documents")) }
+            @else if overview.l0.is_finite() { (fact("Active at a token", &format::significant(overview.l0), "latents (L0) over the text that was read")) }
+            @if alive < rows.len() { (fact("Dead", &format::percent(1.0 - alive as f64 / rows.len().max(1) as f64), &format!(
+                "{} never fired", format::count((rows.len() - alive) as u64)
+            ))) }
             @if let Some(steps) = whole(harvest, "train", "steps") {
                 (fact("Training", &format::count(steps), "steps"))
             }
@@ -103,63 +126,96 @@ fn whole(harvest: &Harvest, stage: &str, key: &str) -> Option<u64> {
     harvest.stage(stage, key).and_then(Value::as_u64)
 }
 
-fn controls(query: &ListQuery) -> Markup {
-    let shows = [("", "all latents"), ("alive", "alive only"), ("explained", "explained only")];
+fn controls(harvest: &Harvest, query: &ListQuery, sort: Sort) -> Markup {
+    let shows = [
+        ("", "all latents"),
+        ("alive", "alive"),
+        ("dead", "dead"),
+        ("explained", "explained"),
+        ("bookmarked", "bookmarked"),
+        ("noted", "with notes"),
+    ];
+    let kinds = [("", "of any kind"), ("few-tokens", "of few tokens"), ("positional", "of positions")];
+    let there = columns::there(harvest.rows());
+    let has_profiles = harvest.rows().iter().any(|row| row.profile.n_sampled > 0);
     html! {
         form.controls method="get" action="/" role="search" {
+            @if !harvest.address("", &[]).is_empty() { input type="hidden" name="dictionary" value=(harvest.named().name); }
             input #search type="search" name="q" value=(query.q) autocomplete="off"
-                placeholder="Search explanations, tokens, or #id" aria-label="Search latents";
+                placeholder="Search explanations, notes, tokens, or #id" aria-label="Search latents";
             select name="show" aria-label="Which latents" data-submit {
                 @for (value, name) in shows { option value=(value) selected[query.show == value] { (name) } }
             }
-            @if !query.sort.is_empty() { input type="hidden" name="sort" value=(query.sort); }
-            @if !query.order.is_empty() { input type="hidden" name="order" value=(query.order); }
+            @if has_profiles {
+                select name="kind" aria-label="Kind of latents" data-submit {
+                    @for (value, name) in kinds { option value=(value) selected[query.kind == value] { (name) } }
+                }
+            }
+            select name="sort" aria-label="Order" data-submit {
+                @for (name, title) in [("latent", "number"), ("explanation", "explanation")] {
+                    option value=(name) selected[sort.name() == name] { "by " (title) }
+                }
+                @for column in there { option value=(column.name) selected[sort.name() == column.name] { "by " (column.title) } }
+            }
+            input.rate name="low" value=(query.low) inputmode="decimal" placeholder="rate from" aria-label="Smallest firing rate, as a share of tokens" autocomplete="off";
+            input.rate name="high" value=(query.high) inputmode="decimal" placeholder="to" aria-label="Largest firing rate, as a share of tokens" autocomplete="off";
             button type="submit" { "Search" }
         }
     }
 }
 
-fn table(query: &ListQuery, sort: Sort, list: &LatentList) -> Markup {
+/// The column that is shown beside the standing ones because the list is sorted by it.
+fn extra(sort: Sort) -> Option<&'static Column> {
+    match sort {
+        Sort::Column(column) if !["rate", "max"].contains(&column.name) => Some(column),
+        _ => None,
+    }
+}
+
+fn table(harvest: &Harvest, query: &ListQuery, sort: Sort, list: &LatentList) -> Markup {
+    let extra = extra(sort);
+    let standing = |name: &str| columns::column(name).map_or(Sort::Latent, Sort::Column);
     html! {
         table.latents {
             thead { tr {
-                (heading(query, sort, Sort::Latent, "Latent", "id"))
-                (heading(query, sort, Sort::Explanation, "Explanation", "text"))
-                (heading(query, sort, Sort::Rate, "Firing rate", "number"))
-                (heading(query, sort, Sort::Max, "Max", "number"))
+                (heading(harvest, query, sort, Sort::Latent, "Latent", "id"))
+                (heading(harvest, query, sort, Sort::Explanation, "Explanation", "text"))
+                (heading(harvest, query, sort, standing("rate"), "Firing rate", "number"))
+                (heading(harvest, query, sort, standing("max"), "Max", "number"))
+                @if let Some(column) = extra { (heading(harvest, query, sort, sort, column.title, "number extra")) }
                 th.tokens scope="col" { "Top tokens" }
             } }
-            tbody { @for line in &list.latents { (row(line)) } }
+            tbody { @for line in &list.latents { (row(harvest, line, extra)) } }
         }
         @if list.latents.is_empty() { p.muted.none { "No latent matches." } }
     }
 }
 
-fn heading(query: &ListQuery, current: Sort, sort: Sort, name: &str, class: &str) -> Markup {
+fn heading(harvest: &Harvest, query: &ListQuery, current: Sort, sort: Sort, name: &str, class: &str) -> Markup {
     let descending = query.descending(current);
-    let is_current = current == sort;
+    let is_current = current.name() == sort.name();
     // A second click turns the order round.
     let order = match (is_current, descending) {
         (true, true) => "asc",
         (true, false) => "desc",
         (false, _) => "",
     };
-    let asked = ListQuery { sort: sort.name().into(), order: order.into(), page: String::new(), ..query.clone() };
+    let asked = ListQuery { sort: sort.name().into(), order: order.into(), ..query.clone() };
     let direction = is_current.then_some(if descending { "descending" } else { "ascending" });
     html! {
         th class=(class) scope="col" aria-sort=[direction] {
-            a href=(address(&asked)) { (name) @if is_current { span.arrow { (if descending { " ↓" } else { " ↑" }) } } }
+            a href=(address(harvest, &asked, 1)) { (name) @if is_current { span.arrow { (if descending { " ↓" } else { " ↑" }) } } }
         }
     }
 }
 
-fn row(line: &LatentLine) -> Markup {
-    let href = format!("/latent/{}", line.latent);
+fn row(harvest: &Harvest, line: &LatentLine, extra: Option<&Column>) -> Markup {
+    let href = harvest.address(&format!("/latent/{}", line.latent), &[]);
     html! {
         tr.dead[line.count == 0] {
-            td.id { a href=(href) { (line.latent) } }
+            td.id { a href=(href) { (line.latent) } @if line.is_bookmarked { span title="bookmarked" { " ★" } } }
             td.text {
-                a href=(href) {
+                a href=(href) tabindex="-1" dir="auto" {
                     @match &line.explanation {
                         Some(text) => (text),
                         None => span.muted { (if line.count == 0 { "never fired" } else { "not explained" }) },
@@ -170,9 +226,12 @@ fn row(line: &LatentLine) -> Markup {
                 (format::percent(line.firing_rate.value))
             }
             td.number data-name="max" { (format::significant(line.max.into())) }
+            @if let Some(column) = extra {
+                td.number.extra data-name=(column.title) { (line.value.map_or("–".into(), format::significant)) }
+            }
             td.tokens {
                 @for token in line.top_tokens.iter().take(TOKENS_SHOWN) {
-                    code.chip title=(format!("logit {}", format::significant(token.logit.into()))) {
+                    code.chip dir="auto" title=(format!("logit {}", format::significant(token.logit.into()))) {
                         (spaces_shown(&token.text))
                     }
                 }
@@ -181,8 +240,8 @@ fn row(line: &LatentLine) -> Markup {
     }
 }
 
-fn paging(query: &ListQuery, list: &LatentList) -> Markup {
-    let to = |page: usize| address(&ListQuery { page: page.to_string(), ..query.clone() });
+fn paging(harvest: &Harvest, query: &ListQuery, list: &LatentList) -> Markup {
+    let to = |page: usize| address(harvest, query, page);
     html! {
         nav.paging aria-label="Pages" {
             span { (format::count(list.total as u64)) (if list.total == 1 { " latent" } else { " latents" }) }
@@ -198,16 +257,9 @@ fn paging(query: &ListQuery, list: &LatentList) -> Markup {
 }
 
 /// The address of a query. Only what differs from the default is said.
-fn address(query: &ListQuery) -> String {
-    let page = if query.page == "1" { "" } else { query.page.as_str() };
-    let pairs = [
-        ("q", query.q.as_str()),
-        ("show", &query.show),
-        ("sort", &query.sort),
-        ("order", &query.order),
-        ("page", page),
-    ];
-    let said: Vec<String> =
-        pairs.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", percent_encoded(v))).collect();
-    if said.is_empty() { "/".into() } else { format!("/?{}", said.join("&")) }
+fn address(harvest: &Harvest, query: &ListQuery, page: usize) -> String {
+    let page = if page > 1 { page.to_string() } else { String::new() };
+    let mut pairs = query.pairs();
+    pairs.push(("page", &page));
+    harvest.address("/", &pairs)
 }

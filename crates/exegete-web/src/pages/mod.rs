@@ -1,42 +1,35 @@
 //! The pages, as markup. All text is escaped by maud; only our own SVG figures pass as they are.
 
+mod compare;
+mod examples;
+mod frame;
 mod home;
+mod jobs;
 mod latent;
 mod lens;
+mod map;
+mod panels;
+mod rate;
+mod said;
 mod training;
+mod trying;
 
+pub(crate) use compare::compare;
+pub(crate) use examples::context;
+pub(crate) use frame::Frame;
 pub(crate) use home::home;
+pub(crate) use jobs::jobs;
 pub(crate) use latent::latent;
 pub use lens::lens_page;
+pub(crate) use map::map;
+pub(crate) use rate::rate;
 pub(crate) use training::training;
+pub(crate) use trying::try_it;
 
 use exegete_figure::Result as FigureResult;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
-/// A whole page around its content.
-fn shell(title: &str, run_name: &str, content: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · exegete" }
-                link rel="icon" href="/static/icon.svg" type="image/svg+xml";
-                link rel="stylesheet" href="/static/style.css";
-                script src="/static/app.js" defer {}
-            }
-            body {
-                header.top {
-                    a.brand href="/" { "exegete" }
-                    @if !run_name.is_empty() { span.run { (run_name) } }
-                }
-                main { (content) }
-            }
-        }
-    }
-}
+use frame::shell;
 
 /// A figure, or why it is missing.
 fn figure(svg: FigureResult<String>) -> Markup {
@@ -47,7 +40,7 @@ fn figure(svg: FigureResult<String>) -> Markup {
 }
 
 /// Text as a part of an address.
-fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> String {
     let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
     text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
@@ -70,5 +63,5 @@ fn notice(title: &str, message: &str) -> Markup {
             p { a href="/" { "To the first page" } }
         }
     };
-    shell(title, "", &content)
+    shell(title, &Frame::default(), &content)
 }

@@ -3,7 +3,7 @@
 use exegete_figure::swatch;
 use maud::{Markup, PreEscaped, html};
 
-use super::{figure, percent_encoded, shell};
+use super::{Frame, figure, percent_encoded, shell};
 use crate::training::DRAWN;
 use crate::wire::{Progress, TrainedDictionary, TrainingCurves, TrainingResult, TrainingView};
 use crate::{charts, format};
@@ -12,10 +12,10 @@ use crate::{charts, format};
 const REFRESH_SECS: u64 = 10;
 
 /// The page of a training.
-pub(crate) fn training(run_name: &str, view: &TrainingView, has_latents: bool) -> Markup {
+pub(crate) fn training(frame: &Frame, view: &TrainingView) -> Markup {
     let is_open = view.progress != Progress::Finished;
     let content = html! {
-        @if has_latents { nav.steps { a href="/" { "All latents" } } }
+        @if frame.has_latents { nav.steps { a href="/" { "All latents" } } }
         // The script replaces this part, and looks for no newer one once the attribute is gone.
         div #training data-refresh=[is_open.then_some(REFRESH_SECS)] {
             h1 { (heading(view)) }
@@ -27,7 +27,7 @@ pub(crate) fn training(run_name: &str, view: &TrainingView, has_latents: bool) -
             (densities(view))
         }
     };
-    shell(&format!("Training · {}", heading(view)), run_name, &content)
+    shell(&format!("Training · {}", heading(view)), frame, &content)
 }
 
 fn is_only(view: &TrainingView) -> bool {

@@ -1,12 +1,21 @@
 //! What pages show and `/api` sends: plain data with every token already as text.
 
+mod jobs;
+mod latent;
+mod rating;
+mod session;
 mod training;
-
-use std::collections::BTreeMap;
 
 use exegete_base::stats::Estimate;
 use serde::Serialize;
 
+pub use self::jobs::{Job, JobList, JobState};
+pub use self::latent::{ExampleText, ExampleToken, ExplanationText, WholeContext};
+pub use self::latent::{
+    Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult, Neuron, Profile, Related, TokenShare,
+};
+pub use self::rating::{Rated, RatingTask};
+pub use self::session::{FiringLatent, FiringOrder, TriedLatents, TriedText, TriedToken};
 pub use self::training::{
     Density, DensityBin, LoggedStep, Progress, TrainedDictionary, TrainingCurves, TrainingResult, TrainingView,
 };
@@ -20,6 +29,10 @@ pub struct LatentList {
     pub page: usize,
     /// Number of pages, at least 1.
     pub pages: usize,
+    /// The column by which they are sorted.
+    pub sort: String,
+    /// Whether large values come first.
+    pub is_descending: bool,
     /// The latents of this page.
     pub latents: Vec<LatentLine>,
 }
@@ -29,8 +42,12 @@ pub struct LatentList {
 pub struct LatentLine {
     /// The latent.
     pub latent: u32,
-    /// Its best explanation.
+    /// What it is called: the label that a person picked, or its best explanation.
     pub explanation: Option<String>,
+    /// Whether it has a bookmark.
+    pub is_bookmarked: bool,
+    /// Its value in the column by which the list is sorted; null where that is no number.
+    pub value: Option<f64>,
     /// Number of firings.
     pub count: u64,
     /// Share of the tokens on which it fired.
@@ -39,6 +56,59 @@ pub struct LatentLine {
     pub max: f32,
     /// Tokens promoted most.
     pub top_tokens: Vec<TokenWeight>,
+}
+
+/// What a run holds, as its first page tells it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Overview {
+    /// Name of the run's directory.
+    pub run: String,
+    /// The model's name.
+    pub model: Option<String>,
+    /// The program that made the run.
+    pub program: String,
+    /// Dictionaries of the run with latents, in the order of the run.
+    pub dictionaries: Vec<DictionaryName>,
+    /// The one that is shown.
+    pub dictionary: String,
+    /// Number of latents.
+    pub latents: usize,
+    /// Latents that fired.
+    pub alive: usize,
+    /// Tokens that were read.
+    pub tokens: u64,
+    /// Mean number of latents active at a token.
+    pub l0: f64,
+    /// Latents that fired at each level of the grid.
+    pub latents_by_level: Vec<u64>,
+}
+
+/// A dictionary of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct DictionaryName {
+    /// Its name; empty for the only one.
+    pub name: String,
+    /// The site that it reads.
+    pub site: Option<String>,
+}
+
+/// Decoder directions on a plane, with a column that colours them.
+#[derive(Debug, Clone, Serialize)]
+pub struct MapView {
+    /// The column.
+    pub column: String,
+    /// What the column is, for people.
+    pub title: String,
+    /// Whether its values are better told apart by their logarithms.
+    pub is_logarithmic: bool,
+    /// The latents.
+    pub latents: Vec<u32>,
+    /// First principal component of each.
+    pub x: Vec<f32>,
+    /// Second principal component of each.
+    pub y: Vec<f32>,
+    /// Value of the column of each; null where there is none.
+    pub values: Vec<f32>,
 }
 
 /// A token and its weight.
@@ -50,110 +120,6 @@ pub struct TokenWeight {
     pub text: String,
     /// Its logit.
     pub logit: f32,
-}
-
-/// All that is known of a latent.
-#[derive(Debug, Clone, Serialize)]
-pub struct LatentDetail {
-    /// What the list says.
-    #[serde(flatten)]
-    pub line: LatentLine,
-    /// Mean activation over the firings.
-    pub mean: f64,
-    /// Standard deviation over the firings.
-    pub std: f64,
-    /// Tokens suppressed most.
-    pub bottom_tokens: Vec<TokenWeight>,
-    /// Latents with the nearest decoder rows.
-    pub neighbours: Vec<Neighbour>,
-    /// What methods say about it.
-    pub methods: Vec<MethodResult>,
-    /// Strongest firings, strongest first.
-    pub top_examples: Vec<ExampleText>,
-    /// Levels at which it fired, the highest first.
-    pub levels: Vec<LevelDetail>,
-}
-
-/// A latent with a near decoder row.
-#[derive(Debug, Clone, Serialize)]
-pub struct Neighbour {
-    /// The latent.
-    pub latent: u32,
-    /// Cosine of the two rows.
-    pub cosine: f32,
-    /// Its best explanation.
-    pub explanation: Option<String>,
-}
-
-/// What one method says about a latent.
-#[derive(Debug, Clone, Serialize)]
-pub struct MethodResult {
-    /// The method.
-    pub method: String,
-    /// Its texts, the best first.
-    pub explanations: Vec<ExplanationText>,
-    /// Scales of its curves.
-    pub scales: Vec<f64>,
-    /// Its curves by name; null where there is no number.
-    pub curves: BTreeMap<String, Vec<f64>>,
-}
-
-/// A text about a latent.
-#[derive(Debug, Clone, Serialize)]
-pub struct ExplanationText {
-    /// The text.
-    pub text: String,
-    /// Scale at which it was made; null where the method has none.
-    pub scale: f64,
-    /// The method's own score; null where it has none.
-    pub score: f64,
-    /// Whether the method holds that it does not know.
-    pub abstained: bool,
-}
-
-/// A level of activation.
-#[derive(Debug, Clone, Serialize)]
-pub struct LevelDetail {
-    /// The level's number on the grid.
-    pub level: usize,
-    /// Its lower edge.
-    pub low: f32,
-    /// Its upper edge.
-    pub high: f32,
-    /// Firings in it.
-    pub count: u64,
-    /// Their share of all firings of the latent.
-    pub share: f64,
-    /// Random firings of this level.
-    pub examples: Vec<ExampleText>,
-}
-
-/// A firing in its text.
-#[derive(Debug, Clone, Serialize)]
-pub struct ExampleText {
-    /// File of the document, in the sorted list of files.
-    pub source: u32,
-    /// Record in that file.
-    pub record: u64,
-    /// Window of the document.
-    pub window: u32,
-    /// Offset in the window.
-    pub position: u32,
-    /// The activation.
-    pub value: f32,
-    /// The tokens around; empty if the tokens are not in the run.
-    pub tokens: Vec<ExampleToken>,
-}
-
-/// A token of an example.
-#[derive(Debug, Clone, Serialize)]
-pub struct ExampleToken {
-    /// Its text.
-    pub text: String,
-    /// The latent's activation on it.
-    pub value: f32,
-    /// Whether it is the token that the example is about.
-    pub is_own: bool,
 }
 
 /// The logit lens over a text, as its page shows it.

@@ -7,8 +7,8 @@ use exegete_base::sampling::pair_hash;
 use exegete_base::{DocId, LatentId};
 use exegete_store::run::part_name;
 use exegete_store::{
-    AccumulatorSettings, Accumulators, Curves, Explanation, LatentRow, Notes, Run, Window, write_examples,
-    write_latents, write_vocab, write_windows,
+    AccumulatorSettings, Accumulators, Curves, Explanation, LatentProfile, LatentRow, Notes, Run, Window,
+    write_examples, write_latents, write_vocab, write_windows,
 };
 use serde_json::json;
 
@@ -27,9 +27,70 @@ fn vocabulary() -> Vec<Vec<u8>> {
     tokens
 }
 
+/// Tokens that mean harm: markup, marks that turn text round, bytes that are no text, words without end.
+fn hostile_vocabulary() -> Vec<Vec<u8>> {
+    let mut tokens: Vec<Vec<u8>> = [
+        "<script>window.hacked=1</script>",
+        "\"><img src=x onerror=window.hacked=1>",
+        "</p></div></main><h1>",
+        "<svg onload=window.hacked=1>",
+        "javascript:window.hacked=1",
+        "{{constructor.constructor('window.hacked=1')()}}",
+        "<style>*{display:none}</style>",
+        "<!--",
+        "&lt;script&gt;",
+        "\u{202e}desrever",
+        "\u{2066}\u{2067}\u{200f}x",
+        "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+        "Z\u{334}\u{321}\u{322}\u{489}algo",
+        "\0\0",
+        "\u{1b}[2J",
+        "\u{feff}",
+        "\r\n\r\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into();
+    tokens.extend([
+        vec![0xff, 0xfe],
+        vec![0xc0, 0x80],
+        "W".repeat(20_000).into_bytes(),
+        "\u{1f600}".repeat(900).into_bytes(),
+    ]);
+    tokens
+}
+
+/// Makes a run in `dir` of which all text means harm.
+#[allow(dead_code)] // The example that serves a run has no use for it.
+pub(crate) fn make_hostile_run(dir: &Path) {
+    make_run_of(dir, hostile_vocabulary());
+    let mut notes = Notes::open(&dir.join("run.sqlite")).unwrap();
+    for (latent, bytes) in hostile_vocabulary().into_iter().enumerate() {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let latent = LatentId(latent as u32);
+        let said = Explanation {
+            method: "<b>\u{202e}self".into(),
+            rank: 0,
+            text: text.clone(),
+            scale: f64::MAX,
+            score: -1e300,
+            abstained: false,
+            settings: json!({}),
+        };
+        notes.put_explanations(latent, "<b>\u{202e}self", &[said], &Curves::default()).unwrap();
+        notes.add_note(latent, &text).unwrap();
+    }
+    std::fs::create_dir(dir.join("jobs")).unwrap();
+    let job = json!({"kind": "<script>window.hacked=1</script>", "stage": "W".repeat(3000), "unit": "\u{202e}x", "done": u64::MAX,
+        "total": 1, "started": 0, "updated": u64::MAX, "state": "running"});
+    std::fs::write(dir.join("jobs").join("<img src=x onerror=window.hacked=1>.json"), job.to_string()).unwrap();
+}
+
 /// Makes the run in `dir`.
 pub(crate) fn make_run(dir: &Path) {
-    let vocab = vocabulary();
+    make_run_of(dir, vocabulary());
+}
+
+fn make_run_of(dir: &Path, vocab: Vec<Vec<u8>>) {
     let n_vocab = vocab.len() as u64;
     let settings = json!({ "model": "models/SmolLM2-135M-Instruct.Q4_1.gguf", "text": ["wikitext2"], "site": "blocks.15.hook_resid_post" });
     let mut run = Run::create_or_resume(dir, "exegete test", settings, &[]).unwrap();
@@ -104,8 +165,57 @@ fn row(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentRow {
         top_tokens: tokens(latent, 1.0),
         bottom_tokens: tokens(latent + 3, -1.0),
         neighbours: (1..6).map(|i| ((latent + i * 11) % N_LATENTS, 0.71 - i as f32 * 0.06)).collect(),
+        profile: profile(state, latent, n_vocab),
         ..LatentRow::new(LatentId(latent), state.stats(LatentId(latent)), state.n_tokens())
     }
+}
+
+/// What a harvest measures besides; the dead latent has a decoder row and nothing else.
+fn profile(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentProfile {
+    let near = |step: u32, top: f32| (1..6).map(|i| ((latent + i * step) % N_LATENTS, top - i as f32 * 0.07)).collect();
+    let turn = latent as f32 * 0.7;
+    let decoder = LatentProfile {
+        aligned_neurons: (0..3).map(|i| (latent + i * 100, 0.4 - i as f32 * 0.25)).collect(),
+        decoder_l1: 6.5,
+        decoder_norm: 1.0,
+        logit_histogram: (0..50u32).map(|bin| 400 / (1 + (25 - bin as i32).unsigned_abs())).collect(),
+        logit_ends: [-3.1, 4.2],
+        map: [turn.cos() * (1.0 + turn / 90.0), turn.sin() * (1.0 + turn / 60.0)],
+        ..LatentProfile::default()
+    };
+    if state.stats(LatentId(latent)).count == 0 {
+        return decoder;
+    }
+    LatentProfile {
+        cofiring: near(7, 0.6),
+        correlated_latents: near(13, 0.8),
+        correlated_neurons: vec![(3, 0.5), (77, -0.4)],
+        fired_tokens: (0..4).map(|i| ((latent + i * 11) % n_vocab, 0.7 / (1 << i) as f32)).collect(),
+        n_sampled: 200,
+        distinct_tokens: 1 + latent % 40,
+        position_information: if latent.is_multiple_of(10) { 0.2 } else { 0.01 },
+        ..decoder
+    }
+}
+
+#[allow(dead_code)] // The example that serves this run has no use for it.
+/// Writes the tables of a second dictionary beside those of the first, as a harvest of several has them.
+pub(crate) fn make_run_of_two(dir: &Path) {
+    make_run(dir);
+    let mut run = Run::open_to_write(dir).unwrap();
+    let rows = exegete_store::read_latents(&run.path("latents.parquet")).unwrap();
+    let examples = exegete_store::examples::read_examples(&run.path("examples/part-00000.parquet")).unwrap();
+    for (prefix, n) in [("latents/wide/", N_LATENTS as usize), ("latents/nar row/", 40)] {
+        run.commit_part(&format!("{prefix}latents.parquet"), n as u64, |w| write_latents(w, &rows[..n])).unwrap();
+        let of: Vec<_> = examples.iter().filter(|e| (e.latent.0 as usize) < n).cloned().collect();
+        run.commit_part(&format!("{prefix}examples/part-00000.parquet"), 1, |w| write_examples(w, &of)).unwrap();
+    }
+    let listed = json!([
+        {"name": "wide", "prefix": "latents/wide/", "site": "blocks.15.hook_resid_post"},
+        {"name": "nar row", "prefix": "latents/nar row/", "site": "blocks.3.hook_resid_post"},
+        {"name": "outside", "prefix": "../elsewhere/", "site": ""},
+    ]);
+    run.finish_stage("harvest", json!({"tokens": 15360, "dictionaries": listed})).unwrap();
 }
 
 fn explain(dir: &Path) {

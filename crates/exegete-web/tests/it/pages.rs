@@ -82,6 +82,13 @@ fn every_answer_forbids_foreign_content() {
         "/training",
         "/api/training",
         "/static/style.css",
+        "/map",
+        "/compare?left=1&right=3",
+        "/jobs",
+        "/rate",
+        "/try",
+        "/api/nowhere",
+        "/api/openapi.json",
     ] {
         let answer = get(uri);
         let policy = answer.headers["content-security-policy"].to_str().unwrap();
@@ -118,6 +125,15 @@ fn a_latent_has_its_page() {
         "Promoted",
         "Suppressed",
         "Nearest decoder rows",
+        "Firing on the same tokens",
+        "Correlated latents",
+        "Correlated neurons",
+        "Neurons of the decoder row",
+        "Tokens on which it fires",
+        "Place in the window",
+        "Logits of the whole vocabulary",
+        "whole text",
+        "Keep as label",
         "Strongest firings",
         "Random firings at every strength",
         "self similarity",
@@ -128,7 +144,7 @@ fn a_latent_has_its_page() {
     ] {
         assert!(page.body.contains(part), "the page lacks {part:?}");
     }
-    assert!(page.body.matches("<svg").count() == 4, "levels and three curves");
+    assert!(page.body.matches("<svg").count() == 6, "levels, positions, logits and three curves");
     assert!(!get("/latent/0").body.contains("rel=\"prev\""));
 }
 
@@ -230,7 +246,121 @@ fn a_bare_run_without_notes_tokens_and_stages_is_shown() {
     let mut run = exegete_store::Run::create_or_resume(dir.path(), "t", Value::Null, &[]).unwrap();
     run.commit_part("latents.parquet", 0, |w| exegete_store::write_latents(w, &[])).unwrap();
     let bare = app(Dashboard::open(dir.path()).unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let request = axum::http::Request::builder().uri("/").body(axum::body::Body::empty()).unwrap();
     assert_eq!(runtime.block_on(bare.oneshot(request)).unwrap().status(), 200);
+}
+
+#[test]
+fn filters_and_columns_are_those_of_the_table() {
+    assert_eq!(json("/api/latents?show=dead")["total"], 1);
+    assert_eq!(json("/api/latents?show=bookmarked")["total"], 0);
+    assert_eq!(json("/api/latents?kind=positional")["total"], 18);
+    let few = json("/api/latents?kind=few-tokens")["total"].as_u64().unwrap();
+    assert_eq!(few, (0..u64::from(N_LATENTS) - 1).filter(|id| id % 40 < 20).count() as u64);
+    let rates: Vec<f64> = json("/api/latents?low=0.001&high=0.01&sort=rate&order=asc")["latents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["firing_rate"]["value"].as_f64().unwrap())
+        .collect();
+    assert!(!rates.is_empty() && rates.is_sorted() && rates[0] >= 0.001 && rates[rates.len() - 1] <= 0.01);
+    for column in [
+        "count",
+        "max",
+        "mean",
+        "std",
+        "logit",
+        "cosine",
+        "cofiring",
+        "correlation",
+        "distinct",
+        "token",
+        "position",
+        "norm",
+    ] {
+        let list = json(&format!("/api/latents?sort={column}"));
+        assert_eq!((&list["sort"], &list["is_descending"]), (&column.into(), &true.into()));
+        let values: Vec<f64> = list["latents"].as_array().unwrap().iter().filter_map(|l| l["value"].as_f64()).collect();
+        assert!(values.len() == 50 && values.is_sorted_by(|a, b| a >= b), "{column}: {values:?}");
+    }
+    assert!(get("/?sort=distinct").body.contains("different tokens"));
+    assert_eq!(ids(&json("/api/latents?sort=distinct&page=4")).last(), Some(&179), "what has no value comes last");
+}
+
+#[test]
+fn random_firings_are_shown_in_three_views() {
+    for (view, kind) in [("intervals", "Five intervals"), ("quantiles", "Five quantiles")] {
+        let page = get(&format!("/latent/3?view={view}")).body;
+        assert!(page.contains(kind) && page.contains("Shares are estimated"), "{view}");
+        assert!(page.contains(&format!("rel=\"next\" href=\"/latent/4?view={view}\"")), "the view goes along");
+        let latent = json(&format!("/api/latent/3?view={view}"));
+        let groups = latent["groups"]["groups"].as_array().unwrap();
+        let shares: f64 = groups.iter().map(|group| group["share"].as_f64().unwrap()).sum();
+        assert!(groups.len() == 5 && (shares - 1.0).abs() < 1e-9, "{shares}");
+        for group in groups {
+            for example in group["examples"].as_array().unwrap() {
+                let value = example["value"].as_f64().unwrap();
+                assert!(group["low"].as_f64().unwrap() <= value && value <= group["high"].as_f64().unwrap());
+            }
+        }
+    }
+    assert!(json("/api/latent/3")["groups"].is_null());
+}
+
+#[test]
+fn the_whole_window_of_an_example_is_told() {
+    let top = json("/api/latent/3")["top_examples"][0].clone();
+    let at = |position: u64| {
+        let part = |name: &str| top[name].as_u64().unwrap();
+        let (source, record, window) = (part("source"), part("record"), part("window"));
+        format!("latent=3&source={source}&record={record}&window={window}&position={position}")
+    };
+    let asked = at(top["position"].as_u64().unwrap());
+    let whole = json(&format!("/api/context?{asked}"));
+    let tokens = whole["example"]["tokens"].as_array().unwrap();
+    assert_eq!(tokens.len(), 64);
+    let own = &tokens[top["position"].as_u64().unwrap() as usize];
+    assert!(own["is_own"] == true && own["value"] == top["value"]);
+    assert_eq!(get(&format!("/context?{asked}")).status, 200);
+    // Only examples are told, whatever else is in the corpus.
+    assert_eq!(get(&format!("/context?{}", at(9999))).status, 404);
+    for asked in ["", "latent=3", "latent=3&source=../../x&record=0&window=0&position=0", "latent=-1"] {
+        assert_eq!(get(&format!("/api/context?{asked}")).status, 404, "{asked}");
+    }
+}
+
+#[test]
+fn the_map_has_a_place_for_every_decoder_row() {
+    let map = json("/api/map?column=max");
+    for list in ["latents", "x", "y", "values"] {
+        assert_eq!(map[list].as_array().unwrap().len(), N_LATENTS as usize, "{list}");
+    }
+    assert_eq!(map["column"], "max");
+    assert_eq!(json("/api/map?column=%3Cscript%3Ealert")["column"], "rate");
+    assert!(get("/map").body.contains("data-map=\"/api/map?column=rate\""));
+}
+
+#[test]
+fn two_latents_stand_side_by_side() {
+    let page = get("/compare?left=3&right=%2314&view=quantiles").body;
+    for part in ["Latent 3", "Latent 14", "largest activation", "Five quantiles"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let near = get("/compare?left=3&right=14").body;
+    assert!(near.contains("cosine of the decoder rows"), "14 is a neighbour of 3");
+    assert!(get("/compare").body.contains("Give a latent"));
+    assert!(get("/compare?left=3&right=%3Cscript%3Ealert").body.contains("There is no latent"));
+}
+
+#[test]
+fn the_overview_counts_what_the_table_holds() {
+    let whole = json("/api/overview");
+    assert_eq!((&whole["latents"], &whole["alive"], &whole["tokens"]), (&180.into(), &179.into(), &15360.into()));
+    let rates: f64 = [1, 2, 3, 4]
+        .iter()
+        .flat_map(|page| json(&format!("/api/latents?page={page}"))["latents"].as_array().unwrap().clone())
+        .map(|l| l["firing_rate"]["value"].as_f64().unwrap())
+        .sum();
+    assert!((whole["l0"].as_f64().unwrap() - rates).abs() < 1e-9);
 }

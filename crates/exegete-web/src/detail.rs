@@ -1,0 +1,238 @@
+//! All that is known of a latent, gathered from the tables, the examples and what is said.
+
+use std::collections::BTreeMap;
+
+use exegete_base::levels::{N_LEVELS, lower_edge, upper_edge};
+use exegete_base::{DocId, LatentId};
+use exegete_store::{Example, ExampleKind, LatentRow};
+use serde::Deserialize;
+
+use crate::Result;
+use crate::harvest::Harvest;
+use crate::views::{self, Item, Slice};
+use crate::wire::{
+    ExampleText, ExampleToken, ExplanationText, Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult,
+    Neuron, Profile, Related, TokenShare, WholeContext,
+};
+
+/// Examples of a group of a view.
+const EXAMPLES_A_GROUP: usize = 6;
+
+/// How random firings are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    Levels,
+    Intervals,
+    Quantiles,
+}
+
+impl View {
+    pub(crate) const ALL: [(View, &'static str); 3] =
+        [(View::Levels, "levels"), (View::Intervals, "intervals"), (View::Quantiles, "quantiles")];
+
+    /// Name in the address.
+    pub(crate) fn name(self) -> &'static str {
+        View::ALL[self as usize].1
+    }
+
+    fn of(name: &str) -> View {
+        View::ALL.iter().find(|(_, of)| *of == name).map_or(View::Levels, |(view, _)| *view)
+    }
+}
+
+/// What is asked of a latent, as it stands in the address.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct LatentQuery {
+    /// The dictionary; empty for the first.
+    pub(crate) dictionary: String,
+    /// How random firings are shown; anything unknown is by levels.
+    pub(crate) view: String,
+}
+
+impl LatentQuery {
+    pub(crate) fn view(&self) -> View {
+        View::of(&self.view)
+    }
+}
+
+/// Which firing's whole window is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ContextQuery {
+    pub(crate) dictionary: String,
+    pub(crate) latent: String,
+    pub(crate) source: String,
+    pub(crate) record: String,
+    pub(crate) window: String,
+    pub(crate) position: String,
+}
+
+/// All that is known of a latent; `None` if there is none such.
+pub(crate) fn detail(harvest: &Harvest, latent: LatentId, view: View) -> Result<Option<LatentDetail>> {
+    let Some(row) = harvest.row(latent) else { return Ok(None) };
+    let examples = harvest.examples().latent(latent)?;
+    let is_bookmarked = harvest.with_notes(|notes| notes.is_bookmarked(latent))?;
+    Ok(Some(LatentDetail {
+        line: harvest.line(row, harvest.text_of(latent)?, is_bookmarked),
+        dictionary: harvest.named().name.clone(),
+        mean: row.stats.mean(),
+        std: row.stats.std(),
+        bottom_tokens: harvest.weights(&row.bottom_tokens),
+        neighbours: related(harvest, &row.neighbours)?,
+        profile: profile(harvest, row)?,
+        methods: methods(harvest, latent)?,
+        label: harvest.with_notes(|notes| notes.label_of(latent))?,
+        notes: harvest.with_notes(|notes| notes.notes_of(latent))?,
+        top_examples: top_examples(harvest, &examples)?,
+        levels: levels(harvest, row, &examples, view == View::Levels)?,
+        groups: groups(harvest, row, &examples, view)?,
+    }))
+}
+
+/// A firing with all tokens of its window; `None` if it is no example of the latent.
+pub(crate) fn context(harvest: &Harvest, query: &ContextQuery) -> Result<Option<WholeContext>> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let small = |text: &str| text.parse::<u32>().ok();
+    let (Some(latent), Some(source), Some(record), Some(window), Some(position)) = (
+        small(&query.latent),
+        small(&query.source),
+        number(&query.record),
+        small(&query.window),
+        small(&query.position),
+    ) else {
+        return Ok(None);
+    };
+    let Some(row) = harvest.row(LatentId(latent)) else { return Ok(None) };
+    let is_it = |e: &&Example| {
+        (e.doc.source_idx(), e.doc.record_idx(), e.window, e.position) == (source, record, window, position)
+    };
+    let examples = harvest.examples().latent(LatentId(latent))?;
+    let Some(example) = examples.iter().find(is_it) else { return Ok(None) };
+    let example = example_text(harvest, example, true)?;
+    Ok(Some(WholeContext { latent, max: row.stats.max, example }))
+}
+
+fn related(harvest: &Harvest, pairs: &[(u32, f32)]) -> Result<Vec<Related>> {
+    let of =
+        |&(latent, value): &(u32, f32)| Ok(Related { latent, value, explanation: harvest.text_of(LatentId(latent))? });
+    pairs.iter().map(of).collect()
+}
+
+fn profile(harvest: &Harvest, row: &LatentRow) -> Result<Profile> {
+    let of = &row.profile;
+    let neurons = |pairs: &[(u32, f32)]| pairs.iter().map(|&(neuron, value)| Neuron { neuron, value }).collect();
+    let token = |&(id, share): &(u32, f32)| TokenShare { id, text: harvest.vocabulary().text(id), share };
+    let [low, high] = of.logit_ends;
+    Ok(Profile {
+        cofiring: related(harvest, &of.cofiring)?,
+        correlated_latents: related(harvest, &of.correlated_latents)?,
+        correlated_neurons: neurons(&of.correlated_neurons),
+        aligned_neurons: neurons(&of.aligned_neurons),
+        decoder_l1: of.decoder_l1,
+        decoder_norm: of.decoder_norm,
+        fired_tokens: of.fired_tokens.iter().map(token).collect(),
+        n_sampled: of.n_sampled,
+        distinct_tokens: of.distinct_tokens,
+        positions: row.stats.positions.to_vec(),
+        position_information: of.position_information,
+        logits: (!of.logit_histogram.is_empty() && low < high).then(|| LogitHistogram {
+            low,
+            high,
+            counts: of.logit_histogram.clone(),
+        }),
+    })
+}
+
+fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
+    let explanations = harvest.with_notes(|notes| notes.explanations_of(latent))?;
+    let curves = harvest.with_notes(|notes| notes.curves_of(latent))?;
+    let mut methods: BTreeMap<String, MethodResult> = BTreeMap::new();
+    let named = |method: &str| MethodResult {
+        method: method.into(),
+        explanations: Vec::new(),
+        scales: Vec::new(),
+        curves: BTreeMap::new(),
+    };
+    for (method, curves) in curves {
+        let result = MethodResult { scales: curves.scales, curves: curves.curves, ..named(&method) };
+        methods.insert(method, result);
+    }
+    for e in explanations {
+        let result = methods.entry(e.method.clone()).or_insert_with(|| named(&e.method));
+        let (rank, scale, score) = (e.rank, e.scale, e.score);
+        result.explanations.push(ExplanationText { rank, text: e.text, scale, score, abstained: e.abstained });
+    }
+    Ok(methods.into_values().collect())
+}
+
+fn top_examples(harvest: &Harvest, examples: &[Example]) -> Result<Vec<ExampleText>> {
+    let mut top: Vec<&Example> = examples.iter().filter(|e| e.kind == ExampleKind::Top).collect();
+    top.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.hash.cmp(&b.hash)));
+    top.into_iter().map(|e| example_text(harvest, e, false)).collect()
+}
+
+/// The random firings, in the order of their hashes within a level.
+fn sampled(examples: &[Example]) -> Vec<&Example> {
+    examples.iter().filter(|e| e.kind == ExampleKind::Sample && usize::from(e.level) < N_LEVELS).collect()
+}
+
+fn levels(harvest: &Harvest, row: &LatentRow, examples: &[Example], with_examples: bool) -> Result<Vec<LevelDetail>> {
+    let sampled = sampled(examples);
+    let fired = row.stats.histogram.iter().enumerate().rev().filter(|(_, count)| **count > 0);
+    fired
+        .map(|(level, &count)| {
+            let of_level = sampled.iter().filter(|e| with_examples && usize::from(e.level) == level);
+            Ok(LevelDetail {
+                level,
+                low: lower_edge(level),
+                high: upper_edge(level),
+                count,
+                share: count as f64 / row.stats.count.max(1) as f64,
+                examples: of_level.map(|e| example_text(harvest, e, false)).collect::<Result<_>>()?,
+            })
+        })
+        .collect()
+}
+
+fn groups(harvest: &Harvest, row: &LatentRow, examples: &[Example], view: View) -> Result<Option<Groups>> {
+    let sampled = sampled(examples);
+    let items: Vec<Item> = sampled.iter().map(|e| Item { level: e.level.into(), value: e.value }).collect();
+    let slices = match view {
+        View::Levels => return Ok(None),
+        View::Intervals => views::intervals(&items, &row.stats.histogram, row.stats.max),
+        View::Quantiles => views::quantiles(&items, &row.stats.histogram),
+    };
+    let group = |slice: Slice| {
+        // Spread over the slice, so that it does not begin and end with what is strongest.
+        let step = slice.items.len().div_ceil(EXAMPLES_A_GROUP).max(1);
+        let shown = slice.items.iter().step_by(step).map(|idx| example_text(harvest, sampled[*idx], false));
+        Ok(Group { low: slice.low, high: slice.high, share: slice.share, examples: shown.collect::<Result<_>>()? })
+    };
+    let groups = slices.into_iter().map(group).collect::<Result<_>>()?;
+    Ok(Some(Groups { kind: view.name().into(), n_sampled: items.len(), groups }))
+}
+
+/// A firing with the tokens around it, or with all tokens of its window. Values further away than what was kept are not known.
+pub(crate) fn example_text(harvest: &Harvest, example: &Example, is_whole: bool) -> Result<ExampleText> {
+    let window = harvest.tokens().window_of(example.doc, example.window)?;
+    let token_ids = window.map(|w| w.token_ids).unwrap_or_default();
+    let (own, reach) = (example.position as usize, example.values.len() / 2);
+    let (from, to) = match is_whole {
+        true => (0, token_ids.len()),
+        false => (own.saturating_sub(reach), (own + example.values.len() - reach).min(token_ids.len())),
+    };
+    let token = |at: usize| {
+        let value = (at + reach).checked_sub(own).and_then(|i| example.values.get(i)).copied();
+        ExampleToken { text: harvest.vocabulary().text(token_ids[at]), value, is_own: at == own }
+    };
+    let doc: DocId = example.doc;
+    Ok(ExampleText {
+        source: doc.source_idx(),
+        record: doc.record_idx(),
+        window: example.window,
+        position: example.position,
+        value: example.value,
+        tokens: (from..to).map(token).collect(),
+    })
+}

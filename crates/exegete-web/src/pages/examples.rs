@@ -1,0 +1,138 @@
+//! Firings in their texts.
+
+use maud::{Markup, html};
+
+use super::{Frame, shell};
+use crate::format;
+use crate::harvest::Harvest;
+use crate::wire::{ExampleText, ExampleToken, Group, Groups, LatentDetail, LevelDetail, WholeContext};
+
+/// Shades of activation in the style sheet. Classes stand in for inline styles, which the policy forbids.
+const SHADES: f32 = 12.0;
+
+/// How examples are shown: the latent that they are of, and the activation that has the deepest shade.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) harvest: &'a Harvest,
+    pub(super) latent: u32,
+    pub(super) max: f32,
+    /// Whether activations are told. A blind rating does not.
+    pub(super) with_values: bool,
+}
+
+/// The strongest firings.
+pub(super) fn strongest(shown: Shown, detail: &LatentDetail) -> Markup {
+    html! {
+        section {
+            h2 { "Strongest firings" }
+            div.examples { @for item in &detail.top_examples { (example(shown, item)) } }
+        }
+    }
+}
+
+/// A level and its random firings.
+pub(super) fn level(shown: Shown, level: &LevelDetail) -> Markup {
+    html! {
+        h3.group #(format!("level-{}", level.level)) tabindex="-1" {
+            (format::significant(level.low.into())) " to " (format::significant(level.high.into()))
+            span.note { (format::percent(level.share)) " of firings (" (format::count(level.count)) ")" }
+        }
+        div.examples { @for item in &level.examples { (example(shown, item)) } }
+    }
+}
+
+/// Random firings by intervals or quantiles.
+pub(super) fn groups(shown: Shown, groups: &Groups) -> Markup {
+    html! {
+        p.note {
+            @if groups.kind == "intervals" {
+                "Five intervals of equal width up to the largest activation. "
+            } @else {
+                "Five quantiles: each holds a fifth of the firings, as nearly as the sample tells. "
+            }
+            "Shares are estimated from " (format::count(groups.n_sampled as u64))
+            " sampled firings, each of which stands for as many as its level has for every one kept."
+        }
+        @for (idx, group) in groups.groups.iter().enumerate() { (group_of(shown, idx, group)) }
+    }
+}
+
+fn group_of(shown: Shown, idx: usize, group: &Group) -> Markup {
+    html! {
+        h3.group #(format!("group-{idx}")) tabindex="-1" {
+            (format::significant(group.low.into())) " to " (format::significant(group.high.into()))
+            span.note { "about " (format::percent(group.share)) " of firings" }
+        }
+        div.examples {
+            @if group.examples.is_empty() { p.muted { "No sampled firing lies here." } }
+            @for item in &group.examples { (example(shown, item)) }
+        }
+    }
+}
+
+/// A firing in its text.
+pub(super) fn example(shown: Shown, item: &ExampleText) -> Markup {
+    let place =
+        format!("file {}, record {}, window {}, token {}", item.source, item.record, item.window, item.position);
+    let number = |n: u64| n.to_string();
+    let (latent, source) = (number(shown.latent.into()), number(item.source.into()));
+    let (record, window, position) = (number(item.record), number(item.window.into()), number(item.position.into()));
+    let pairs = [
+        ("latent", latent.as_str()),
+        ("source", &source),
+        ("record", &record),
+        ("window", &window),
+        ("position", &position),
+    ];
+    html! {
+        div.example {
+            @if shown.with_values { span.value title=(place) { (format::significant(item.value.into())) } }
+            p.text dir="auto" { (tokens(shown, item, &place)) }
+            @if shown.with_values && !item.tokens.is_empty() {
+                a.whole href=(shown.harvest.address("/context", &pairs))
+                    data-context=(shown.harvest.address("/api/context", &pairs))
+                    aria-label=(format!("Whole text of the firing at {place}")) { "whole text" }
+            }
+        }
+    }
+}
+
+fn tokens(shown: Shown, item: &ExampleText, place: &str) -> Markup {
+    html! {
+        @if item.tokens.is_empty() { span.muted { "The tokens are not in this run (" (place) ")." } }
+        @for (idx, token) in item.tokens.iter().enumerate() { (shaded(shown, token, idx == 0)) }
+    }
+}
+
+/// A token on its shade. The space before a word stays unshaded, or a line break would leave its shade behind; before
+/// the first word it is left out.
+fn shaded(shown: Shown, token: &ExampleToken, is_first: bool) -> Markup {
+    let word = token.text.trim_start_matches(' ');
+    let n_spaces = if word.is_empty() { 0 } else { token.text.len() - word.len() };
+    let (space, word) = token.text.split_at(n_spaces);
+    let space = if is_first { "" } else { space };
+    let value = token.value.unwrap_or(0.0);
+    if value <= 0.0 && !token.is_own {
+        return html! { (space) span { (word) } };
+    }
+    let shade = (value / shown.max.max(f32::MIN_POSITIVE) * SHADES).ceil().clamp(1.0, SHADES) as u32;
+    let class = if token.is_own { format!("a{shade} own") } else { format!("a{shade}") };
+    let told = shown.with_values.then(|| value.to_string());
+    html! { (space) span class=(class) title=[told] { (word) } }
+}
+
+/// The page of a firing's whole window.
+pub(crate) fn context(frame: &Frame, harvest: &Harvest, whole: &WholeContext) -> Markup {
+    let shown = Shown { harvest, latent: whole.latent, max: whole.max, with_values: true };
+    let item = &whole.example;
+    let place =
+        format!("File {}, record {}, window {}, token {}", item.source, item.record, item.window, item.position);
+    let content = html! {
+        nav.steps { a href=(harvest.address(&format!("/latent/{}", whole.latent), &[])) { "Latent " (whole.latent) } }
+        h1 { "A firing in its whole window" }
+        p.note { (place) ". Activation " (format::significant(item.value.into())) ". Further away than the values that were kept, "
+            "tokens are shown without a shade." }
+        div.example.alone { p.text dir="auto" { (tokens(shown, item, &place)) } }
+    };
+    shell(&format!("Firing of {}", whole.latent), frame, &content)
+}

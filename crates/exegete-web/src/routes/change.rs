@@ -1,0 +1,243 @@
+//! What changes something: notes, bookmarks, labels, ratings, and stopping a job. A script sends JSON and is answered with JSON;
+//! a form is answered with the page that it stands on.
+
+use std::collections::BTreeMap;
+
+use axum::Form;
+use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use exegete_base::LatentId;
+use exegete_store::Notes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::api::{DictionaryQuery, none, unknown};
+use super::view::NO_LATENTS;
+use crate::rating::BEST_GRADE;
+use crate::respond::{answer, answer_json, error, json};
+use crate::{Dashboard, Result, jobs, rating};
+
+/// Most letters of a note.
+const LONGEST_NOTE: usize = 4000;
+
+/// Where a form wants to go afterwards: an address of ours. JSON has none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Back {
+    back: String,
+}
+
+/// What is sent, as JSON or as a form, with the same fields, all of them text.
+pub(super) struct Change<T>(pub(super) T, pub(super) Back);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let kind = {
+            let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        };
+        let unreadable = |words: String| error(StatusCode::UNPROCESSABLE_ENTITY, &words);
+        match kind.as_deref() {
+            Some("application/json") => {
+                let bytes =
+                    axum::body::Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+                let change = serde_json::from_slice(&bytes)
+                    .map_err(|e| unreadable(format!("the body is not as it should be: {e}")))?;
+                Ok(Change(change, Back::default()))
+            }
+            Some("application/x-www-form-urlencoded") => {
+                let read = |e: axum::extract::rejection::FormRejection| unreadable(e.body_text());
+                let Form(mut fields) =
+                    Form::<BTreeMap<String, String>>::from_request(request, state).await.map_err(read)?;
+                let back = fields.remove("back").unwrap_or_default();
+                let wrong = |e| unreadable(format!("the form is not as it should be: {e}"));
+                Ok(Change(serde_json::from_value(json!(fields)).map_err(wrong)?, Back { back }))
+            }
+            _ => Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json, or a form")),
+        }
+    }
+}
+
+/// The answer to a change: JSON, or the page that the form stands on.
+fn done(back: &Back, value: &serde_json::Value) -> Response {
+    let is_ours = back.back.starts_with('/') && !back.back.starts_with("//") && !back.back.contains(['\\', '\r', '\n']);
+    if is_ours { Redirect::to(&back.back).into_response() } else { json(StatusCode::OK, value) }
+}
+
+/// Runs a change. What goes wrong is told as a page to a form, and as JSON to a script.
+async fn answer_to(back: &Back, work: impl FnOnce() -> Result<Response> + Send + 'static) -> Response {
+    if back.back.is_empty() { answer_json(work).await } else { answer(work).await }
+}
+
+/// Changes what is said about a latent that there is.
+async fn change_latent(
+    dashboard: Dashboard,
+    (id, dictionary): (String, String),
+    back: Back,
+    change: impl FnOnce(&Notes, LatentId) -> exegete_store::Result<serde_json::Value> + Send + 'static,
+) -> Response {
+    answer_to(&back.clone(), move || {
+        let Some(harvest) = dashboard.harvest(&dictionary)? else { return Ok(none(NO_LATENTS)) };
+        let Some(row) = id.parse().ok().and_then(|id| harvest.row(LatentId(id))) else {
+            return Ok(none(&unknown(&id, &harvest)));
+        };
+        let told = dashboard.change(harvest.named(), |notes| change(notes, row.latent))?;
+        Ok(done(&back, &told))
+    })
+    .await
+}
+
+/// A new note.
+#[derive(Debug, Deserialize)]
+pub(super) struct NewNote {
+    text: String,
+}
+
+pub(super) async fn add_note(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+    Query(query): Query<DictionaryQuery>,
+    Change(note, back): Change<NewNote>,
+) -> Response {
+    let text = note.text.trim().to_owned();
+    if text.is_empty() || text.chars().count() > LONGEST_NOTE {
+        let words = format!("a note has between 1 and {LONGEST_NOTE} letters");
+        return error(StatusCode::UNPROCESSABLE_ENTITY, &words);
+    }
+    change_latent(dashboard, (id, query.dictionary), back, move |notes, latent| {
+        let id = notes.add_note(latent, &text)?;
+        Ok(json!({ "note": id }))
+    })
+    .await
+}
+
+/// Nothing but where to go afterwards.
+#[derive(Debug, Deserialize)]
+pub(super) struct Nothing {}
+
+pub(super) async fn remove_note(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+    Query(query): Query<DictionaryQuery>,
+    Change(Nothing {}, back): Change<Nothing>,
+) -> Response {
+    answer_to(&back.clone(), move || {
+        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
+        let Ok(id) = id.parse::<i64>() else { return Ok(none("There is no such note.")) };
+        let is_removed = dashboard.change(harvest.named(), |notes| notes.remove_note(id))?;
+        Ok(if is_removed { done(&back, &json!({ "note": id })) } else { none("There is no such note.") })
+    })
+    .await
+}
+
+/// Whether a latent is to have a bookmark. Text, so that a form and JSON say it alike: `true` or `false`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Bookmark {
+    is_set: String,
+}
+
+pub(super) async fn bookmark(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+    Query(query): Query<DictionaryQuery>,
+    Change(bookmark, back): Change<Bookmark>,
+) -> Response {
+    let is_set = match bookmark.is_set.as_str() {
+        "true" => true,
+        "false" => false,
+        _ => return error(StatusCode::UNPROCESSABLE_ENTITY, "is_set is \"true\" or \"false\""),
+    };
+    change_latent(dashboard, (id, query.dictionary), back, move |notes, latent| {
+        notes.set_bookmark(latent, is_set)?;
+        Ok(json!({ "is_bookmarked": is_set }))
+    })
+    .await
+}
+
+/// Which text is picked: that of a method, by its place; none to take the label away.
+#[derive(Debug, Deserialize)]
+pub(super) struct Pick {
+    #[serde(default)]
+    method: String,
+    #[serde(default)]
+    rank: String,
+}
+
+pub(super) async fn label(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+    Query(query): Query<DictionaryQuery>,
+    Change(pick, back): Change<Pick>,
+) -> Response {
+    change_latent(dashboard, (id, query.dictionary), back, move |notes, latent| {
+        let explanations = notes.explanations_of(latent)?;
+        let picked = explanations.into_iter().find(|e| e.method == pick.method && e.rank.to_string() == pick.rank);
+        match picked {
+            Some(picked) => {
+                let scale = picked.scale.is_finite().then_some(picked.scale);
+                notes.set_label(latent, &picked.method, scale, &picked.text)?;
+                Ok(json!({ "label": picked.text }))
+            }
+            None => {
+                notes.remove_label(latent)?;
+                Ok(json!({ "label": null }))
+            }
+        }
+    })
+    .await
+}
+
+/// A person's judgement.
+#[derive(Debug, Deserialize)]
+pub(super) struct Grade {
+    /// From 1 (wrong) to 5 (right), 0 for "cannot tell". Text, so that a form and JSON say it alike.
+    grade: String,
+    seed: String,
+}
+
+pub(super) async fn rate(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+    Query(query): Query<DictionaryQuery>,
+    Change(grade, back): Change<Grade>,
+) -> Response {
+    let (Some(value), Ok(seed)) = (grade.grade.parse().ok().filter(|g| *g <= BEST_GRADE), grade.seed.parse()) else {
+        let words = format!("a grade is a number from 0 to {BEST_GRADE}, a seed a number");
+        return error(StatusCode::UNPROCESSABLE_ENTITY, &words);
+    };
+    answer_to(&back.clone(), move || {
+        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
+        let Ok(id) = id.parse::<i64>() else { return Ok(none("There is no such text.")) };
+        let is_there = dashboard.change(harvest.named(), |notes| match notes.candidate(id)? {
+            Some(candidate) => notes.rate(&candidate, value, seed).map(|()| true),
+            None => Ok(false),
+        })?;
+        if !is_there {
+            return Ok(none("There is no such text."));
+        }
+        let counts = rating::counts(&harvest)?;
+        Ok(done(&back, &json!({ "rated": counts.rated, "total": counts.total })))
+    })
+    .await
+}
+
+pub(super) async fn cancel(
+    State(dashboard): State<Dashboard>,
+    Path(name): Path<String>,
+    Change(Nothing {}, back): Change<Nothing>,
+) -> Response {
+    answer_to(&back.clone(), move || {
+        let job = jobs::cancel(dashboard.dir(), &name)?;
+        Ok(job.map_or_else(
+            || none("There is no such job."),
+            |job| match back.back.is_empty() {
+                true => json(StatusCode::OK, &job),
+                false => done(&back, &json!({})),
+            },
+        ))
+    })
+    .await
+}

@@ -1,0 +1,39 @@
+//! A run of several dictionaries.
+
+use serde_json::json;
+
+use crate::fixture::make_run_of_two;
+use crate::site::Site;
+
+#[test]
+fn every_dictionary_has_its_pages_and_links_stay_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    make_run_of_two(dir.path());
+    let site = Site::of(dir.path());
+    let whole = site.get("/api/overview?dictionary=nar%20row").json();
+    assert_eq!((&whole["latents"], &whole["dictionary"]), (&40.into(), &"nar row".into()));
+    assert_eq!(whole["dictionaries"].as_array().unwrap().len(), 2, "what lies outside of the run is none");
+    assert_eq!(site.get("/api/overview").json()["latents"], 180, "the first without a name");
+    let page = site.get("/latent/3?dictionary=nar%20row&view=intervals").body;
+    for part in [
+        "href=\"/latent/4?view=intervals&amp;dictionary=nar%20row\"",
+        "action=\"/api/latent/3/note?dictionary=nar%20row\"",
+        "href=\"/?dictionary=nar%20row\"",
+        "/api/context?latent=3",
+    ] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    let home = site.get("/?dictionary=nar%20row&q=the&show=alive").body;
+    assert!(home.contains("name=\"dictionary\" value=\"nar row\"") && home.contains("show=alive&amp;sort="), "{home}");
+    assert!(!site.get("/latent/3").body.contains("/latent/4?dictionary"), "the first needs no name");
+    assert_eq!(site.get("/latent/100?dictionary=nar%20row").status, 404);
+    assert_eq!(site.get("/?dictionary=nosuch").status, 404);
+    assert_eq!(site.get("/api/latents?dictionary=..%2F..%2Felsewhere").status, 404);
+    assert_eq!(site.get("/?dictionary=outside").status, 404);
+
+    assert_eq!(site.send("/api/latent/3/note?dictionary=nar%20row", &json!({ "text": "narrow" })).status, 200);
+    assert_eq!(site.get("/api/latent/3?dictionary=nar%20row").json()["notes"][0]["text"], "narrow");
+    assert!(site.get("/api/latent/3").json()["notes"].as_array().unwrap().is_empty());
+    let both = site.get("/compare?dictionary=wide&left=3&other=nar%20row&right=3").body;
+    assert!(both.contains("of wide") && both.contains("of nar row"), "{both}");
+}
