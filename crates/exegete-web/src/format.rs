@@ -2,6 +2,8 @@
 
 use exegete_base::stats::Estimate;
 
+use crate::vocabulary::visible;
+
 /// A count with thin groups of three: `12 345`.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -34,6 +36,16 @@ pub(crate) fn significant(value: f64) -> String {
             format!("{value:.digits$}")
         }
     }
+}
+
+/// What someone said, as it can be seen: control characters as signs, and words for what has nothing to see.
+pub(crate) fn said(text: &str) -> String {
+    // Marks of direction and of byte order take no room.
+    let is_seen = |c: char| {
+        !c.is_whitespace()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    if text.chars().any(is_seen) { visible(text) } else { "(empty text)".into() }
 }
 
 /// The ends of an interval in words: `95 % interval 0.1 to 0.2`.

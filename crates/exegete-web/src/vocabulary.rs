@@ -27,7 +27,7 @@ impl Vocabulary {
 }
 
 /// Line ends, tabs and control characters as signs.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => '⏎',

@@ -217,7 +217,7 @@ fn row(harvest: &Harvest, line: &LatentLine, extra: Option<&Column>) -> Markup {
             td.text {
                 a href=(href) tabindex="-1" dir="auto" {
                     @match &line.explanation {
-                        Some(text) => (text),
+                        Some(text) => (format::said(text)),
                         None => span.muted { (if line.count == 0 { "never fired" } else { "not explained" }) },
                     }
                 }

@@ -8,6 +8,7 @@ use super::said::{self, Forms};
 use super::trying::try_one;
 use super::{Frame, shell};
 use crate::detail::View;
+use crate::format;
 use crate::harvest::Harvest;
 use crate::wire::LatentDetail;
 
@@ -24,7 +25,7 @@ pub(crate) fn latent(frame: &Frame, harvest: &Harvest, detail: &LatentDetail, vi
     let content = html! {
         (neighbouring_pages(harvest, id, &|id| address(id, view)))
         section.headline {
-            p.id {
+            div.id {
                 "Latent " (id)
                 (said::bookmark(&forms, detail.line.is_bookmarked))
                 a #compare href=(harvest.address("/compare", &[("left", &id.to_string())])) { "Compare" }
@@ -76,7 +77,7 @@ pub(super) fn random(shown: Shown, detail: &LatentDetail) -> Markup {
 pub(super) fn name(detail: &LatentDetail) -> Markup {
     html! {
         @match &detail.line.explanation {
-            Some(text) => (text),
+            Some(text) => (format::said(text)),
             None => span.muted { (if detail.line.count == 0 { "Never fired" } else { "Not explained" }) },
         }
     }

@@ -127,7 +127,7 @@ fn related(harvest: &Harvest, title: &str, measure: &str, related: &[Related]) -
                             th scope="row" {
                                 a href=(harvest.address(&format!("/latent/{}", near.latent), &[])) {
                                     (near.latent) " "
-                                    @if let Some(text) = &near.explanation { span.text dir="auto" { (text) } }
+                                    @if let Some(text) = &near.explanation { span.text dir="auto" { (format::said(text)) } }
                                 }
                             }
                             td title=(near.value) { (format!("{:.2}", near.value)) }

@@ -70,7 +70,7 @@ pub(super) fn notes(forms: &Forms, detail: &LatentDetail) -> Markup {
 pub(super) fn label(forms: &Forms, detail: &LatentDetail) -> Markup {
     html! {
         @if let Some(label) = &detail.label {
-            p.label {
+            div.label {
                 "Label picked by hand, of " (label.method)
                 @if let Some(scale) = label.scale { " at scale " (format::significant(scale)) }
                 "."
@@ -142,7 +142,7 @@ fn scales(result: &MethodResult) -> Markup {
 fn explanation(forms: Option<&Forms>, result: &MethodResult, text: &ExplanationText) -> Markup {
     html! {
         li data-scale=[text.scale.is_finite().then_some(text.scale)] {
-            span.text dir="auto" { (if text.text.trim().is_empty() { "(empty text)" } else { text.text.as_str() }) }
+            span.text dir="auto" { (format::said(&text.text)) }
             span.note {
                 @if text.scale.is_finite() { "scale " (format::significant(text.scale)) }
                 @if text.scale.is_finite() && text.score.is_finite() { ", " }
