@@ -386,6 +386,9 @@ class Dashboards:
         self.model.set_tokenizer(tokenizer, default_padding_side="right")
         self.vocabulary = {i: tokenizer.decode([i]) for i in range(self.model.cfg.d_vocab)}
         self.sae = SAE.load_from_disk(self.folder / "sae", device="cpu")
+        # The runner folds decoder norms first, which SAELens refuses for TopK; these are 1, and there is nothing to fold.
+        assert torch.allclose(self.sae.W_dec.norm(dim=1), torch.ones(self.LATENTS), atol=1e-4)
+        self.sae.fold_W_dec_norm = lambda: None
         flat = np.fromfile(self.folder / "tokens.i32", dtype=np.int32).astype(np.int64)
         self.tokens = torch.from_numpy(flat).reshape(self.WINDOWS, self.LENGTH)
 

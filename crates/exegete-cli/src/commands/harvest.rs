@@ -48,7 +48,7 @@ pub(crate) fn run(settings: &Harvest, common: &Common, printer: &Printer) -> Res
             "dtype": format!("{:?}", common.dtype).to_lowercase(), "seed": common.seed,
             "windows": serde_json::to_value(&text_settings)?, "keep": serde_json::to_value(&settings.keep)?,
             "harvest": serde_json::to_value(&settings.harvest)?, "dictionaries": dictionaries,
-            "site": all[0].sites.reads[0].to_string(), "shard": settings.shard,
+            "site": all[0].sites.reads[0].to_string(), "shard": settings.shard, "format": settings.format, "k": settings.k,
             "keep_activations": settings.keep_activations,
         }),
         &inputs,

@@ -159,9 +159,20 @@ impl Session for LiveSession {
 fn named(run: &Run, listed: &Value, model: &Model, printer: &Printer) -> Result<Named> {
     let text = |key: &str| listed.get(key).and_then(Value::as_str);
     let settings = &run.manifest().settings;
-    let path = text("sae").or_else(|| settings.get("sae").and_then(Value::as_str));
+    // A harvest records where each came from, and what its files did not say.
+    let is_it = |of: &&Value| of.get("name") == listed.get("name");
+    let recorded = settings.get("dictionaries").and_then(Value::as_array).and_then(|all| all.iter().find(is_it));
+    let path = recorded.and_then(|of| of.get("sae")).and_then(Value::as_str);
     let dictionary = match path {
-        Some(path) => open_dictionary::load(path, &Choices::default(), printer)?.dictionary.into_sae()?,
+        Some(path) => {
+            let said = |key: &str| settings.get(key);
+            let choices = Choices {
+                format: said("format").and_then(Value::as_str).map(str::to_owned),
+                k: said("k").and_then(Value::as_u64).map(|k| k as usize),
+                ..Choices::default()
+            };
+            open_dictionary::load(path, &choices, printer)?.dictionary.into_sae()?
+        }
         None => training::dictionary(run).context("--model: the run does not say which dictionary it was made with")?,
     };
     let cached = || run.stage("cache").and_then(|stage| stage.get("site")).and_then(Value::as_str);
