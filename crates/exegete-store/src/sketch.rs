@@ -164,7 +164,7 @@ mod tests {
     fn the_nearest_are_those_of_a_look_at_all_pairs() {
         let k = 16;
         let sketches: Vec<Vec<u64>> =
-            (0..60u64).map(|l| sketch_of((0..400).filter(|t| pair_hash(l, l % 7, *t) % 5 == 0), k)).collect();
+            (0..60u64).map(|l| sketch_of((0..400).filter(|t| pair_hash(l, l % 7, *t).is_multiple_of(5)), k)).collect();
         let near = cofiring(&sketches, k);
         for (a, near) in near.iter().enumerate() {
             let mut all: Vec<f32> = (0..60)
