@@ -56,6 +56,8 @@ impl JobWriter {
     pub fn new(dir: &Path, kind: &str) -> Self {
         let at = |end: &str| dir.join("jobs").join(format!("{kind}.{end}"));
         let (path, cancel) = (at("json"), at("cancel"));
+        // Made here and never again: a run that is taken back must not come back as a folder.
+        let _ = fs::create_dir_all(dir.join("jobs"));
         let _ = fs::remove_file(&cancel);
         let (now, kind) = (seconds(), kind.to_owned());
         let (stage, unit) = (String::new(), String::new());
@@ -114,7 +116,6 @@ impl JobWriter {
         (self.told, self.file.updated) = (Instant::now(), seconds());
         let beside = self.path.with_extension("json.part");
         let write = || {
-            fs::create_dir_all(self.path.parent().unwrap_or(Path::new(".")))?;
             fs::write(&beside, serde_json::to_vec(&self.file)?)?;
             fs::rename(&beside, &self.path)
         };

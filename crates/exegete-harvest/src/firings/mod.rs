@@ -1,7 +1,7 @@
 //! The harvest: activations are encoded by any number of dictionaries in one pass, and each latent's firings are gathered.
 //!
 //! What was gathered so far is written in parts, by the clock and where memory runs out; in the end the parts are merged, some
-//! latents at a time ([`mod@tables`]). Which windows a part holds does not matter to what comes out, so a harvest that was stopped,
+//! latents at a time (`tables`). Which windows a part holds does not matter to what comes out, so a harvest that was stopped,
 //! or split into shards ([`crate::merge`]), ends as one that ran through.
 
 mod gather;
