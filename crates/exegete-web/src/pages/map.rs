@@ -15,7 +15,7 @@ pub(crate) fn map(frame: &Frame, harvest: &Harvest, column: &str) -> Markup {
         @if harvest.has_map() {
             p.note {
                 "Each point is a latent, placed by the first two principal components of the decoder's rows: near points have similar "
-                "directions as far as two numbers tell. Drag to move, scroll or pinch to zoom; arrow keys go from point to point, and "
+                "directions as far as two numbers tell. Drag to move, scroll or press + and - to zoom; arrow keys go from point to point, and "
                 "Enter opens the latent."
             }
             form.controls method="get" action="/map" {
