@@ -8,14 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 const EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether it is to stop.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// How a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// It runs.
@@ -28,17 +28,32 @@ pub enum JobState {
     Failed,
 }
 
-#[derive(Serialize)]
-struct JobFile {
-    kind: String,
-    stage: String,
-    done: u64,
-    total: u64,
-    unit: String,
-    started: u64,
-    updated: u64,
-    pid: u32,
-    state: JobState,
+/// What a job writes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobFile {
+    /// What it does: `harvest`, `train`, `explain`.
+    pub kind: String,
+    /// The stage that it is at.
+    #[serde(default)]
+    pub stage: String,
+    /// What is done of the stage.
+    #[serde(default)]
+    pub done: u64,
+    /// All there is to do; none where that is not known.
+    #[serde(default)]
+    pub total: Option<u64>,
+    /// What is counted.
+    #[serde(default)]
+    pub unit: String,
+    /// When the stage began, in seconds since 1970.
+    pub started: u64,
+    /// When this was written.
+    pub updated: u64,
+    /// Its process; 0 where that is not known.
+    #[serde(default)]
+    pub pid: u32,
+    /// How it stands.
+    pub state: JobState,
 }
 
 /// Tells of a job.
@@ -66,7 +81,7 @@ impl JobWriter {
             kind,
             stage,
             done: 0,
-            total: 0,
+            total: None,
             unit,
             started: now,
             updated: now,
@@ -82,7 +97,7 @@ impl JobWriter {
     /// A stage begins.
     pub fn begin(&mut self, stage: &str, total: u64, unit: &str, done: u64) {
         (self.file.stage, self.file.unit) = (stage.to_owned(), unit.to_owned());
-        (self.file.total, self.file.done) = (total, done);
+        (self.file.total, self.file.done) = (Some(total), done);
         self.file.started = seconds();
         self.tell();
     }

@@ -1,13 +1,11 @@
 //! The figures of the pages.
 
-use exegete_base::levels::{N_LEVELS, lower_edge};
+use exegete_base::levels::lower_edge;
 use exegete_base::stats::Estimate;
 use exegete_figure::{HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, histogram, line};
 
 use crate::format::significant;
-use crate::wire::{
-    Density, LevelDetail, LogitHistogram, MethodResult, TrainedDictionary, TrainingCurves, TrainingView,
-};
+use crate::wire::{Density, LogitHistogram, MethodResult, TrainedDictionary, TrainingCurves, TrainingView};
 
 /// Bins in a decade of firing rates.
 const BINS_A_DECADE: f64 = 4.0;
@@ -41,32 +39,24 @@ pub(crate) fn firing_rates(rates: &[Estimate]) -> Result<String> {
 }
 
 /// A latent's firings by level, from the lowest level seen to the highest.
-pub(crate) fn levels(levels: &[LevelDetail]) -> Result<String> {
-    let seen = levels.iter().map(|level| level.level);
-    let (first, last) = (seen.clone().min().unwrap_or(0), seen.max().unwrap_or(N_LEVELS - 1));
-    let mut heights = vec![0.0; last - first + 1];
-    for level in levels {
-        heights[level.level - first] = level.count as f64;
-    }
-    histogram(&HistogramFigure {
-        labels: labels("", "activation", "firings"),
-        edges: (first..=last + 1).map(|level| f64::from(lower_edge(level))).collect(),
-        heights,
-        x_scale: Scale::Log2,
-        size: Size { width: 380, height: 200 },
-    })
+pub(crate) fn levels(firings: &[u64]) -> Result<String> {
+    by_level(firings, "firings", Size { width: 380, height: 200 })
 }
 
 /// How many latents fired at each level, from the lowest level of any to the highest.
 pub(crate) fn latents_by_level(latents: &[u64]) -> Result<String> {
-    let seen = latents.iter().enumerate().filter(|(_, n)| **n > 0).map(|(level, _)| level);
-    let (first, last) = (seen.clone().min().unwrap_or(0), seen.max().unwrap_or(0));
+    by_level(latents, "latents", Size { width: 520, height: 220 })
+}
+
+fn by_level(counts: &[u64], what: &str, size: Size) -> Result<String> {
+    let first = counts.iter().position(|n| *n > 0).unwrap_or(0);
+    let last = counts.iter().rposition(|n| *n > 0).unwrap_or(0);
     histogram(&HistogramFigure {
-        labels: labels("", "activation", "latents"),
+        labels: labels("", "activation", what),
         edges: (first..=last + 1).map(|level| f64::from(lower_edge(level))).collect(),
-        heights: latents.iter().skip(first).take(last + 1 - first).map(|n| *n as f64).collect(),
+        heights: counts[first..=last].iter().map(|n| *n as f64).collect(),
         x_scale: Scale::Log2,
-        size: Size { width: 520, height: 220 },
+        size,
     })
 }
 

@@ -7,9 +7,11 @@ use std::time::SystemTime;
 
 use exegete_store::{Notes, Run, StoreError};
 
+use crate::detail::{View, detail};
 use crate::dictionaries::{self, LATENTS, Named};
 use crate::harvest::{Harvest, NOTES};
 use crate::session::Session;
+use crate::wire::LatentDetail;
 use crate::{Result, WebError, training};
 
 /// Dictionaries that are kept open.
@@ -23,11 +25,16 @@ pub struct Dashboard {
 }
 
 struct Shared {
-    dir: PathBuf,
-    /// The manifest as it was read last.
-    run: Mutex<Option<(Stamp, Arc<Run>)>>,
+    /// The run that is served, then those beside it.
+    runs: Vec<Served>,
     /// What was opened last, the latest last.
     harvests: Mutex<Vec<Arc<Harvest>>>,
+}
+
+/// A run's directory, and its manifest as it was read last.
+struct Served {
+    dir: PathBuf,
+    run: Mutex<Option<(Stamp, Arc<Run>)>>,
 }
 
 /// What tells one writing of a file from another.
@@ -54,8 +61,23 @@ impl Dashboard {
     /// # Errors
     /// [`WebError::Unfinished`] without either, otherwise what is wrong with a file.
     pub fn open(dir: &Path) -> Result<Dashboard> {
-        let shared = Shared { dir: dir.to_owned(), run: Mutex::new(None), harvests: Mutex::new(Vec::new()) };
+        Self::open_beside(dir, &[])
+    }
+
+    /// The same with other runs at hand, to be compared with it: their dictionaries stand behind its own.
+    ///
+    /// # Errors
+    /// Those of [`Dashboard::open`], and [`WebError::Unfinished`] where one of the others has no latents.
+    pub fn open_beside(dir: &Path, others: &[PathBuf]) -> Result<Dashboard> {
+        let served = |dir: &Path| Served { dir: dir.to_owned(), run: Mutex::new(None) };
+        let runs: Vec<Served> = std::iter::once(dir).chain(others.iter().map(PathBuf::as_path)).map(served).collect();
+        let shared = Shared { runs, harvests: Mutex::new(Vec::new()) };
         let dashboard = Dashboard { shared: Arc::new(shared), session: None };
+        for at in 1..=others.len() {
+            if dashboard.dictionaries_of(at)?.is_empty() {
+                return Err(WebError::Unfinished { run: others[at - 1].clone(), missing: LATENTS });
+            }
+        }
         if dashboard.harvest("")?.is_none() && !training::is_there(&*dashboard.run()?) {
             return Err(WebError::Unfinished { run: dir.to_owned(), missing: LATENTS });
         }
@@ -68,14 +90,29 @@ impl Dashboard {
         Dashboard { session: Some(session), ..self }
     }
 
-    /// What answers questions about texts, where there is a model.
-    pub(crate) fn session(&self) -> Option<Arc<dyn Session>> {
-        self.session.clone()
+    /// Whether there is a model that answers questions about texts.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// What answers questions about texts.
+    ///
+    /// # Errors
+    /// [`WebError::Absent`] if there is no model, or it is not that of the dictionary's run.
+    pub(crate) fn session(&self, dictionary: &Named) -> Result<Arc<dyn Session>> {
+        if dictionary.run > 0 {
+            return Err(WebError::Absent(
+                "Texts are tried with the dictionaries of the run that is served alone.".into(),
+            ));
+        }
+        self.session.clone().ok_or_else(|| {
+            WebError::Absent("No model is at hand: serve the run with --model MODEL to try texts.".into())
+        })
     }
 
     /// The run's directory.
     pub(crate) fn dir(&self) -> &Path {
-        &self.shared.dir
+        &self.shared.runs[0].dir
     }
 
     /// The run as it stands. Its manifest is read again only where its file is another.
@@ -83,16 +120,43 @@ impl Dashboard {
     /// # Errors
     /// It is gone, or its manifest damaged.
     pub(crate) fn run(&self) -> Result<Arc<Run>> {
-        let stamp = std::fs::metadata(self.shared.dir.join("manifest.json")).ok().map(|m| Stamp::of(&m));
-        let mut kept = lock(&self.shared.run);
+        self.run_at(0)
+    }
+
+    fn run_at(&self, at: usize) -> Result<Arc<Run>> {
+        let served = &self.shared.runs[at];
+        let stamp = std::fs::metadata(served.dir.join("manifest.json")).ok().map(|m| Stamp::of(&m));
+        let mut kept = lock(&served.run);
         if let (Some((of, run)), Some(stamp)) = (&*kept, &stamp)
             && of == stamp
         {
             return Ok(run.clone());
         }
-        let run = Arc::new(Run::open(&self.shared.dir)?);
+        let run = Arc::new(Run::open(&served.dir)?);
         *kept = stamp.map(|stamp| (stamp, run.clone()));
         Ok(run)
+    }
+
+    fn dictionaries_of(&self, at: usize) -> Result<Vec<Named>> {
+        let name = self.shared.runs[at].dir.file_name().unwrap_or_default().to_string_lossy();
+        // Two runs of one name are told apart by their places.
+        let is_taken =
+            self.shared.runs[..at].iter().any(|before| before.dir.file_name() == self.shared.runs[at].dir.file_name());
+        let name = if is_taken { format!("{name} ({at})") } else { name.into_owned() };
+        Ok(dictionaries::of(&*self.run_at(at)?, (at, &name)))
+    }
+
+    /// All dictionaries that have latents: those of the run that is served, then those of the others, of which one that is gone
+    /// has none.
+    ///
+    /// # Errors
+    /// The run that is served is gone.
+    pub(crate) fn dictionaries(&self) -> Result<Vec<Named>> {
+        let mut all = self.dictionaries_of(0)?;
+        for at in 1..self.shared.runs.len() {
+            all.extend(self.dictionaries_of(at).unwrap_or_default());
+        }
+        Ok(all)
     }
 
     /// The latents of a dictionary of the run, of the first where no name is given; `None` if there is none such. They are
@@ -101,14 +165,14 @@ impl Dashboard {
     /// # Errors
     /// What is wrong with a file.
     pub(crate) fn harvest(&self, name: &str) -> Result<Option<Arc<Harvest>>> {
-        let run = self.run()?;
-        let all = dictionaries::of(&run);
+        let all = self.dictionaries()?;
         let at = if name.is_empty() { Some(0) } else { all.iter().position(|dictionary| dictionary.name == name) };
         let Some(dictionary) = at.and_then(|at| all.get(at)) else { return Ok(None) };
+        let run = self.run_at(dictionary.run)?;
         let mut kept = lock(&self.shared.harvests);
         let before = kept.iter().position(|harvest| harvest.named() == dictionary).map(|at| kept.remove(at));
         let harvest = match before {
-            Some(harvest) if harvest.is_of(&run) => harvest,
+            Some(harvest) if harvest.is_of(&run) && harvest.dictionaries() == all => harvest,
             before => Arc::new(Harvest::open(run, dictionary, &all, before.as_deref())?),
         };
         if kept.len() == KEPT_OPEN {
@@ -116,6 +180,25 @@ impl Dashboard {
         }
         kept.push(harvest.clone());
         Ok(Some(harvest))
+    }
+
+    /// The same, where there have to be some.
+    ///
+    /// # Errors
+    /// [`WebError::Absent`] if there are none.
+    pub(crate) fn latents(&self, name: &str) -> Result<Arc<Harvest>> {
+        let absent = || WebError::Absent("This run has no latents yet, or no dictionary of this name.".into());
+        self.harvest(name)?.ok_or_else(absent)
+    }
+
+    /// All that is known of a latent, as its page shows it. `dictionary` may be empty for the first, `view` is one of `levels`,
+    /// `intervals` and `quantiles`.
+    ///
+    /// # Errors
+    /// [`WebError::Absent`] where there is no such dictionary or latent, otherwise what is wrong with a file.
+    pub fn latent(&self, dictionary: &str, latent: u32, view: &str) -> Result<LatentDetail> {
+        let harvest = self.latents(dictionary)?;
+        detail(&harvest, harvest.named_row(&latent.to_string())?, View::of(view))
     }
 
     /// Changes what people say about a dictionary's latents.
@@ -127,7 +210,7 @@ impl Dashboard {
         dictionary: &Named,
         change: impl FnOnce(&Notes) -> exegete_store::Result<T>,
     ) -> Result<T> {
-        let path = self.shared.dir.join(dictionary.part(NOTES));
+        let path = self.shared.runs[dictionary.run].dir.join(dictionary.part(NOTES));
         let unwritable = |error: StoreError| match error {
             StoreError::Sqlite { .. } | StoreError::Version { .. } => {
                 WebError::Unwritable { reason: error.to_string() }

@@ -7,13 +7,13 @@ use exegete_base::{DocId, LatentId};
 use exegete_store::{Example, ExampleKind, LatentRow};
 use serde::Deserialize;
 
-use crate::Result;
 use crate::harvest::Harvest;
 use crate::views::{self, Item, Slice};
 use crate::wire::{
     ExampleText, ExampleToken, ExplanationText, Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult,
     Neuron, Profile, Related, TokenShare, WholeContext,
 };
+use crate::{Result, WebError};
 
 /// Examples of a group of a view.
 const EXAMPLES_A_GROUP: usize = 6;
@@ -35,7 +35,7 @@ impl View {
         View::ALL[self as usize].1
     }
 
-    fn of(name: &str) -> View {
+    pub(crate) fn of(name: &str) -> View {
         View::ALL.iter().find(|(_, of)| *of == name).map_or(View::Levels, |(view, _)| *view)
     }
 }
@@ -68,12 +68,12 @@ pub(crate) struct ContextQuery {
     pub(crate) position: String,
 }
 
-/// All that is known of a latent; `None` if there is none such.
-pub(crate) fn detail(harvest: &Harvest, latent: LatentId, view: View) -> Result<Option<LatentDetail>> {
-    let Some(row) = harvest.row(latent) else { return Ok(None) };
+/// All that is known of a latent.
+pub(crate) fn detail(harvest: &Harvest, row: &LatentRow, view: View) -> Result<LatentDetail> {
+    let latent = row.latent;
     let examples = harvest.examples().latent(latent)?;
     let is_bookmarked = harvest.with_notes(|notes| notes.is_bookmarked(latent))?;
-    Ok(Some(LatentDetail {
+    Ok(LatentDetail {
         line: harvest.line(row, harvest.text_of(latent)?, is_bookmarked),
         dictionary: harvest.named().name.clone(),
         mean: row.stats.mean(),
@@ -87,11 +87,15 @@ pub(crate) fn detail(harvest: &Harvest, latent: LatentId, view: View) -> Result<
         top_examples: top_examples(harvest, &examples)?,
         levels: levels(harvest, row, &examples, view == View::Levels)?,
         groups: groups(harvest, row, &examples, view)?,
-    }))
+    })
 }
 
-/// A firing with all tokens of its window; `None` if it is no example of the latent.
-pub(crate) fn context(harvest: &Harvest, query: &ContextQuery) -> Result<Option<WholeContext>> {
+/// A firing with all tokens of its window.
+///
+/// # Errors
+/// [`WebError::Absent`] if it is no example of the latent.
+pub(crate) fn context(harvest: &Harvest, query: &ContextQuery) -> Result<WholeContext> {
+    let absent = || WebError::Absent("There is no such example of this latent.".into());
     let number = |text: &str| text.parse::<u64>().ok();
     let small = |text: &str| text.parse::<u32>().ok();
     let (Some(latent), Some(source), Some(record), Some(window), Some(position)) = (
@@ -101,16 +105,16 @@ pub(crate) fn context(harvest: &Harvest, query: &ContextQuery) -> Result<Option<
         small(&query.window),
         small(&query.position),
     ) else {
-        return Ok(None);
+        return Err(absent());
     };
-    let Some(row) = harvest.row(LatentId(latent)) else { return Ok(None) };
+    let row = harvest.row(LatentId(latent)).ok_or_else(absent)?;
     let is_it = |e: &&Example| {
         (e.doc.source_idx(), e.doc.record_idx(), e.window, e.position) == (source, record, window, position)
     };
     let examples = harvest.examples().latent(LatentId(latent))?;
-    let Some(example) = examples.iter().find(is_it) else { return Ok(None) };
+    let example = examples.iter().find(is_it).ok_or_else(absent)?;
     let example = example_text(harvest, example, true)?;
-    Ok(Some(WholeContext { latent, max: row.stats.max, example }))
+    Ok(WholeContext { latent, max: row.stats.max, example })
 }
 
 fn related(harvest: &Harvest, pairs: &[(u32, f32)]) -> Result<Vec<Related>> {

@@ -19,6 +19,8 @@ pub(crate) struct Named {
     pub(crate) prefix: String,
     /// The site that it reads.
     pub(crate) site: Option<String>,
+    /// Of which run it is: of the one that is served (0), or of one beside it.
+    pub(crate) run: usize,
 }
 
 impl Named {
@@ -32,14 +34,21 @@ impl Named {
     }
 }
 
-/// The dictionaries that have latents, in the order of the run.
-pub(crate) fn of(run: &Run) -> Vec<Named> {
+/// The dictionaries that have latents, in the order of the run; those of one that is beside another are named after it too.
+pub(crate) fn of(run: &Run, (at, beside): (usize, &str)) -> Vec<Named> {
     let listed = run.stage("harvest").and_then(|stage| stage.get("dictionaries")).and_then(Value::as_array);
     let mut found: Vec<Named> = listed.into_iter().flatten().filter_map(named).collect();
     if found.is_empty() {
-        found.push(Named { name: String::new(), prefix: String::new(), site: None });
+        found.push(Named { name: String::new(), prefix: String::new(), site: None, run: 0 });
     }
     found.retain(|dictionary| run.part_done(&dictionary.part(LATENTS)));
+    for dictionary in &mut found {
+        dictionary.run = at;
+        if at > 0 {
+            let is_named = !dictionary.name.is_empty();
+            dictionary.name = format!("{}{}{beside}", dictionary.name, if is_named { " of " } else { "" });
+        }
+    }
     found
 }
 
@@ -49,5 +58,6 @@ fn named(listed: &Value) -> Option<Named> {
     // A manifest is no reason to read outside of the run.
     let is_inside = prefix.is_empty() || prefix.ends_with('/');
     let is_plain = Path::new(&prefix).components().all(|part| matches!(part, Component::Normal(_)));
-    (is_inside && is_plain).then(|| Named { name: text("name").unwrap_or_default(), prefix, site: text("site") })
+    let name = text("name").unwrap_or_default();
+    (is_inside && is_plain).then(|| Named { name, prefix, site: text("site"), run: 0 })
 }

@@ -30,6 +30,20 @@ pub enum WebError {
     /// A token that is no good.
     #[error("--token: a token has at least {0} letters, digits and signs of -_.~")]
     Token(usize),
+    /// What is asked for is not there.
+    #[error("{0}")]
+    Absent(String),
+    /// A text has more bytes than are tried at once.
+    #[error("the text has {len} bytes, at most {most} are tried at once")]
+    TooLong {
+        /// Its bytes.
+        len: usize,
+        /// Most bytes.
+        most: usize,
+    },
+    /// What a model that is at hand says against a text.
+    #[error("{0}")]
+    Untried(String),
     /// A change that the run does not take.
     #[error("this run cannot be written to, so nothing was kept: {reason}")]
     Unwritable {

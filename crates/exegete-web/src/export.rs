@@ -7,14 +7,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use exegete_base::levels::lower_edge;
-use exegete_figure::{HistogramFigure, Labels, Scale, Size, histogram};
 use exegete_store::interop::{Feature, Grouping, RunSource, Sequence};
 use exegete_store::{LatentRow, StoreError};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
-use crate::vocabulary::spaces_shown;
-use crate::{Result, format, summary};
+use crate::pages::pieces::{self, Activity, chip, document, figure, shaded, vocabulary};
+use crate::vocabulary::visible;
+use crate::{Result, charts, format, summary};
 
 /// Latents that a single file holds, at most: each is some ten thousand characters.
 pub const MOST_IN_A_FILE: usize = 500;
@@ -22,8 +21,6 @@ pub const MOST_IN_A_FILE: usize = 500;
 const STYLE: &str = include_str!("../static/style.css");
 /// Latents on a page of the list.
 const PAGE_LEN: usize = 200;
-/// Shades of activation in the style sheet.
-const SHADES: f32 = 12.0;
 /// Tokens shown beside a latent in the list.
 const TOKENS_SHOWN: usize = 5;
 /// Nothing but the style sheet beside the pages.
@@ -151,31 +148,22 @@ impl StaticPages {
             Place::Latent => (POLICY, Some("../style.css"), Some("../index.html")),
             Place::Single => (POLICY_SINGLE, None, None),
         };
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(policy);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    meta name="referrer" content="no-referrer";
-                    title { (title) " · exegete" }
-                    @match sheet {
-                        Some(sheet) => link rel="stylesheet" href=(sheet);,
-                        None => style { (PreEscaped(STYLE)) },
-                    }
-                }
-                body {
-                    header.top {
-                        @match home { Some(home) => a.brand href=(home) { "exegete" }, None => span.brand { "exegete" } }
-                        span.run { (self.name) }
-                    }
-                    main { (content) }
-                }
+        let head = html! {
+            meta http-equiv="Content-Security-Policy" content=(policy);
+            meta name="referrer" content="no-referrer";
+            @match sheet {
+                Some(sheet) => link rel="stylesheet" href=(sheet);,
+                None => style { (PreEscaped(STYLE)) },
             }
         };
-        page.into_string()
+        let body = html! {
+            header.top {
+                @match home { Some(home) => a.brand href=(home) { "exegete" }, None => span.brand { "exegete" } }
+                span.run { (self.name) }
+            }
+            main { (content) }
+        };
+        document(title, &head, &body).into_string()
     }
 
     fn list(&self, rows: &[&LatentRow], order: usize, page: usize, n_pages: usize, total: usize) -> Markup {
@@ -232,7 +220,7 @@ impl StaticPages {
                 td.text { a href=(href) { (self.said(row)) } }
                 td.number title=(format::interval(&row.firing_rate, format::percent)) { (format::percent(row.firing_rate.value)) }
                 td.number { (format::significant(row.stats.max.into())) }
-                td.tokens { @for (token, logit) in top.iter().take(TOKENS_SHOWN) { (chip(token, *logit)) } }
+                td.tokens { @for (token, weight) in top.iter().take(TOKENS_SHOWN) { (logit(token, *weight)) } }
             }
         }
     }
@@ -247,20 +235,16 @@ impl StaticPages {
     fn latent(&self, row: &LatentRow, exported: &HashSet<u32>, place: Place) -> Result<Markup> {
         let feature = self.source.feature(row, &self.how)?;
         let id = row.latent.0;
+        let weights = |tokens: &[(String, f32)]| -> Vec<(Markup, f32)> {
+            tokens.iter().map(|(token, weight)| (logit(token, *weight), *weight)).collect()
+        };
         Ok(html! {
             section.headline id=(format!("latent-{id}")) { p.id { "Latent " (id) } h1 { (self.said(row)) } }
             div.columns {
                 div.side {
                     (activity(row))
-                    @if row.stats.count > 0 { section { h2 { "Firings by strength" } (levels(row)) } }
-                    @if !feature.top_logits.is_empty() || !feature.bottom_logits.is_empty() {
-                        section {
-                            h2 { "Vocabulary of the decoder row" }
-                            div.pair {
-                                (tokens("Promoted", &feature.top_logits)) (tokens("Suppressed", &feature.bottom_logits))
-                            }
-                        }
-                    }
+                    @if row.stats.count > 0 { section { h2 { "Firings by strength" } (figure(charts::levels(&row.stats.histogram))) } }
+                    (vocabulary(&weights(&feature.top_logits), &weights(&feature.bottom_logits)))
                     (self.neighbours(row, exported, place))
                 }
                 div.main {
@@ -322,51 +306,18 @@ fn steps([before, after]: [Option<u32>; 2]) -> Markup {
 }
 
 fn activity(row: &LatentRow) -> Markup {
-    let rate = &row.firing_rate;
-    html! {
-        section {
-            h2 { "Activity" }
-            table.plain.activity {
-                tr { th scope="row" { "Firing rate" } td { (format::percent(rate.value)) } }
-                tr.note { td colspan="2" { (format::interval(rate, format::percent)) } }
-                tr { th scope="row" { "Firings" } td { (format::count(row.stats.count)) } }
-                tr.note { td colspan="2" { "of " (format::count(rate.n)) " tokens" } }
-                tr { th scope="row" { "Largest" } td { (format::significant(row.stats.max.into())) } }
-                tr { th scope="row" { "Mean when firing" } td { (format::significant(row.stats.mean())) } }
-                tr { th scope="row" { "Spread when firing" } td { (format::significant(row.stats.std())) } }
-            }
-        }
-    }
+    pieces::activity(&Activity {
+        rate: &row.firing_rate,
+        count: row.stats.count,
+        max: row.stats.max,
+        mean: row.stats.mean(),
+        std: row.stats.std(),
+        decoder_norm: row.profile.decoder_norm,
+    })
 }
 
-fn levels(row: &LatentRow) -> Markup {
-    let counts = &row.stats.histogram;
-    let first = counts.iter().position(|n| *n > 0).unwrap_or(0);
-    let last = counts.iter().rposition(|n| *n > 0).unwrap_or(counts.len() - 1);
-    let figure = histogram(&HistogramFigure {
-        labels: Labels { title: String::new(), x: "activation".into(), y: "firings".into() },
-        edges: (first..=last + 1).map(|level| f64::from(lower_edge(level))).collect(),
-        heights: counts[first..=last].iter().map(|n| *n as f64).collect(),
-        x_scale: Scale::Log2,
-        size: Size { width: 380, height: 200 },
-    });
-    match figure {
-        Ok(svg) => PreEscaped(svg),
-        Err(error) => html! { p.muted { "No figure: " (error) } },
-    }
-}
-
-fn tokens(name: &str, tokens: &[(String, f32)]) -> Markup {
-    html! {
-        table.plain.weights {
-            caption { (name) }
-            @for (token, logit) in tokens { tr { th scope="row" { (chip(token, *logit)) } td { (format!("{logit:+.2}")) } } }
-        }
-    }
-}
-
-fn chip(token: &str, logit: f32) -> Markup {
-    html! { code.chip title=(format!("logit {}", format::significant(logit.into()))) { (spaces_shown(&visible(token))) } }
+fn logit(token: &str, logit: f32) -> Markup {
+    chip(&visible(token), &format!("logit {}", format::significant(logit.into())))
 }
 
 /// The texts by groups: those that stand beside each other in the same bin.
@@ -404,32 +355,8 @@ fn example(sequence: &Sequence, max: f32) -> Markup {
         div.example {
             span.value { (format::significant(value.into())) }
             p { @for (i, (token, value)) in sequence.tokens.iter().zip(&sequence.values).enumerate() {
-                (shaded(if i == 0 { token.trim_start_matches(' ') } else { token }, *value, own == Some(i), max))
+                (shaded(&visible(token), *value, max, own == Some(i), i == 0, Some(&value.to_string())))
             } }
         }
     }
-}
-
-/// A token on its shade, which the space before a word does not get.
-fn shaded(token: &str, value: f32, is_own: bool, max: f32) -> Markup {
-    let token = visible(token);
-    let word = token.trim_start_matches(' ');
-    let (space, word) = if word.is_empty() { ("", token.as_str()) } else { token.split_at(token.len() - word.len()) };
-    if value <= 0.0 && !is_own {
-        return html! { (space) span { (word) } };
-    }
-    let shade = (value / max.max(f32::MIN_POSITIVE) * SHADES).ceil().clamp(1.0, SHADES) as u32;
-    let class = if is_own { format!("a{shade} own") } else { format!("a{shade}") };
-    html! { (space) span class=(class) title=(value) { (word) } }
-}
-
-/// Line ends and tabs as signs; other control characters mean nothing to a reader.
-fn visible(text: &str) -> String {
-    let sign = |c: char| match c {
-        '\n' => '⏎',
-        '\t' => '⇥',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(sign).collect()
 }

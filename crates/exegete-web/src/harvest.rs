@@ -7,12 +7,12 @@ use exegete_base::LatentId;
 use exegete_store::{ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab};
 use serde_json::Value;
 
-use crate::Result;
 use crate::dashboard::lock;
 use crate::dictionaries::{LATENTS, Named};
 use crate::pages::percent_encoded;
 use crate::vocabulary::Vocabulary;
 use crate::wire::{LatentLine, TokenWeight};
+use crate::{Result, WebError};
 
 /// The database of what is said.
 pub(crate) const NOTES: &str = "run.sqlite";
@@ -115,6 +115,18 @@ impl Harvest {
         let rows = self.rows();
         let there = rows.get(latent.0 as usize).filter(|row| row.latent == latent);
         there.or_else(|| rows.binary_search_by_key(&latent, |row| row.latent).ok().map(|at| &rows[at]))
+    }
+
+    /// The row of a latent that is named in an address.
+    ///
+    /// # Errors
+    /// [`WebError::Absent`] if there is none such.
+    pub(crate) fn named_row(&self, id: &str) -> Result<&LatentRow> {
+        // A run that was imported has the latents of its files, which need not begin at 0.
+        let ends = self.rows().first().zip(self.rows().last()).map(|(a, b)| (a.latent.0, b.latent.0));
+        let there = ends.map_or("none".into(), |(a, b)| format!("{} latents, {a} to {b}", self.n_latents()));
+        let absent = || WebError::Absent(format!("There is no latent {id:?}; this dictionary has {there}."));
+        id.parse().ok().and_then(|id| self.row(LatentId(id))).ok_or_else(absent)
     }
 
     pub(crate) fn vocabulary(&self) -> &Vocabulary {

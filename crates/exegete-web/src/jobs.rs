@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
+use exegete_store::jobs::{JobFile, JobState as Told};
 
 use crate::wire::{Job, JobList, JobState};
 use crate::{Result, WebError};
@@ -14,26 +14,6 @@ const QUIET_SECS: u64 = 90;
 /// Most files that are read, and most bytes of each: a folder is no reason to read without end.
 const MOST_FILES: usize = 200;
 const MOST_BYTES: u64 = 64 << 10;
-
-/// What a job writes, beside and renamed, at least every 30 seconds.
-#[derive(Debug, Deserialize)]
-struct JobFile {
-    kind: String,
-    #[serde(default)]
-    stage: String,
-    #[serde(default)]
-    done: u64,
-    #[serde(default)]
-    total: Option<u64>,
-    #[serde(default)]
-    unit: String,
-    /// Seconds since 1970.
-    started: u64,
-    updated: u64,
-    #[serde(default)]
-    pid: u32,
-    state: JobState,
-}
 
 /// Whether a run has a folder of jobs.
 pub(crate) fn are_there(run: &Path) -> bool {
@@ -78,7 +58,7 @@ fn read(run: &Path, name: &str) -> Option<Job> {
     let file: JobFile = is_small.then(|| serde_json::from_slice(&std::fs::read(&path).ok()?).ok())??;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let heard_secs_ago = now.saturating_sub(file.updated);
-    let is_quiet = file.state == JobState::Running && (heard_secs_ago >= QUIET_SECS || is_gone(file.pid));
+    let is_quiet = file.state == Told::Running && (heard_secs_ago >= QUIET_SECS || is_gone(file.pid));
     let running_secs = file.updated.saturating_sub(file.started);
     let rate = (file.done > 0 && running_secs > 0).then(|| file.done as f64 / running_secs as f64);
     let left = file.total.map(|total| total.saturating_sub(file.done));
@@ -91,11 +71,17 @@ fn read(run: &Path, name: &str) -> Option<Job> {
         done: file.done,
         total: file.total,
         unit: file.unit,
-        state: if is_quiet { JobState::Quiet } else { file.state },
+        state: match file.state {
+            Told::Running if is_quiet => JobState::Quiet,
+            Told::Running => JobState::Running,
+            Told::Finished => JobState::Finished,
+            Told::Cancelled => JobState::Cancelled,
+            Told::Failed => JobState::Failed,
+        },
         running_secs,
         heard_secs_ago,
         rate,
-        left_secs: left_secs.filter(|_| file.state == JobState::Running),
+        left_secs: left_secs.filter(|_| file.state == Told::Running),
     })
 }
 

@@ -1,11 +1,10 @@
 //! The document that describes the JSON: OpenAPI 3.1, from one table of routes and one of types. A test holds both to what the
 //! server answers.
 
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::respond::json as answer_with;
+use crate::respond::Told;
 
 /// A route: address, method, what it does, parameters of the query, fields of the body, type of the answer.
 struct Route {
@@ -399,7 +398,7 @@ pub(crate) fn document() -> Value {
 
 /// Sends the document.
 pub(crate) async fn answer() -> Response {
-    answer_with(StatusCode::OK, &document())
+    Told(document()).into_response()
 }
 
 fn operation(route: &Route) -> Value {

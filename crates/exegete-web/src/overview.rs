@@ -43,6 +43,3 @@ pub(crate) fn map(harvest: &Harvest, column: &Column) -> MapView {
         values: placed().map(|row| (column.value)(row) as f32).collect(),
     }
 }
-
-/// What is said where a text is tried and no model is at hand.
-pub(crate) const NO_MODEL: &str = "No model is at hand: serve the run with --model MODEL to try texts.";

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::curves::Stretches;
 use crate::summary::{estimate_of, model_name};
 use crate::wire::{Density, DensityBin, LoggedStep, Progress, TrainedDictionary, TrainingResult, TrainingView};
+use crate::{Result, WebError};
 
 /// Where dictionaries lie in a run.
 const DIR: &str = "sae";
@@ -37,12 +38,18 @@ pub(crate) fn is_there(run: &Run) -> bool {
     !paths(run).is_empty()
 }
 
-/// How a training stands; `None` where the only dictionary asked for is not in the run.
-pub(crate) fn view(run: &Run, query: &TrainingQuery) -> Option<TrainingView> {
+/// How a training stands.
+///
+/// # Errors
+/// [`WebError::Absent`] where the only dictionary asked for is not in the run.
+pub(crate) fn view(run: &Run, query: &TrainingQuery) -> Result<TrainingView> {
     let paths = paths(run);
     let is_only = !query.only.is_empty();
     let at = match is_only {
-        true => paths.iter().position(|path| name_of(path) == query.only)?,
+        true => {
+            let absent = || WebError::Absent(format!("There is no dictionary {:?} in this run.", query.only));
+            paths.iter().position(|path| name_of(path) == query.only).ok_or_else(absent)?
+        }
         false => query.from.parse().unwrap_or(0).min(paths.len().saturating_sub(1)),
     };
     let (listed, drawn) = match is_only {
@@ -67,7 +74,7 @@ pub(crate) fn view(run: &Run, query: &TrainingQuery) -> Option<TrainingView> {
     let has_steps = dictionaries.iter().any(|(dictionary, _)| dictionary.step.is_some());
     let finished = paths.iter().filter(|path| run.stage(&stage_of(path)).is_some()).count();
     let since = run.changed().and_then(|at| Some(SystemTime::now().duration_since(at).ok()?.as_secs()));
-    Some(TrainingView {
+    Ok(TrainingView {
         model: model_name(run),
         progress: match since.is_none_or(|secs| secs < QUIET_SECS) {
             _ if finished == paths.len() && finished > 0 => Progress::Finished,

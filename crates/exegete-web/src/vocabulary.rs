@@ -34,6 +34,8 @@ pub(crate) fn visible(text: &str) -> String {
             '\t' => '⇥',
             '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or('�'),
             '\u{7f}' => '␡',
+            // Terminals obey some of these.
+            '\u{80}'..='\u{9f}' => '\u{fffd}',
             c => c,
         })
         .collect()

@@ -14,7 +14,7 @@ use crate::printer::Printer;
 use super::session::LiveSession;
 
 pub(crate) fn run(settings: &Serve, common: &Common, printer: &Printer) -> Result<()> {
-    let dashboard = Dashboard::open(&settings.run)?;
+    let dashboard = Dashboard::open_beside(&settings.run, &settings.beside)?;
     let dashboard = match &settings.model {
         Some(model) => dashboard.with_session(Arc::new(LiveSession::open(&settings.run, model, common, printer)?)),
         None => dashboard,

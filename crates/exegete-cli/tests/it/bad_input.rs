@@ -64,7 +64,7 @@ fn a_run_made_with_other_settings_is_not_touched() {
 
     let shown = exegete().arg("show").arg(&out).arg("3").output().unwrap();
     assert!(shown.status.success() && String::from_utf8_lossy(&shown.stdout).contains("latent 3"));
-    refused(exegete().arg("show").arg(&out).arg("999"), 1, &["999", "0..=255"]);
+    refused(exegete().arg("show").arg(&out).arg("999"), 1, &["999", "0 to 255"]);
     refused(exegete().arg("explain").arg(&out).args(["--latents", "5..1"]), 1, &["5..1"]);
     let info = exegete().args(["sae", "info"]).arg(out.join("sae")).output().unwrap();
     assert!(info.status.success() && String::from_utf8_lossy(&info.stdout).contains("topk"));

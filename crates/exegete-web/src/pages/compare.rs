@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::examples::{Shown, strongest};
 use super::latent::{name, random};
 use super::panels::panels;
+use super::whole::overview;
 use super::{Frame, said, shell};
 use crate::columns::{self, Column};
 use crate::detail::View;
@@ -17,11 +18,16 @@ type Side<'a> = (&'a Harvest, &'a Result<LatentDetail, String>);
 
 /// The page on which two latents are compared.
 pub(crate) fn compare(frame: &Frame, left: Side, right: Side, asked: [&str; 2], view: View) -> Markup {
+    // Without latents, what is compared are the dictionaries.
+    let is_whole = asked.iter().all(|id| id.trim().is_empty());
     let content = html! {
-        h1 { "Two latents side by side" }
+        h1 { (if is_whole { "Two dictionaries side by side" } else { "Two latents side by side" }) }
         (form(left.0, right.0, asked, view))
+        @if is_whole && left.0.named() != right.0.named() {
+            div.sides { @for harvest in [left.0, right.0] { section.one { (overview(harvest, false)) } } }
+        }
         @if let (Ok(a), Ok(b)) = (left.1, right.1) { (numbers((left.0, a), (right.0, b))) }
-        div.sides { (side(left)) (side(right)) }
+        @if !is_whole { div.sides { (side(left)) (side(right)) } }
     };
     shell("Compare", frame, &content)
 }
@@ -48,6 +54,9 @@ fn form(left: &Harvest, right: &Harvest, asked: [&str; 2], view: View) -> Markup
                 @for (of, name) in View::ALL { option value=(name) selected[of == view] { "by " (name) } }
             }
             button type="submit" { "Compare" }
+        }
+        @if asked.iter().all(|id| id.trim().is_empty()) {
+            p.muted { "Give the numbers of two latents" @if left.dictionaries().len() > 1 { ", or two dictionaries and no numbers" } "." }
         }
     }
 }

@@ -2,13 +2,11 @@
 
 use maud::{Markup, html};
 
+use super::pieces::shaded;
 use super::{Frame, shell};
 use crate::format;
 use crate::harvest::Harvest;
-use crate::wire::{ExampleText, ExampleToken, Group, Groups, LatentDetail, LevelDetail, WholeContext};
-
-/// Shades of activation in the style sheet. Classes stand in for inline styles, which the policy forbids.
-const SHADES: f32 = 12.0;
+use crate::wire::{ExampleText, Group, Groups, LatentDetail, LevelDetail, WholeContext};
 
 /// How examples are shown: the latent that they are of, and the activation that has the deepest shade.
 #[derive(Clone, Copy)]
@@ -100,25 +98,11 @@ pub(super) fn example(shown: Shown, item: &ExampleText) -> Markup {
 fn tokens(shown: Shown, item: &ExampleText, place: &str) -> Markup {
     html! {
         @if item.tokens.is_empty() { span.muted { "The tokens are not in this run (" (place) ")." } }
-        @for (idx, token) in item.tokens.iter().enumerate() { (shaded(shown, token, idx == 0)) }
+        @for (idx, token) in item.tokens.iter().enumerate() {
+            @let told = token.value.filter(|_| shown.with_values).map(|value| value.to_string());
+            (shaded(&token.text, token.value.unwrap_or(0.0), shown.max, token.is_own, idx == 0, told.as_deref()))
+        }
     }
-}
-
-/// A token on its shade. The space before a word stays unshaded, or a line break would leave its shade behind; before
-/// the first word it is left out.
-fn shaded(shown: Shown, token: &ExampleToken, is_first: bool) -> Markup {
-    let word = token.text.trim_start_matches(' ');
-    let n_spaces = if word.is_empty() { 0 } else { token.text.len() - word.len() };
-    let (space, word) = token.text.split_at(n_spaces);
-    let space = if is_first { "" } else { space };
-    let value = token.value.unwrap_or(0.0);
-    if value <= 0.0 && !token.is_own {
-        return html! { (space) span { (word) } };
-    }
-    let shade = (value / shown.max.max(f32::MIN_POSITIVE) * SHADES).ceil().clamp(1.0, SHADES) as u32;
-    let class = if token.is_own { format!("a{shade} own") } else { format!("a{shade}") };
-    let told = shown.with_values.then(|| value.to_string());
-    html! { (space) span class=(class) title=[told] { (word) } }
 }
 
 /// The page of a firing's whole window.

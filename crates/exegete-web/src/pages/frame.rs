@@ -1,9 +1,10 @@
 //! What stands around every page: its head, the way to the other pages, and the help to the keyboard.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
+use super::pieces::document;
 use crate::harvest::Harvest;
-use crate::{Dashboard, Result, dictionaries, jobs, summary, training};
+use crate::{Dashboard, Result, jobs, summary, training};
 
 /// Keys and what they do. Everything works without them.
 const KEYS: [(&str, &str); 13] = [
@@ -42,10 +43,10 @@ impl Frame {
     /// The run is gone.
     pub(crate) fn of(dashboard: &Dashboard, harvest: Option<&Harvest>) -> Result<Frame> {
         let run = dashboard.run()?;
-        let all = dictionaries::of(&run);
+        let all = dashboard.dictionaries()?;
         let address = |path: &str| harvest.map_or_else(|| path.to_owned(), |harvest| harvest.address(path, &[]));
         let (has_latents, has_training) = (!all.is_empty(), training::is_there(&run));
-        let has_session = dashboard.session().is_some();
+        let has_session = dashboard.has_session();
         let has_texts = match harvest {
             Some(harvest) => !harvest.said()?.texts.is_empty(),
             None => false,
@@ -66,7 +67,7 @@ impl Frame {
             (named.name.clone(), to, harvest.is_some_and(|harvest| harvest.named() == named))
         });
         Ok(Frame {
-            run_name: summary::run_name(&run),
+            run_name: summary::run_name(harvest.map_or(&*run, Harvest::run)),
             ways: ways.collect(),
             dictionaries: dictionaries.collect(),
             has_latents,
@@ -78,47 +79,39 @@ impl Frame {
 
 /// A whole page around its content.
 pub(super) fn shell(title: &str, frame: &Frame, content: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · exegete" }
-                link rel="icon" href="/static/icon.svg" type="image/svg+xml";
-                link rel="stylesheet" href="/static/style.css";
-                script src="/static/app.js" defer {}
-            }
-            body {
-                a.skip href="#content" { "Skip to the content" }
-                header.top {
-                    a.brand href="/" { "exegete" }
-                    @if !frame.run_name.is_empty() { span.run { (frame.run_name) } }
-                    @if !frame.ways.is_empty() {
-                        nav.ways aria-label="Pages of this run" {
-                            @for (name, to, key) in &frame.ways { a href=(to) data-go=(key) { (name) } }
-                            button #help-button.plain-button type="button" aria-haspopup="dialog" { "Keys" }
-                        }
-                    }
+    let head = html! {
+        link rel="icon" href="/static/icon.svg" type="image/svg+xml";
+        link rel="stylesheet" href="/static/style.css";
+        script src="/static/app.js" defer {}
+    };
+    let body = html! {
+        a.skip href="#content" { "Skip to the content" }
+        header.top {
+            a.brand href="/" { "exegete" }
+            @if !frame.run_name.is_empty() { span.run { (frame.run_name) } }
+            @if !frame.ways.is_empty() {
+                nav.ways aria-label="Pages of this run" {
+                    @for (name, to, key) in &frame.ways { a href=(to) data-go=(key) { (name) } }
+                    button #help-button.plain-button type="button" aria-haspopup="dialog" { "Keys" }
                 }
-                @if !frame.dictionaries.is_empty() {
-                    nav.dictionaries aria-label="Dictionaries" {
-                        @for (name, to, is_current) in &frame.dictionaries {
-                            a href=(to) aria-current=[is_current.then_some("true")] { (name) }
-                        }
-                    }
-                }
-                main #content tabindex="-1" { (content) }
-                dialog #help aria-labelledby="help-title" {
-                    h2 #help-title { "Keys" }
-                    table.plain {
-                        @for (key, what) in KEYS { tr { th scope="row" { kbd { (key) } } td { (what) } } }
-                    }
-                    form method="dialog" { button.plain-button { "Close" } }
-                }
-                p #announce.unseen role="status" aria-live="polite" {}
             }
         }
-    }
+        @if !frame.dictionaries.is_empty() {
+            nav.dictionaries aria-label="Dictionaries" {
+                @for (name, to, is_current) in &frame.dictionaries {
+                    a href=(to) aria-current=[is_current.then_some("true")] { (name) }
+                }
+            }
+        }
+        main #content tabindex="-1" { (content) }
+        dialog #help aria-labelledby="help-title" {
+            h2 #help-title { "Keys" }
+            table.plain {
+                @for (key, what) in KEYS { tr { th scope="row" { kbd { (key) } } td { (what) } } }
+            }
+            form method="dialog" { button.plain-button { "Close" } }
+        }
+        p #announce.unseen role="status" aria-live="polite" {}
+    };
+    document(title, &head, &body)
 }

@@ -1,7 +1,8 @@
 //! The logit lens as a page that stands alone: no server, no script.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
+use super::pieces::document;
 use crate::wire::LensView;
 
 /// The style of the dashboards, and what a table of cells needs beside it.
@@ -20,65 +21,54 @@ pub fn lens_page(view: &LensView) -> String {
 }
 
 fn page(view: &LensView) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Logit lens · exegete" }
-                style { (PreEscaped(STYLE)) }
+    let body = html! {
+        header.top { span.brand { "exegete" } span.run { (view.model) } }
+        main.lens {
+            h1 { "Logit lens" }
+            p.note {
+                "Each cell is the likeliest next token if the model ended with that layer, shaded by its probability; "
+                "below it, the distance of that distribution to the final one (KL, nats), and in brackets its distance to "
+                "the final one of another position, the control. Framed: the token that does come next."
             }
-            body {
-                header.top { span.brand { "exegete" } span.run { (view.model) } }
-                main.lens {
-                    h1 { "Logit lens" }
-                    p.note {
-                        "Each cell is the likeliest next token if the model ended with that layer, shaded by its probability; "
-                        "below it, the distance of that distribution to the final one (KL, nats), and in brackets its distance to "
-                        "the final one of another position, the control. Framed: the token that does come next."
+            div.grid role="region" aria-label="Likeliest tokens by layer and position" tabindex="0" {
+                table {
+                    thead {
+                        tr {
+                            th scope="col" { "after" }
+                            @for token in &view.tokens { th scope="col" { code { (token) } } }
+                        }
                     }
-                    div.grid role="region" aria-label="Likeliest tokens by layer and position" tabindex="0" {
-                        table {
-                            thead {
-                                tr {
-                                    th scope="col" { "after" }
-                                    @for token in &view.tokens { th scope="col" { code { (token) } } }
-                                }
-                            }
-                            tbody {
-                                @for row in view.rows.iter().rev() {
-                                    tr {
-                                        th scope="row" { (row.site) }
-                                        @for cell in &row.cells {
-                                            td.next[cell.is_next] style={ "--p:" (format!("{:.3}", cell.probability)) } title=(cell.others) {
-                                                (cell.token)
-                                                small {
-                                                    (format!("{:.2}", cell.kl_to_final))
-                                                    @if let Some(kl) = cell.kl_to_other { (format!(" [{kl:.1}]")) }
-                                                }
-                                            }
+                    tbody {
+                        @for row in view.rows.iter().rev() {
+                            tr {
+                                th scope="row" { (row.site) }
+                                @for cell in &row.cells {
+                                    td.next[cell.is_next] style={ "--p:" (format!("{:.3}", cell.probability)) } title=(cell.others) {
+                                        (cell.token)
+                                        small {
+                                            (format!("{:.2}", cell.kl_to_final))
+                                            @if let Some(kl) = cell.kl_to_other { (format!(" [{kl:.1}]")) }
                                         }
                                     }
                                 }
                             }
                         }
                     }
-                    @if !view.shares.is_empty() {
-                        h2 { "What adds to the logit of " code { (view.attributed) } " at the last position" }
-                        table {
-                            tbody {
-                                @for (site, logit) in &view.shares {
-                                    tr { th scope="row" { (site) } td { (format!("{logit:+.3}")) } }
-                                }
-                            }
+                }
+            }
+            @if !view.shares.is_empty() {
+                h2 { "What adds to the logit of " code { (view.attributed) } " at the last position" }
+                table {
+                    tbody {
+                        @for (site, logit) in &view.shares {
+                            tr { th scope="row" { (site) } td { (format!("{logit:+.3}")) } }
                         }
                     }
                 }
             }
         }
-    }
+    };
+    document("Logit lens", &html! { style { (PreEscaped(STYLE)) } }, &body)
 }
 
 #[cfg(test)]

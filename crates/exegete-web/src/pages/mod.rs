@@ -9,10 +9,12 @@ mod latent;
 mod lens;
 mod map;
 mod panels;
+pub(crate) mod pieces;
 mod rate;
 mod said;
 mod training;
 mod trying;
+mod whole;
 
 pub(crate) use compare::compare;
 pub(crate) use examples::context;
@@ -26,18 +28,10 @@ pub(crate) use rate::rate;
 pub(crate) use training::training;
 pub(crate) use trying::try_it;
 
-use exegete_figure::Result as FigureResult;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use frame::shell;
-
-/// A figure, or why it is missing.
-fn figure(svg: FigureResult<String>) -> Markup {
-    match svg {
-        Ok(svg) => PreEscaped(svg),
-        Err(error) => html! { p.muted { "No figure: " (error) } },
-    }
-}
+use pieces::figure;
 
 /// Text as a part of an address.
 pub(crate) fn percent_encoded(text: &str) -> String {

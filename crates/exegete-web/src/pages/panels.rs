@@ -1,11 +1,11 @@
 //! The panels of numbers and lists beside a latent's examples. One that has nothing to show is not there.
 
+use exegete_base::levels::N_LEVELS;
 use maud::{Markup, html};
 
-use super::figure;
+use super::pieces::{self, Activity, activity, chip, figure};
 use crate::columns::POSITIONAL;
 use crate::harvest::Harvest;
-use crate::vocabulary::spaces_shown;
 use crate::wire::{LatentDetail, Neuron, Profile, Related, TokenWeight};
 use crate::{charts, format};
 
@@ -15,7 +15,7 @@ pub(super) fn panels(harvest: &Harvest, detail: &LatentDetail) -> Markup {
     html! {
         (statistics(detail))
         @if detail.line.count > 0 {
-            section { h2 { "Firings by strength" } (figure(charts::levels(&detail.levels))) }
+            section { h2 { "Firings by strength" } (figure(charts::levels(&firings(detail)))) }
         }
         (fired_tokens(profile))
         (positions(profile))
@@ -31,25 +31,23 @@ pub(super) fn panels(harvest: &Harvest, detail: &LatentDetail) -> Markup {
     }
 }
 
+/// Firings by level, those without any too.
+fn firings(detail: &LatentDetail) -> [u64; N_LEVELS] {
+    let mut counts = [0; N_LEVELS];
+    detail.levels.iter().for_each(|level| counts[level.level] = level.count);
+    counts
+}
+
 fn statistics(detail: &LatentDetail) -> Markup {
-    let (rate, profile) = (&detail.line.firing_rate, &detail.profile);
-    html! {
-        section {
-            h2 { "Activity" }
-            table.plain.activity {
-                tr { th scope="row" { "Firing rate" } td { (format::percent(rate.value)) } }
-                tr.note { td colspan="2" { (format::interval(rate, format::percent)) } }
-                tr { th scope="row" { "Firings" } td { (format::count(detail.line.count)) } }
-                tr.note { td colspan="2" { "of " (format::count(rate.n)) " tokens" } }
-                tr { th scope="row" { "Largest" } td { (format::significant(detail.line.max.into())) } }
-                tr { th scope="row" { "Mean when firing" } td { (format::significant(detail.mean)) } }
-                tr { th scope="row" { "Spread when firing" } td { (format::significant(detail.std)) } }
-                @if profile.decoder_norm > 0.0 {
-                    tr { th scope="row" { "Norm of the decoder row" } td { (format::significant(profile.decoder_norm.into())) } }
-                }
-            }
-        }
-    }
+    let line = &detail.line;
+    activity(&Activity {
+        rate: &line.firing_rate,
+        count: line.count,
+        max: line.max,
+        mean: detail.mean,
+        std: detail.std,
+        decoder_norm: detail.profile.decoder_norm,
+    })
 }
 
 fn fired_tokens(profile: &Profile) -> Markup {
@@ -60,7 +58,7 @@ fn fired_tokens(profile: &Profile) -> Markup {
                 table.plain.weights {
                     @for token in &profile.fired_tokens {
                         tr {
-                            th scope="row" { code.chip dir="auto" title=(format!("token {}", token.id)) { (spaces_shown(&token.text)) } }
+                            th scope="row" { (chip(&token.text, &format!("token {}", token.id))) }
                             td { (format::percent(token.share.into())) }
                         }
                     }
@@ -90,29 +88,10 @@ fn positions(profile: &Profile) -> Markup {
 }
 
 fn vocabulary(detail: &LatentDetail) -> Markup {
-    let (top, bottom) = (&detail.line.top_tokens, &detail.bottom_tokens);
-    html! {
-        @if !top.is_empty() || !bottom.is_empty() {
-            section {
-                h2 { "Vocabulary of the decoder row" }
-                div.pair { (tokens("Promoted", top)) (tokens("Suppressed", bottom)) }
-            }
-        }
-    }
-}
-
-fn tokens(name: &str, tokens: &[TokenWeight]) -> Markup {
-    html! {
-        table.plain.weights {
-            caption { (name) }
-            @for token in tokens {
-                tr {
-                    th scope="row" { code.chip dir="auto" title=(format!("token {}", token.id)) { (spaces_shown(&token.text)) } }
-                    td title=(token.logit) { (format!("{:+.2}", token.logit)) }
-                }
-            }
-        }
-    }
+    let weights = |tokens: &[TokenWeight]| -> Vec<(Markup, f32)> {
+        tokens.iter().map(|token| (chip(&token.text, &format!("token {}", token.id)), token.logit)).collect()
+    };
+    pieces::vocabulary(&weights(&detail.line.top_tokens), &weights(&detail.bottom_tokens))
 }
 
 fn related(harvest: &Harvest, title: &str, measure: &str, related: &[Related]) -> Markup {

@@ -1,36 +1,21 @@
 //! The JSON that only reads.
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use axum::response::Response;
-use exegete_base::LatentId;
 use serde::Deserialize;
 
 use super::change::Change;
-use super::view::{MapQuery, NO_LATENTS};
+use super::view::MapQuery;
 use crate::detail::{ContextQuery, LatentQuery, context as context_of, detail};
-use crate::harvest::Harvest;
 use crate::listing::{ListQuery, list};
 use crate::rating::{self, RatingQuery};
-use crate::respond::{answer_json, error, json};
+use crate::respond::{Told, answer_json};
 use crate::training::{self as trained, TrainingQuery};
-use crate::wire::FiringOrder;
-use crate::{Dashboard, columns, jobs as running, overview as whole, trial};
+use crate::wire::{FiringOrder, TriedLatents};
+use crate::{Dashboard, Result, WebError, columns, jobs as running, overview as whole, trial};
 
 /// Latents that are told of a text.
 const FIRING_SHOWN: usize = 100;
-
-pub(super) fn none(words: &str) -> Response {
-    error(StatusCode::NOT_FOUND, words)
-}
-
-pub(super) fn unknown(id: &str, harvest: &Harvest) -> String {
-    format!("There is no latent {id:?}; this dictionary has {} latents.", harvest.n_latents())
-}
-
-pub(super) fn unknown_dictionary(query: &TrainingQuery) -> String {
-    format!("There is no dictionary {:?} in this run.", query.only)
-}
 
 /// A dictionary, where nothing else is asked.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -40,19 +25,11 @@ pub(super) struct DictionaryQuery {
 }
 
 pub(super) async fn overview(State(dashboard): State<Dashboard>, Query(query): Query<DictionaryQuery>) -> Response {
-    answer_json(move || match dashboard.harvest(&query.dictionary)? {
-        Some(harvest) => Ok(json(StatusCode::OK, &whole::overview(&harvest))),
-        None => Ok(none(NO_LATENTS)),
-    })
-    .await
+    answer_json(move || Ok(Told(whole::overview(&*dashboard.latents(&query.dictionary)?)))).await
 }
 
 pub(super) async fn latents(State(dashboard): State<Dashboard>, Query(query): Query<ListQuery>) -> Response {
-    answer_json(move || match dashboard.harvest(&query.dictionary)? {
-        Some(harvest) => Ok(json(StatusCode::OK, &list(&harvest, &query)?)),
-        None => Ok(none(NO_LATENTS)),
-    })
-    .await
+    answer_json(move || Ok(Told(list(&*dashboard.latents(&query.dictionary)?, &query)?))).await
 }
 
 pub(super) async fn latent(
@@ -61,51 +38,36 @@ pub(super) async fn latent(
     Query(query): Query<LatentQuery>,
 ) -> Response {
     answer_json(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let found = match id.parse() {
-            Ok(id) => detail(&harvest, LatentId(id), query.view())?,
-            Err(_) => None,
-        };
-        Ok(found.map_or_else(|| none(&unknown(&id, &harvest)), |detail| json(StatusCode::OK, &detail)))
+        let harvest = dashboard.latents(&query.dictionary)?;
+        Ok(Told(detail(&harvest, harvest.named_row(&id)?, query.view())?))
     })
     .await
 }
 
 pub(super) async fn context(State(dashboard): State<Dashboard>, Query(query): Query<ContextQuery>) -> Response {
-    answer_json(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let whole = context_of(&harvest, &query)?;
-        Ok(whole.map_or_else(|| none("There is no such example of this latent."), |whole| json(StatusCode::OK, &whole)))
-    })
-    .await
+    answer_json(move || Ok(Told(context_of(&*dashboard.latents(&query.dictionary)?, &query)?))).await
 }
 
 pub(super) async fn map(State(dashboard): State<Dashboard>, Query(query): Query<MapQuery>) -> Response {
     answer_json(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
         let column = columns::column(&query.column).unwrap_or(&columns::COLUMNS[0]);
-        Ok(json(StatusCode::OK, &whole::map(&harvest, column)))
+        Ok(Told(whole::map(&*dashboard.latents(&query.dictionary)?, column)))
     })
     .await
 }
 
 pub(super) async fn training(State(dashboard): State<Dashboard>, Query(query): Query<TrainingQuery>) -> Response {
-    answer_json(move || {
-        let view = trained::view(&*dashboard.run()?, &query);
-        Ok(view.map_or_else(|| none(&unknown_dictionary(&query)), |view| json(StatusCode::OK, &view)))
-    })
-    .await
+    answer_json(move || Ok(Told(trained::view(&*dashboard.run()?, &query)?))).await
 }
 
 pub(super) async fn jobs(State(dashboard): State<Dashboard>) -> Response {
-    answer_json(move || Ok(json(StatusCode::OK, &running::list(dashboard.dir())))).await
+    answer_json(move || Ok(Told(running::list(dashboard.dir())))).await
 }
 
 pub(super) async fn rating(State(dashboard): State<Dashboard>, Query(query): Query<RatingQuery>) -> Response {
     answer_json(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let task = rating::next(&harvest, &query)?;
-        Ok(task.map_or_else(|| none("All texts of this dictionary are rated."), |task| json(StatusCode::OK, &task)))
+        let task = rating::next(&*dashboard.latents(&query.dictionary)?, &query)?;
+        task.map(Told).ok_or_else(|| WebError::Absent("All texts of this dictionary are rated.".into()))
     })
     .await
 }
@@ -125,18 +87,12 @@ pub(super) async fn try_latent(
     Change(trial, _): Change<Trial>,
 ) -> Response {
     answer_json(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let Some(session) = dashboard.session() else { return Ok(none(whole::NO_MODEL)) };
-        let Some(row) = id.parse().ok().and_then(|id| harvest.row(LatentId(id))) else {
-            return Ok(none(&unknown(&id, &harvest)));
-        };
-        if let Some(refused) = too_long(&trial.text, session.max_text_bytes()) {
-            return Ok(refused);
-        }
-        Ok(match session.activations(&harvest.named().name, row.latent.0, &trial.text) {
-            Ok(tried) => json(StatusCode::OK, &tried),
-            Err(words) => error(StatusCode::UNPROCESSABLE_ENTITY, &words),
-        })
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let session = dashboard.session(harvest.named())?;
+        let latent = harvest.named_row(&id)?.latent.0;
+        refuse_long(&trial.text, session.max_text_bytes())?;
+        let tried = session.activations(&harvest.named().name, latent, &trial.text);
+        tried.map(Told).map_err(WebError::Untried)
     })
     .await
 }
@@ -147,20 +103,18 @@ pub(super) async fn try_latents(
     Change(trial, _): Change<Trial>,
 ) -> Response {
     answer_json(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let Some(session) = dashboard.session() else { return Ok(none(whole::NO_MODEL)) };
-        if let Some(refused) = too_long(&trial.text, session.max_text_bytes()) {
-            return Ok(refused);
-        }
-        Ok(match session.latents(&harvest.named().name, &trial.text) {
-            Ok(tried) => json(StatusCode::OK, &trial::told(&harvest, tried, trial.order, FIRING_SHOWN)?),
-            Err(words) => error(StatusCode::UNPROCESSABLE_ENTITY, &words),
-        })
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let session = dashboard.session(harvest.named())?;
+        refuse_long(&trial.text, session.max_text_bytes())?;
+        let tried: TriedLatents = session.latents(&harvest.named().name, &trial.text).map_err(WebError::Untried)?;
+        Ok(Told(trial::told(&harvest, tried, trial.order, FIRING_SHOWN)?))
     })
     .await
 }
 
-fn too_long(text: &str, most: usize) -> Option<Response> {
-    let words = format!("the text has {} bytes, at most {most} are tried at once", text.len());
-    (text.len() > most).then(|| error(StatusCode::PAYLOAD_TOO_LARGE, &words))
+fn refuse_long(text: &str, most: usize) -> Result<()> {
+    match text.len() <= most {
+        true => Ok(()),
+        false => Err(WebError::TooLong { len: text.len(), most }),
+    }
 }

@@ -9,15 +9,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use exegete_base::LatentId;
 use exegete_store::Notes;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::api::{DictionaryQuery, none, unknown};
-use super::view::NO_LATENTS;
+use super::api::DictionaryQuery;
 use crate::rating::BEST_GRADE;
-use crate::respond::{answer, answer_json, error, json};
-use crate::{Dashboard, Result, jobs, rating};
+use crate::respond::{Told, answer, answer_json, error};
+use crate::{Dashboard, Result, WebError, jobs, rating};
 
 /// Most letters of a note.
 const LONGEST_NOTE: usize = 4000;
@@ -62,9 +61,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
 }
 
 /// The answer to a change: JSON, or the page that the form stands on.
-fn done(back: &Back, value: &serde_json::Value) -> Response {
+fn done(back: &Back, value: impl Serialize) -> Response {
     let is_ours = back.back.starts_with('/') && !back.back.starts_with("//") && !back.back.contains(['\\', '\r', '\n']);
-    if is_ours { Redirect::to(&back.back).into_response() } else { json(StatusCode::OK, value) }
+    if is_ours { Redirect::to(&back.back).into_response() } else { Told(value).into_response() }
 }
 
 /// Runs a change. What goes wrong is told as a page to a form, and as JSON to a script.
@@ -80,12 +79,9 @@ async fn change_latent(
     change: impl FnOnce(&Notes, LatentId) -> exegete_store::Result<serde_json::Value> + Send + 'static,
 ) -> Response {
     answer_to(&back.clone(), move || {
-        let Some(harvest) = dashboard.harvest(&dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let Some(row) = id.parse().ok().and_then(|id| harvest.row(LatentId(id))) else {
-            return Ok(none(&unknown(&id, &harvest)));
-        };
-        let told = dashboard.change(harvest.named(), |notes| change(notes, row.latent))?;
-        Ok(done(&back, &told))
+        let harvest = dashboard.latents(&dictionary)?;
+        let latent = harvest.named_row(&id)?.latent;
+        Ok(done(&back, dashboard.change(harvest.named(), |notes| change(notes, latent))?))
     })
     .await
 }
@@ -125,10 +121,11 @@ pub(super) async fn remove_note(
     Change(Nothing {}, back): Change<Nothing>,
 ) -> Response {
     answer_to(&back.clone(), move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let Ok(id) = id.parse::<i64>() else { return Ok(none("There is no such note.")) };
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let absent = || WebError::Absent("There is no such note.".into());
+        let id = id.parse::<i64>().map_err(|_| absent())?;
         let is_removed = dashboard.change(harvest.named(), |notes| notes.remove_note(id))?;
-        Ok(if is_removed { done(&back, &json!({ "note": id })) } else { none("There is no such note.") })
+        if is_removed { Ok(done(&back, json!({ "note": id }))) } else { Err(absent()) }
     })
     .await
 }
@@ -209,17 +206,18 @@ pub(super) async fn rate(
         return error(StatusCode::UNPROCESSABLE_ENTITY, &words);
     };
     answer_to(&back.clone(), move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let Ok(id) = id.parse::<i64>() else { return Ok(none("There is no such text.")) };
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let absent = || WebError::Absent("There is no such text.".into());
+        let id = id.parse::<i64>().map_err(|_| absent())?;
         let is_there = dashboard.change(harvest.named(), |notes| match notes.candidate(id)? {
             Some(candidate) => notes.rate(&candidate, value, seed).map(|()| true),
             None => Ok(false),
         })?;
         if !is_there {
-            return Ok(none("There is no such text."));
+            return Err(absent());
         }
         let counts = rating::counts(&harvest)?;
-        Ok(done(&back, &json!({ "rated": counts.rated, "total": counts.total })))
+        Ok(done(&back, json!({ "rated": counts.rated, "total": counts.total })))
     })
     .await
 }
@@ -231,13 +229,7 @@ pub(super) async fn cancel(
 ) -> Response {
     answer_to(&back.clone(), move || {
         let job = jobs::cancel(dashboard.dir(), &name)?;
-        Ok(job.map_or_else(
-            || none("There is no such job."),
-            |job| match back.back.is_empty() {
-                true => json(StatusCode::OK, &job),
-                false => done(&back, &json!({})),
-            },
-        ))
+        Ok(done(&back, job.ok_or_else(|| WebError::Absent("There is no such job.".into()))?))
     })
     .await
 }

@@ -68,7 +68,7 @@ pub fn app_with(dashboard: Dashboard, access: Access, limits: Limits) -> Router 
     let none = |uri: axum::http::Uri| async move {
         match uri.path().starts_with("/api/") {
             true => error(StatusCode::NOT_FOUND, "there is no such address; /api/openapi.json lists those there are"),
-            false => page(StatusCode::NOT_FOUND, &pages::not_found("There is no such page.")),
+            false => page(StatusCode::NOT_FOUND, pages::not_found("There is no such page.")),
         }
     };
     let wrong_method = || async { error(StatusCode::METHOD_NOT_ALLOWED, "this address has other methods") };
@@ -93,6 +93,6 @@ async fn file(Path(name): Path<String>) -> Response {
             let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "private, max-age=60")];
             (headers, file.data.into_owned()).into_response()
         }
-        None => page(StatusCode::NOT_FOUND, &pages::not_found("There is no such file.")),
+        None => page(StatusCode::NOT_FOUND, pages::not_found("There is no such file.")),
     }
 }

@@ -1,39 +1,27 @@
 //! The pages.
 
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use exegete_base::LatentId;
 use serde::Deserialize;
 
-use super::api::{unknown, unknown_dictionary};
 use crate::detail::{ContextQuery, LatentQuery, context as context_of, detail};
 use crate::listing::{ListQuery, list};
 use crate::pages::Frame;
 use crate::rating::{self, RatingQuery};
-use crate::respond::{answer, page};
+use crate::respond::{Page, answer};
 use crate::training::{self, TrainingQuery};
-use crate::{Dashboard, jobs as running, overview, pages};
-
-/// What is said where latents are asked for and there are none.
-pub(super) const NO_LATENTS: &str = "This run has no latents yet, or no dictionary of this name.";
-
-/// The page for what is not there.
-fn none(words: &str) -> Response {
-    page(StatusCode::NOT_FOUND, &pages::not_found(words))
-}
+use crate::{Dashboard, WebError, jobs as running, pages};
 
 pub(super) async fn home(State(dashboard): State<Dashboard>, Query(query): Query<ListQuery>) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else {
-            return Ok(match query.dictionary.is_empty() {
-                true => Redirect::to("/training").into_response(),
-                false => none(NO_LATENTS),
-            });
-        };
+        // A run that only trains has no latents yet.
+        if query.dictionary.is_empty() && dashboard.harvest("")?.is_none() {
+            return Ok(Redirect::to("/training").into_response());
+        }
+        let harvest = dashboard.latents(&query.dictionary)?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
         let latents = list(&harvest, &query)?;
-        Ok(page(StatusCode::OK, &pages::home(&frame, &harvest, &query, &latents)?))
+        Ok(Page(pages::home(&frame, &harvest, &query, &latents)?).into_response())
     })
     .await
 }
@@ -44,28 +32,20 @@ pub(super) async fn latent(
     Query(query): Query<LatentQuery>,
 ) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let found = match id.parse() {
-            Ok(id) => detail(&harvest, LatentId(id), query.view())?,
-            Err(_) => None,
-        };
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let detail = detail(&harvest, harvest.named_row(&id)?, query.view())?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
-        Ok(match found {
-            Some(detail) => page(StatusCode::OK, &pages::latent(&frame, &harvest, &detail, query.view())),
-            None => none(&unknown(&id, &harvest)),
-        })
+        Ok(Page(pages::latent(&frame, &harvest, &detail, query.view())))
     })
     .await
 }
 
 pub(super) async fn context(State(dashboard): State<Dashboard>, Query(query): Query<ContextQuery>) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let Some(whole) = context_of(&harvest, &query)? else {
-            return Ok(none("There is no such example of this latent."));
-        };
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let whole = context_of(&harvest, &query)?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
-        Ok(page(StatusCode::OK, &pages::context(&frame, &harvest, &whole)))
+        Ok(Page(pages::context(&frame, &harvest, &whole)))
     })
     .await
 }
@@ -84,24 +64,22 @@ pub(super) struct CompareQuery {
 
 pub(super) async fn compare(State(dashboard): State<Dashboard>, Query(query): Query<CompareQuery>) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
-        let name = if query.other.is_empty() { &query.dictionary } else { &query.other };
-        let Some(other) = dashboard.harvest(name)? else { return Ok(none(NO_LATENTS)) };
+        let harvest = dashboard.latents(&query.dictionary)?;
+        let other = dashboard.latents(if query.other.is_empty() { &query.dictionary } else { &query.other })?;
         let view = LatentQuery { view: query.view.clone(), ..LatentQuery::default() }.view();
-        let mut sides = Vec::new();
-        for (harvest, id) in [(&harvest, &query.left), (&other, &query.right)] {
+        let side = |harvest, id: &str| -> crate::Result<Result<_, String>> {
             let id = id.trim().trim_start_matches('#');
-            let found = match id.parse() {
-                Ok(id) => detail(harvest, LatentId(id), view)?,
-                Err(_) => None,
-            };
-            let missing = if id.is_empty() { String::new() } else { unknown(id, harvest) };
-            sides.push((harvest.clone(), found.ok_or(missing)));
-        }
+            match crate::harvest::Harvest::named_row(harvest, id) {
+                Ok(row) => Ok(Ok(detail(harvest, row, view)?)),
+                // The other side is shown all the same.
+                Err(WebError::Absent(words)) => Ok(Err(if id.is_empty() { String::new() } else { words })),
+                Err(error) => Err(error),
+            }
+        };
+        let (left, right) = (side(&harvest, &query.left)?, side(&other, &query.right)?);
         let frame = Frame::of(&dashboard, Some(&harvest))?;
-        let [left, right] = &sides[..] else { return Ok(none(NO_LATENTS)) };
         let asked = [query.left.as_str(), query.right.as_str()];
-        Ok(page(StatusCode::OK, &pages::compare(&frame, (&left.0, &left.1), (&right.0, &right.1), asked, view)))
+        Ok(Page(pages::compare(&frame, (&harvest, &left), (&other, &right), asked, view)))
     })
     .await
 }
@@ -117,9 +95,9 @@ pub(super) struct MapQuery {
 
 pub(super) async fn map(State(dashboard): State<Dashboard>, Query(query): Query<MapQuery>) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
+        let harvest = dashboard.latents(&query.dictionary)?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
-        Ok(page(StatusCode::OK, &pages::map(&frame, &harvest, &query.column)))
+        Ok(Page(pages::map(&frame, &harvest, &query.column)))
     })
     .await
 }
@@ -127,9 +105,9 @@ pub(super) async fn map(State(dashboard): State<Dashboard>, Query(query): Query<
 pub(super) async fn training(State(dashboard): State<Dashboard>, Query(query): Query<TrainingQuery>) -> Response {
     answer(move || {
         let run = dashboard.run()?;
-        let Some(view) = training::view(&run, &query) else { return Ok(none(&unknown_dictionary(&query))) };
+        let view = training::view(&run, &query)?;
         let frame = Frame::of(&dashboard, None)?;
-        Ok(page(StatusCode::OK, &pages::training(&frame, &view)))
+        Ok(Page(pages::training(&frame, &view)))
     })
     .await
 }
@@ -137,18 +115,18 @@ pub(super) async fn training(State(dashboard): State<Dashboard>, Query(query): Q
 pub(super) async fn jobs(State(dashboard): State<Dashboard>) -> Response {
     answer(move || {
         let frame = Frame::of(&dashboard, None)?;
-        Ok(page(StatusCode::OK, &pages::jobs(&frame, &running::list(dashboard.dir()))))
+        Ok(Page(pages::jobs(&frame, &running::list(dashboard.dir()))))
     })
     .await
 }
 
 pub(super) async fn rate(State(dashboard): State<Dashboard>, Query(query): Query<RatingQuery>) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
+        let harvest = dashboard.latents(&query.dictionary)?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
         let task = rating::next(&harvest, &query)?;
         let counts = rating::counts(&harvest)?;
-        Ok(page(StatusCode::OK, &pages::rate(&frame, &harvest, task.as_ref(), &counts, &query)))
+        Ok(Page(pages::rate(&frame, &harvest, task.as_ref(), &counts, &query)))
     })
     .await
 }
@@ -164,12 +142,10 @@ pub(super) struct TryQuery {
 
 pub(super) async fn try_it(State(dashboard): State<Dashboard>, Query(query): Query<TryQuery>) -> Response {
     answer(move || {
-        let Some(harvest) = dashboard.harvest(&query.dictionary)? else { return Ok(none(NO_LATENTS)) };
+        let harvest = dashboard.latents(&query.dictionary)?;
+        dashboard.session(harvest.named())?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
-        if dashboard.session().is_none() {
-            return Ok(none(overview::NO_MODEL));
-        }
-        Ok(page(StatusCode::OK, &pages::try_it(&frame, &harvest, &query.text, &query.order)))
+        Ok(Page(pages::try_it(&frame, &harvest, &query.text, &query.order)))
     })
     .await
 }

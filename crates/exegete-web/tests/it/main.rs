@@ -11,5 +11,6 @@ mod pages;
 mod personal;
 mod rating;
 mod site;
+mod terminal;
 mod training;
 mod trying;
