@@ -376,7 +376,7 @@ class Dashboards:
 
     WINDOWS, LENGTH, LATENTS, TOGETHER = 1024, 128, 1024, 128
 
-    def __init__(self, folder, path):
+    def __init__(self, folder, path, dtype=torch.float32):
         from sae_lens import SAE, HookedSAETransformer
         from transformers import AutoTokenizer
 
@@ -389,6 +389,10 @@ class Dashboards:
         # The runner folds decoder norms first, which SAELens refuses for TopK; these are 1, and there is nothing to fold.
         assert torch.allclose(self.sae.W_dec.norm(dim=1), torch.ones(self.LATENTS), atol=1e-4)
         self.sae.fold_W_dec_norm = lambda: None
+        if dtype != torch.float32:
+            self.model.to(dtype)
+            self.sae.to(dtype=dtype)
+        self.dtype = str(dtype).removeprefix("torch.")
         flat = np.fromfile(self.folder / "tokens.i32", dtype=np.int32).astype(np.int64)
         self.tokens = torch.from_numpy(flat).reshape(self.WINDOWS, self.LENGTH)
 
@@ -426,7 +430,7 @@ class Dashboards:
                 )
                 config = SaeVisConfig(
                     hook_point="blocks.9.hook_resid_post", features=list(range(first, first + self.TOGETHER)),
-                    minibatch_size_features=self.TOGETHER, minibatch_size_tokens=32, device="cpu", dtype="float32",
+                    minibatch_size_features=self.TOGETHER, minibatch_size_tokens=32, device="cpu", dtype=self.dtype,
                     feature_centric_layout=SaeVisLayoutConfig(columns=[column]), cache_dir=out / "cached",
                     ignore_positions=[0], ignore_high_activation_norm_multiple=10.0,
                 )
@@ -468,6 +472,8 @@ def case_of(name, variant, folder, model):
             return FirstToken(model)
         case "dashboards_1k_128k":
             return Dashboards(folder, model)
+        case "dashboards_1k_128k_bf16":
+            return Dashboards(folder, model, torch.bfloat16 if variant == "sae_dashboard_bf16" else torch.float32)
         case "train_organism_32x128_f32":
             return OrganismStep(folder, 32, 128, variant)
         case _ if name.startswith(("train_", "encode_")):

@@ -10,7 +10,8 @@ use crate::progress;
 use crate::rows::{Peer, Row};
 use crate::side::Side;
 
-/// Rounds before measuring, where the fastest of several candidates of the peer is chosen in them.
+/// Rounds before measuring, where the fastest of several candidates of the peer is chosen in them; half as many as are measured,
+/// where that is less.
 const CHOOSING_ROUNDS: usize = 3;
 
 /// Lets ours and the fastest of the peer's candidates take turns, and makes the row.
@@ -31,7 +32,7 @@ pub(crate) fn compare(
         candidate.run()?;
     }
     let mut secs = vec![Vec::new(); candidates.len()];
-    let choosing = if candidates.len() > 1 { CHOOSING_ROUNDS.min(rounds) } else { 1 };
+    let choosing = if candidates.len() > 1 { CHOOSING_ROUNDS.min(rounds.div_ceil(2)) } else { 1 };
     for _ in 0..choosing {
         ours.run()?;
         for (candidate, secs) in candidates.iter_mut().zip(&mut secs) {
@@ -43,6 +44,10 @@ pub(crate) fn compare(
         progress(format_args!("{name}: {} {:.2} ms", candidate.name, median * 1e3));
     }
     let best = (0..medians.len()).min_by(|a, b| medians[*a].total_cmp(&medians[*b])).context("no peer")?;
+    let mut least_peak = f64::INFINITY;
+    for candidate in &mut candidates {
+        least_peak = least_peak.min(candidate.peak_mib()?);
+    }
     let mut theirs = candidates.swap_remove(best);
     drop(candidates);
 
@@ -89,6 +94,9 @@ pub(crate) fn compare(
         value["peak_mib_theirs"] = json!(peaks.1);
         value["peak_ratio"] = json!(peaks.0 / peaks.1);
     }
+    if row.memory.is_some() {
+        value["least_peak_mib_theirs"] = json!(least_peak);
+    }
     if row.bf16 {
         value["machine_bf16_gflops"] = json!(best.bf16_flops.map(|f| f / 1e9));
     }
@@ -120,6 +128,18 @@ pub(crate) fn finish(row: &Row, mut value: Map<String, Value>) -> Map<String, Va
         value.insert("peak_met".into(), json!(peak <= bar));
     }
     value
+}
+
+/// The row of the peaks of memory, where a row has one.
+pub(crate) fn memory(row: &Row, value: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let (name, bar) = row.memory?;
+    let number = |key: &str| value.get(key).and_then(Value::as_f64);
+    let (ours, theirs) = (number("peak_mib_ours")?, number("least_peak_mib_theirs")?);
+    let told = json!({
+        "row": name, "peer": value.get("peer")?, "ours": ours, "theirs": theirs, "unit": "MiB", "ratio": theirs / ours,
+        "n": value.get("n")?, "bar": bar, "met": theirs / ours >= bar,
+    });
+    told.as_object().cloned()
 }
 
 /// The q-quantile, between neighbours.

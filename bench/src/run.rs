@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use crate::compare::compare;
+use crate::compare::{compare, memory};
 use crate::machine::{self, Machine};
 use crate::resident;
 use crate::rows::{BENCHES, Peer, Row};
@@ -42,7 +42,10 @@ pub(crate) fn bench(name: &str, options: &Options) -> Result<()> {
         let rounds = options.rounds.unwrap_or(if options.quick { QUICK } else { row.rounds });
         // One row that goes wrong should not cost the others their time.
         match bench.row(row, rounds) {
-            Ok(done) => print(&done, options.json)?,
+            Ok(done) => {
+                print(&done, options.json)?;
+                memory(row, &done).map_or(Ok(()), |told| print(&told, options.json))?;
+            }
             Err(error) => {
                 progress(format_args!("{}: {error:#}", row.name));
                 failed.push(row.name);

@@ -45,11 +45,7 @@ impl<'m> Capture<'m> {
     /// # Errors
     /// The model's; activations that are not finite, with the document and the position of the first.
     pub(crate) fn append(&self, windows: &[&WindowRows], out: &mut [Vec<f32>]) -> Result<()> {
-        // Short windows and missing rows are padded with token 0 behind the text, which nothing before it can see.
-        let mut ids = vec![0u32; BATCH * self.len];
-        for (row, w) in ids.chunks_exact_mut(self.len).zip(windows) {
-            row[..w.window.token_ids.len()].copy_from_slice(&w.window.token_ids);
-        }
+        let ids = padded(windows, self.len);
         let mut hooks = self.sites.iter().fold(Hooks::none(), |hooks, site| hooks.tap(*site));
         let last = self.sites.iter().map(|site| site.layer).collect::<Option<Vec<usize>>>();
         hooks.stop_after_layer = last.and_then(|layers| layers.into_iter().max());
@@ -66,6 +62,16 @@ impl<'m> Capture<'m> {
         }
         Ok(())
     }
+}
+
+/// The tokens of at most [`BATCH`] windows, each of `len`: short windows and missing rows are padded with token 0 behind the text,
+/// which nothing before it can see.
+pub(crate) fn padded(windows: &[&WindowRows], len: usize) -> Vec<u32> {
+    let mut ids = vec![0u32; BATCH * len];
+    for (row, w) in ids.chunks_exact_mut(len).zip(windows) {
+        row[..w.window.token_ids.len()].copy_from_slice(&w.window.token_ids);
+    }
+    ids
 }
 
 /// Checks activations of a window that begins at token `start` of a document: of sites behind each other, `d` values together,

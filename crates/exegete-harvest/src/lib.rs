@@ -12,6 +12,7 @@
 #![deny(missing_docs)]
 
 mod activations;
+pub mod attribution;
 pub mod cache;
 mod capture;
 mod error;

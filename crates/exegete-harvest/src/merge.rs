@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::firings::tables::{self, Fired, Parts};
 use crate::firings::{self, LATENTS};
 use crate::windows::{self, Counts, PART, Shard, VOCAB, write_part};
-use crate::{HarvestError, Progress, Result};
+use crate::{HarvestError, Progress, Result, attribution};
 
 /// Checks that runs are the shards of one harvest, each once, and returns the settings and the inputs of the whole.
 ///
@@ -107,7 +107,11 @@ pub fn run(run: &mut Run, shards: &[Run], progress: &dyn Progress) -> Result<()>
                 summary[key] = value.clone();
             }
         }
+        attribution::merge(run, shards, prefix)?;
         found.push(summary);
+    }
+    if let Some(told) = shards[0].stage(attribution::STAGE) {
+        run.finish_stage(attribution::STAGE, told.clone())?;
     }
     let seed = first["seed"].as_u64().unwrap_or_default();
     run.finish_stage(firings::STAGE, firings::stage_summary(&found, seed))?;

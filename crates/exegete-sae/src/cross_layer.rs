@@ -144,6 +144,10 @@ impl Dictionary for CrossLayer {
         &[]
     }
 
+    fn encoder_row(&self, _: usize) -> Option<&[f32]> {
+        None
+    }
+
     fn unit(&self, _: &[f32]) -> f32 {
         1.0
     }

@@ -39,6 +39,10 @@ pub trait Dictionary: Send + Sync {
     /// Row `latent` of the decoder: what the latent writes, per unit of activation, in [units](Dictionary::unit).
     fn decoder_row(&self, latent: usize) -> &[f32];
 
+    /// What reads the input of a latent: over [`Dictionary::unit`], its product with the input is the part of the pre-activation
+    /// that depends on the token. None where the encoder is not linear in the input.
+    fn encoder_row(&self, latent: usize) -> Option<&[f32]>;
+
     /// What a unit of the decoder's output is at a token, in the site's own units: 1, unless the input is normalised.
     fn unit(&self, x_D: &[f32]) -> f32;
 

@@ -299,6 +299,12 @@ impl Dictionary for Sae {
         &self.w_dec_FD[latent * self.d_out..(latent + 1) * self.d_out]
     }
 
+    fn encoder_row(&self, latent: usize) -> Option<&[f32]> {
+        // A normalised layer shifts its input too, and a pursuit reads what the latents before have left.
+        let is_linear = self.norm != InputNorm::LayerNorm && !matches!(self.rule, Rule::MatchingPursuit(_));
+        is_linear.then(|| &self.w_enc_FD[latent * self.d_in..(latent + 1) * self.d_in])
+    }
+
     fn unit(&self, x_D: &[f32]) -> f32 {
         self.norm.of(x_D).1
     }

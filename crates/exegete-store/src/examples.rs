@@ -8,7 +8,7 @@ use arrow_array::types::{Float32Type, UInt8Type, UInt32Type, UInt64Type};
 use exegete_base::{DocId, LatentId};
 
 use crate::error::Result;
-use crate::table::{self, Columns, Footer};
+use crate::table::{self, ByLatent, Columns};
 
 const EXAMPLES: &str = "examples";
 /// Rows of a row group: one latent's hundred or so examples lie in one or two groups.
@@ -69,19 +69,7 @@ pub fn write_examples(writer: &mut (impl Write + Send), examples: &[Example]) ->
 }
 
 /// Reads the examples of one latent at a time.
-pub struct ExampleReader {
-    files: Vec<Footer>,
-    groups: Vec<Group>,
-}
-
-/// A row group and the latents in it.
-struct Group {
-    /// Number of its file.
-    file: usize,
-    idx_in_file: usize,
-    first: u32,
-    last: u32,
-}
+pub struct ExampleReader(ByLatent);
 
 impl ExampleReader {
     /// Opens the parts of a run (`run.parts_under("examples/part-")`), reading their footers only.
@@ -89,16 +77,7 @@ impl ExampleReader {
     /// # Errors
     /// [`crate::StoreError::Damaged`] and its kin.
     pub fn open(parts: &[PathBuf]) -> Result<Self> {
-        let (mut files, mut groups) = (Vec::new(), Vec::new());
-        for (file, path) in parts.iter().enumerate() {
-            let footer = Footer::read(path, EXAMPLES)?;
-            for (idx_in_file, group) in footer.metadata().row_groups().iter().enumerate() {
-                let (first, last) = table::ends_of(group);
-                groups.push(Group { file, idx_in_file, first, last });
-            }
-            files.push(footer);
-        }
-        Ok(Self { files, groups })
+        Ok(Self(ByLatent::open(parts, EXAMPLES)?))
     }
 
     /// The examples of a latent in the order of the files; none if it never fired.
@@ -106,14 +85,7 @@ impl ExampleReader {
     /// # Errors
     /// [`crate::StoreError::Damaged`] and its kin.
     pub fn latent(&self, latent: LatentId) -> Result<Vec<Example>> {
-        let mut examples = Vec::new();
-        for group in self.groups.iter().filter(|g| (g.first..=g.last).contains(&latent.0)) {
-            let file = &self.files[group.file];
-            examples.extend(table::read_rows(file.path(), file.group(group.idx_in_file)?, |columns, rows| {
-                examples_of(columns, rows, |found| found == latent.0)
-            })?);
-        }
-        Ok(examples)
+        self.0.read(latent.0, |columns, rows| examples_of(columns, rows, |found| found == latent.0))
     }
 }
 

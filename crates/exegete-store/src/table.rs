@@ -162,6 +162,51 @@ pub(crate) fn groups_with(builder: &ParquetRecordBatchReaderBuilder<File>, range
     groups.filter(|(_, group)| overlaps(group)).map(|(i, _)| i).collect()
 }
 
+/// Tables whose first column is the latent, by which they are sorted, of which the rows of one latent are read at a time.
+pub(crate) struct ByLatent {
+    files: Vec<Footer>,
+    groups: Vec<LatentGroup>,
+}
+
+/// A row group and the latents in it.
+struct LatentGroup {
+    /// Number of its file.
+    file: usize,
+    idx_in_file: usize,
+    first: u32,
+    last: u32,
+}
+
+impl ByLatent {
+    /// Opens parts of a kind, reading their footers only.
+    pub(crate) fn open(parts: &[PathBuf], kind: &str) -> Result<Self> {
+        let (mut files, mut groups) = (Vec::new(), Vec::new());
+        for (file, path) in parts.iter().enumerate() {
+            let footer = Footer::read(path, kind)?;
+            for (idx_in_file, group) in footer.metadata().row_groups().iter().enumerate() {
+                let (first, last) = ends_of(group);
+                groups.push(LatentGroup { file, idx_in_file, first, last });
+            }
+            files.push(footer);
+        }
+        Ok(Self { files, groups })
+    }
+
+    /// Reads the row groups that may hold a latent, in the order of the files; `rows_of` takes what is wanted of them.
+    pub(crate) fn read<R>(
+        &self,
+        latent: u32,
+        mut rows_of: impl FnMut(&Columns, &mut Vec<R>) -> Result<()>,
+    ) -> Result<Vec<R>> {
+        let mut found = Vec::new();
+        for group in self.groups.iter().filter(|g| (g.first..=g.last).contains(&latent)) {
+            let file = &self.files[group.file];
+            found.extend(read_rows(file.path(), file.group(group.idx_in_file)?, &mut rows_of)?);
+        }
+        Ok(found)
+    }
+}
+
 /// The columns of a batch by name, each checked for its type.
 pub(crate) struct Columns<'a> {
     path: &'a Path,

@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 
 use exegete_base::levels::{N_LEVELS, lower_edge, upper_edge};
 use exegete_base::{DocId, LatentId};
-use exegete_store::{Example, ExampleKind, LatentRow};
+use exegete_store::{Attribution, Example, ExampleKind, LatentRow};
 use serde::Deserialize;
 
 use crate::harvest::Harvest;
 use crate::views::{self, Item, Slice};
 use crate::wire::{
     ExampleText, ExampleToken, ExplanationText, Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult,
-    Neuron, Profile, Related, TokenShare, WholeContext,
+    Neuron, Profile, Related, SourceToken, TokenShare, WholeContext,
 };
 use crate::{Result, WebError};
 
 /// Examples of a group of a view.
 const EXAMPLES_A_GROUP: usize = 6;
+
+/// Tokens that are told as the sources of a firing.
+const SOURCES: usize = 5;
 
 /// How random firings are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +87,7 @@ pub(crate) fn detail(harvest: &Harvest, row: &LatentRow, view: View) -> Result<L
         methods: methods(harvest, latent)?,
         label: harvest.with_notes(|notes| notes.label_of(latent))?,
         notes: harvest.with_notes(|notes| notes.notes_of(latent))?,
-        top_examples: top_examples(harvest, &examples)?,
+        top_examples: top_examples(harvest, latent, &examples)?,
         levels: levels(harvest, row, &examples, view == View::Levels)?,
         groups: groups(harvest, row, &examples, view)?,
     })
@@ -170,10 +173,32 @@ fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
     Ok(methods.into_values().collect())
 }
 
-fn top_examples(harvest: &Harvest, examples: &[Example]) -> Result<Vec<ExampleText>> {
+fn top_examples(harvest: &Harvest, latent: LatentId, examples: &[Example]) -> Result<Vec<ExampleText>> {
     let mut top: Vec<&Example> = examples.iter().filter(|e| e.kind == ExampleKind::Top).collect();
     top.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.hash.cmp(&b.hash)));
-    top.into_iter().map(|e| example_text(harvest, e, false)).collect()
+    let attributions = harvest.attributions().map_or(Ok(Vec::new()), |reader| reader.latent(latent))?;
+    let text = |e: &Example| {
+        let of = attributions.iter().find(|of| of.is_of(e));
+        let sources = of.map_or(Ok(Vec::new()), |of| sources(harvest, of))?;
+        Ok(ExampleText { sources, ..example_text(harvest, e, false)? })
+    };
+    top.into_iter().map(text).collect()
+}
+
+/// The tokens that add or take most.
+fn sources(harvest: &Harvest, of: &Attribution) -> Result<Vec<SourceToken>> {
+    let window = harvest.tokens().window_of(of.doc, of.window)?;
+    let token_ids = window.map(|w| w.token_ids).unwrap_or_default();
+    let all = of.values.iter().zip(&token_ids).enumerate();
+    let source = |(position, (value, id)): (usize, (&f32, &u32))| SourceToken {
+        position: position as u32,
+        text: harvest.vocabulary().text(*id),
+        value: *value,
+    };
+    let mut sources: Vec<SourceToken> = all.map(source).collect();
+    sources.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()).then(a.position.cmp(&b.position)));
+    sources.truncate(SOURCES);
+    Ok(sources)
 }
 
 /// The random firings, in the order of their hashes within a level.
@@ -238,5 +263,6 @@ pub(crate) fn example_text(harvest: &Harvest, example: &Example, is_whole: bool)
         position: example.position,
         value: example.value,
         tokens: (from..to).map(token).collect(),
+        sources: Vec::new(),
     })
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use exegete_base::LatentId;
-use exegete_store::{ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab};
+use exegete_store::{
+    AttributionReader, ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab,
+};
 use serde_json::Value;
 
 use crate::dashboard::lock;
@@ -14,6 +16,8 @@ use crate::vocabulary::Vocabulary;
 use crate::wire::{LatentLine, TokenWeight};
 use crate::{Result, WebError};
 
+/// Where the strongest firings of a dictionary of attention come from.
+const ATTRIBUTION: &str = "attribution.parquet";
 /// The database of what is said.
 pub(crate) const NOTES: &str = "run.sqlite";
 /// Answers of the list that are kept.
@@ -40,6 +44,8 @@ struct Tables {
     vocabulary: Vocabulary,
     tokens: TokenReader,
     examples: ExampleReader,
+    /// Where strongest firings come from; of dictionaries of attention alone.
+    attributions: Option<AttributionReader>,
     n_firings: u64,
     has_map: bool,
 }
@@ -139,6 +145,10 @@ impl Harvest {
 
     pub(crate) fn examples(&self) -> &ExampleReader {
         &self.tables.examples
+    }
+
+    pub(crate) fn attributions(&self) -> Option<&AttributionReader> {
+        self.tables.attributions.as_ref()
     }
 
     /// Whether the decoder's directions have places on a map.
@@ -253,6 +263,7 @@ impl Tables {
         let latents = read_latents(&run.path(&named.part(LATENTS)))?;
         let vocab_path = run.path("tokens/vocab.parquet");
         let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
+        let attributions = Some(named.part(ATTRIBUTION)).filter(|name| run.part_done(name));
         Ok(Tables {
             of,
             n_firings: latents.iter().map(|row| row.stats.count).fold(0, u64::saturating_add),
@@ -261,6 +272,7 @@ impl Tables {
             vocabulary: Vocabulary::new(&vocab),
             tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
             examples: ExampleReader::open(&run.parts_under(&named.part("examples/part-")))?,
+            attributions: attributions.map(|name| AttributionReader::open(&run.path(&name))).transpose()?,
         })
     }
 }
@@ -268,7 +280,9 @@ impl Tables {
 /// The parts that the tables are read from.
 fn parts_of(run: &Run, named: &Named) -> Vec<(String, Part)> {
     let (latents, examples) = (named.part(LATENTS), named.part("examples/part-"));
+    let attribution = named.part(ATTRIBUTION);
     let parts = run.manifest().parts.iter();
-    let is_read = |rel: &str| rel == latents || rel.starts_with(&examples) || rel.starts_with("tokens/");
+    let is_read =
+        |rel: &str| rel == latents || rel == attribution || rel.starts_with(&examples) || rel.starts_with("tokens/");
     parts.filter(|(rel, _)| is_read(rel)).map(|(rel, part)| (rel.clone(), part.clone())).collect()
 }

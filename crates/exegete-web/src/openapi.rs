@@ -141,7 +141,7 @@ const LINE: &[(&str, &str)] = &[
     ("top_tokens", "TokenWeight[]"),
 ];
 
-const TYPES: [Type; 40] = [
+const TYPES: [Type; 41] = [
     ("Error", &[("error", "string")]),
     ("Document", &[("openapi", "string"), ("info", "any"), ("paths", "any"), ("components", "any")]),
     ("Estimate", &[("value", "number?"), ("low", "number?"), ("high", "number?"), ("n", "integer")]),
@@ -242,8 +242,10 @@ const TYPES: [Type; 40] = [
             ("position", "integer"),
             ("value", "number"),
             ("tokens", "ExampleToken[]"),
+            ("sources", "SourceToken[]"),
         ],
     ),
+    ("SourceToken", &[("position", "integer"), ("text", "string"), ("value", "number")]),
     ("ExampleToken", &[("text", "string"), ("value", "number?"), ("is_own", "boolean")]),
     (
         "LevelDetail",

@@ -5,7 +5,9 @@ use exegete_base::levels::{lower_edge, upper_edge};
 
 use crate::format::{count, interval, percent, said, significant};
 use crate::vocabulary::spaces_shown;
-use crate::wire::{ExampleText, ExplanationText, LatentDetail, MethodResult, Neuron, Related, TokenWeight};
+use crate::wire::{
+    ExampleText, ExplanationText, LatentDetail, MethodResult, Neuron, Related, SourceToken, TokenWeight,
+};
 
 /// Backgrounds from the weakest activation to the strongest: a ramp of the 256 colours that dark letters can be read on.
 const RAMP: [u8; 6] = [230, 229, 222, 215, 209, 203];
@@ -220,6 +222,11 @@ impl Lines {
             text = self.colours.dim("(the tokens are not in this run)");
         }
         self.put(format!("  {:>8}  {}", significant(example.value.into()), text.trim_start_matches(' ')));
+        if !example.sources.is_empty() {
+            let one = |of: &SourceToken| format!("{} {:+.2}", chip(&of.text), of.value);
+            let all: Vec<String> = example.sources.iter().map(one).collect();
+            self.put(format!("{:>12}{}", "", self.colours.dim(&format!("comes from {}", all.join("  ")))));
+        }
     }
 }
 

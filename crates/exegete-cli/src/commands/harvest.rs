@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use exegete_base::Site;
 use exegete_harvest::firings::{self, Harvested, How};
 use exegete_harvest::rows::WindowRows;
-use exegete_harvest::{Activations, windows};
+use exegete_harvest::{Activations, attribution, windows};
 use exegete_model::Model;
 use exegete_sae::formats::{Choices, Saved};
 use exegete_sae::{AnyDictionary, Dictionary};
@@ -87,7 +87,8 @@ fn gather(
         memory_bytes: (settings.memory * (1u64 << 30) as f64) as usize,
         keep_activations: settings.keep_activations,
     };
-    Ok(firings::run(run, model, all, acts, windows, &how, printer)?)
+    firings::run(run, model, all, acts, windows, &how, printer)?;
+    Ok(attribution::run(run, model, all, windows, settings.text_settings.window, printer)?)
 }
 
 /// The dictionaries with their names and sites.

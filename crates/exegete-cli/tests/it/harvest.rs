@@ -13,20 +13,21 @@ use super::{NO_DATA, exegete, stderr, stories};
 
 const TOKENS: &str = "9000";
 
-/// Two dictionaries of different sites, in a run of their own.
-fn dictionaries(model: &Path, text: &Path, dir: &Path) -> [PathBuf; 2] {
+/// Dictionaries of different sites, in a run of their own: one of them reads the outputs of heads.
+fn dictionaries(model: &Path, text: &Path, dir: &Path) -> [PathBuf; 3] {
     let grid = dir.join("grid.toml");
     let of = |name: &str, rest: &str| format!("[[dictionary]]\nname = \"{name}\"\n{rest}\n");
     let topk = of("topk", "activation = \"topk\"\nk = 8\nsite = \"blocks.1.hook_resid_post\"");
     let relu = of("relu", "activation = \"relu\"\npenalty = \"l1\"\nsparsity = 0.02\nsite = \"blocks.2.hook_mlp_out\"");
-    std::fs::write(&grid, topk + &relu).unwrap();
+    let heads = of("heads", "activation = \"topk\"\nk = 6\nsite = \"blocks.2.attn.hook_z\"");
+    std::fs::write(&grid, topk + &relu + &heads).unwrap();
     let mut command = exegete();
     command.args(["sae", "train"]).arg(model).arg("--text").arg(text).arg("--grid").arg(&grid);
     command.arg("--out").arg(dir.join("trained"));
     command.args("--max-tokens 9000 --latents 96 --batch 128 --epochs 1 --window 48 --record-bytes 1500".split(' '));
     let done = command.output().unwrap();
     assert!(done.status.success(), "{}", stderr(&done));
-    ["topk", "relu"].map(|name| dir.join("trained/sae").join(name))
+    ["topk", "relu", "heads"].map(|name| dir.join("trained/sae").join(name))
 }
 
 struct Setup {
@@ -82,7 +83,9 @@ fn any_sharding_in_any_order_killed_anywhere_merges_to_one_pass() {
     let done = setup.harvest(&whole, &[]).output().unwrap();
     assert!(done.status.success(), "{}", stderr(&done));
     let (want, told) = (content(&whole), manifest(&whole));
-    assert!(want.keys().filter(|rel| rel.ends_with("latents.parquet")).count() == 2, "{:?}", want.keys());
+    let named = |end: &str| want.keys().filter(|rel| rel.ends_with(end)).cloned().collect::<Vec<_>>();
+    assert_eq!(named("latents.parquet").len(), 3, "{:?}", want.keys());
+    assert_eq!(named("attribution.parquet"), ["latents/heads/attribution.parquet"]);
     assert!(!want.keys().any(|rel| rel.starts_with("harvest/")), "what was gathered is removed");
     let sinks = told["stages"]["harvest"]["dictionaries"][1]["sinks"].as_u64().unwrap();
     assert!(sinks > 0, "some tokens are passed over: {told}");

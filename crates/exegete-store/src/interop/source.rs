@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::groups::{self, Grouping};
 use super::kept::{Kept, read_kept};
 use super::target::{IMPORT, KEPT, UNNAMED};
-use super::{Bars, Bin, Feature, Ground, Origin, Related, Said, Sequence};
+use super::{Bars, Bin, Dfa, Feature, Ground, Origin, Related, Said, Sequence};
+use crate::attributions::{Attribution, AttributionReader};
 use crate::error::{Result, StoreError};
 use crate::examples::{Example, ExampleReader};
 use crate::latents::{LatentRow, read_latents};
@@ -29,6 +30,7 @@ pub struct RunSource {
     tokens: TokenReader,
     examples: ExampleReader,
     notes: Option<Notes>,
+    attributions: Option<AttributionReader>,
     kept: BTreeMap<u32, String>,
 }
 
@@ -48,12 +50,14 @@ impl RunSource {
         let vocab_path = run.path("tokens/vocab.parquet");
         let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
         let (notes, kept) = (run.path(&part("run.sqlite")), part(KEPT));
+        let attributions = Some(part("attribution.parquet")).filter(|name| run.part_done(name));
         Ok(RunSource {
             latents: read_latents(&run.path(&part("latents.parquet")))?,
             vocab: vocab.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect(),
             tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
             examples: ExampleReader::open(&run.parts_under(&part("examples/part-")))?,
             notes: if notes.exists() { Some(Notes::open_read_only(&notes)?) } else { None },
+            attributions: attributions.map(|name| AttributionReader::open(&run.path(&name))).transpose()?,
             kept: if run.part_done(&kept) { read_kept(&run.path(&kept))? } else { BTreeMap::new() },
             prefix,
             site,
@@ -155,8 +159,12 @@ impl RunSource {
         feature.correlated_neurons = related(&profile.correlated_neurons);
         feature.correlated_latents = related(&profile.correlated_latents);
         feature.ground = self.ground();
+        let attributions = self.attributions.as_ref().map_or(Ok(Vec::new()), |reader| reader.latent(row.latent))?;
         for (example, bin) in groups::choose(row, examples, how) {
-            feature.sequences.extend(self.sequence(example, bin)?);
+            let Some(sequence) = self.sequence(example, bin)? else { continue };
+            let of = attributions.iter().find(|a| a.is_of(example));
+            let dfa = of.map(|of| dfa(of, example, sequence.tokens.len()));
+            feature.sequences.push(Sequence { dfa, ..sequence });
         }
         Ok(())
     }
@@ -277,4 +285,13 @@ fn logit_bars(profile: &LatentProfile) -> Bars {
         values: (0..n).map(middle).collect(),
         heights: profile.logit_histogram.iter().map(|n| f64::from(*n)).collect(),
     }
+}
+
+/// What each of the `n` tokens of an example's text adds; those behind its own token add nothing.
+fn dfa(of: &Attribution, example: &Example, n: usize) -> Dfa {
+    let (own, context) = (example.position as usize, example.values.len() / 2);
+    let mut values: Vec<f64> = of.values[own.saturating_sub(context)..].iter().map(|v| f64::from(*v)).collect();
+    let (max, target) = (values.iter().copied().reduce(f64::max), Some(values.len() as i64 - 1));
+    values.resize(n, 0.0);
+    Dfa { values, max, target }
 }

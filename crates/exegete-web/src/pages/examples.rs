@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::pieces::shaded;
+use super::pieces::{chip, shaded};
 use super::{Frame, shell};
 use crate::format;
 use crate::harvest::Harvest;
@@ -90,6 +90,15 @@ pub(super) fn example(shown: Shown, item: &ExampleText) -> Markup {
                 a.whole href=(shown.harvest.address("/context", &pairs))
                     data-context=(shown.harvest.address("/api/context", &pairs))
                     aria-label=(format!("Whole text of the firing at {place}")) { "whole text" }
+            }
+            @if shown.with_values && !item.sources.is_empty() {
+                p.note.sources {
+                    "comes from "
+                    @for source in &item.sources {
+                        (chip(&source.text, &format!("token {} of the window", source.position)))
+                        " " (format!("{:+.2}", source.value)) " "
+                    }
+                }
             }
         }
     }

@@ -194,6 +194,20 @@ pub struct ExampleText {
     pub value: f32,
     /// The tokens around; empty if the tokens are not in the run.
     pub tokens: Vec<ExampleToken>,
+    /// The tokens of the window that add most to the activation through the heads, those that add most first; empty where that was
+    /// not told: it is of the strongest firings of dictionaries that read a layer's heads.
+    pub sources: Vec<SourceToken>,
+}
+
+/// A token of the window as a source of an activation.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceToken {
+    /// Offset in the window.
+    pub position: u32,
+    /// Its text.
+    pub text: String,
+    /// What it adds, in units of the activation.
+    pub value: f32,
 }
 
 /// A token of an example.

@@ -12,7 +12,8 @@ use serde::Serialize;
 pub use self::jobs::{Job, JobList, JobState};
 pub use self::latent::{ExampleText, ExampleToken, ExplanationText, WholeContext};
 pub use self::latent::{
-    Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult, Neuron, Profile, Related, TokenShare,
+    Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult, Neuron, Profile, Related, SourceToken,
+    TokenShare,
 };
 pub use self::rating::{Rated, RatingTask};
 pub use self::session::{FiringLatent, FiringOrder, TriedLatents, TriedText, TriedToken};

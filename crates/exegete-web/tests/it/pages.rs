@@ -349,7 +349,7 @@ fn two_latents_stand_side_by_side() {
     }
     let near = get("/compare?left=3&right=14").body;
     assert!(near.contains("cosine of the decoder rows"), "14 is a neighbour of 3");
-    assert!(get("/compare").body.contains("Give a latent"));
+    assert!(get("/compare").body.contains("Give the numbers of two latents"));
     assert!(get("/compare?left=3&right=%3Cscript%3Ealert").body.contains("There is no latent"));
 }
 
