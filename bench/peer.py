@@ -6,6 +6,7 @@ Answers, one line each: `ready {"peer": PROGRAM}` once loaded, then to `run` the
 memory since loading in KiB, to `result PATH` an empty line once the last result is written there as raw f32.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -390,14 +391,15 @@ class Dashboards:
         assert torch.allclose(self.sae.W_dec.norm(dim=1), torch.ones(self.LATENTS), atol=1e-4)
         self.sae.fold_W_dec_norm = lambda: None
         if dtype != torch.float32:
-            self.model.to(dtype)
+            # It tells of that on standard output, which is ours.
+            with contextlib.redirect_stdout(sys.stderr):
+                self.model.to(dtype)
             self.sae.to(dtype=dtype)
         self.dtype = str(dtype).removeprefix("torch.")
         flat = np.fromfile(self.folder / "tokens.i32", dtype=np.int32).astype(np.int64)
         self.tokens = torch.from_numpy(flat).reshape(self.WINDOWS, self.LENGTH)
 
     def run(self):
-        import contextlib
         import gc
         import shutil
 
