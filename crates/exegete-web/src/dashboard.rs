@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use exegete_store::harvested::LATENTS;
 use exegete_store::{Notes, Run, StoreError};
 
 use crate::detail::{View, detail};
-use crate::dictionaries::{self, LATENTS, Named};
+use crate::dictionaries::{self, Named};
 use crate::harvest::{Harvest, NOTES};
 use crate::session::Session;
 use crate::wire::LatentDetail;
@@ -210,7 +211,7 @@ impl Dashboard {
         dictionary: &Named,
         change: impl FnOnce(&Notes) -> exegete_store::Result<T>,
     ) -> Result<T> {
-        let path = self.shared.runs[dictionary.run].dir.join(dictionary.part(NOTES));
+        let path = self.shared.runs[dictionary.run].dir.join(dictionary.of.part(NOTES));
         let unwritable = |error: StoreError| match error {
             StoreError::Sqlite { .. } | StoreError::Version { .. } => {
                 WebError::Unwritable { reason: error.to_string() }

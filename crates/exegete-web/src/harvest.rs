@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use exegete_base::LatentId;
+use exegete_store::harvested::LATENTS;
 use exegete_store::{
     AttributionReader, ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab,
 };
 use serde_json::Value;
 
 use crate::dashboard::lock;
-use crate::dictionaries::{LATENTS, Named};
+use crate::dictionaries::Named;
 use crate::pages::percent_encoded;
 use crate::vocabulary::Vocabulary;
 use crate::wire::{LatentLine, TokenWeight};
@@ -71,7 +72,7 @@ impl Harvest {
             Some(before) => before.tables.clone(),
             None => Arc::new(Tables::read(&run, named, of)?),
         };
-        let path = run.path(&named.part(NOTES));
+        let path = run.path(&named.of.part(NOTES));
         let notes = if path.exists() { Some(Mutex::new(Notes::open_read_only(&path)?)) } else { None };
         let (said, lists) = (Mutex::default(), Mutex::default());
         Ok(Harvest { run, named: named.clone(), all: all.to_vec(), tables, notes, said, lists })
@@ -81,7 +82,7 @@ impl Harvest {
     pub(crate) fn is_of(&self, run: &Arc<Run>) -> bool {
         let is_same = Arc::ptr_eq(&self.run, run) || self.run.manifest() == run.manifest();
         // What is said may be there since a moment ago.
-        is_same && (self.notes.is_some() || !run.path(&self.named.part(NOTES)).exists())
+        is_same && (self.notes.is_some() || !run.path(&self.named.of.part(NOTES)).exists())
     }
 
     pub(crate) fn named(&self) -> &Named {
@@ -260,10 +261,10 @@ impl Said {
 
 impl Tables {
     fn read(run: &Run, named: &Named, of: Vec<(String, Part)>) -> Result<Tables> {
-        let latents = read_latents(&run.path(&named.part(LATENTS)))?;
+        let latents = read_latents(&run.path(&named.of.part(LATENTS)))?;
         let vocab_path = run.path("tokens/vocab.parquet");
         let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
-        let attributions = Some(named.part(ATTRIBUTION)).filter(|name| run.part_done(name));
+        let attributions = Some(named.of.part(ATTRIBUTION)).filter(|name| run.part_done(name));
         Ok(Tables {
             of,
             n_firings: latents.iter().map(|row| row.stats.count).fold(0, u64::saturating_add),
@@ -271,7 +272,7 @@ impl Tables {
             latents,
             vocabulary: Vocabulary::new(&vocab),
             tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
-            examples: ExampleReader::open(&run.parts_under(&named.part("examples/part-")))?,
+            examples: ExampleReader::open(&run.parts_under(&named.of.part("examples/part-")))?,
             attributions: attributions.map(|name| AttributionReader::open(&run.path(&name))).transpose()?,
         })
     }
@@ -279,8 +280,8 @@ impl Tables {
 
 /// The parts that the tables are read from.
 fn parts_of(run: &Run, named: &Named) -> Vec<(String, Part)> {
-    let (latents, examples) = (named.part(LATENTS), named.part("examples/part-"));
-    let attribution = named.part(ATTRIBUTION);
+    let (latents, examples) = (named.of.part(LATENTS), named.of.part("examples/part-"));
+    let attribution = named.of.part(ATTRIBUTION);
     let parts = run.manifest().parts.iter();
     let is_read =
         |rel: &str| rel == latents || rel == attribution || rel.starts_with(&examples) || rel.starts_with("tokens/");

@@ -5,19 +5,18 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use exegete_base::Site;
 use exegete_base::settings::TextSettings;
-use exegete_harvest::{training, windows};
+use exegete_harvest::windows;
 use exegete_model::{Batch, Hooks, Logits, Model, site_named};
-use exegete_sae::formats::Choices;
 use exegete_sae::{Codes, Dictionary, Sae};
 use exegete_store::Run;
+use exegete_store::harvested::{self, Harvested};
 use exegete_tensor::{Tape, f32s};
 use exegete_web::Session;
 use exegete_web::wire::{FiringLatent, TriedLatents, TriedText, TriedToken};
-use serde_json::Value;
 
 use crate::args::Common;
 use crate::printer::Printer;
-use crate::{open_dictionary, open_model};
+use crate::{open_model, run_dictionary};
 
 /// A model with the dictionaries of a run.
 pub(crate) struct LiveSession {
@@ -46,12 +45,8 @@ impl LiveSession {
         let text = settings
             .get("windows")
             .map_or_else(|| Ok(TextSettings::default()), |w| serde_json::from_value(w.clone()))?;
-        let listed = run.stage("harvest").and_then(|stage| stage.get("dictionaries")).and_then(Value::as_array);
-        let listed = listed.cloned().unwrap_or_default();
-        let mut dictionaries = Vec::new();
-        for of in if listed.is_empty() { vec![Value::Null] } else { listed } {
-            dictionaries.push(named(&run, &of, &model, printer)?);
-        }
+        let all = harvested::dictionaries(&run);
+        let dictionaries = all.iter().map(|of| named(&run, of, &model, printer)).collect::<Result<_>>()?;
         Ok(Self { model, text, dictionaries })
     }
 
@@ -155,34 +150,15 @@ impl Session for LiveSession {
     }
 }
 
-/// A dictionary as the manifest lists it; what is listed as nothing is the run's own.
-fn named(run: &Run, listed: &Value, model: &Model, printer: &Printer) -> Result<Named> {
-    let text = |key: &str| listed.get(key).and_then(Value::as_str);
-    let settings = &run.manifest().settings;
-    // A harvest records where each came from, and what its files did not say.
-    let is_it = |of: &&Value| of.get("name") == listed.get("name");
-    let recorded = settings.get("dictionaries").and_then(Value::as_array).and_then(|all| all.iter().find(is_it));
-    let path = recorded.and_then(|of| of.get("sae")).and_then(Value::as_str);
-    let dictionary = match path {
-        Some(path) => {
-            let said = |key: &str| settings.get(key);
-            let choices = Choices {
-                format: said("format").and_then(Value::as_str).map(str::to_owned),
-                k: said("k").and_then(Value::as_u64).map(|k| k as usize),
-                ..Choices::default()
-            };
-            open_dictionary::load(path, &choices, printer)?.dictionary.into_sae()?
-        }
-        None => training::dictionary(run).context("--model: the run does not say which dictionary it was made with")?,
-    };
-    let cached = || run.stage("cache").and_then(|stage| stage.get("site")).and_then(Value::as_str);
-    let site = text("site").or_else(|| settings.get("site").and_then(Value::as_str)).or_else(cached);
-    let site = site_named(&model.spec, site.context("--model: the run does not say which site its dictionary reads")?)?;
+/// A dictionary of the run, whose site the model has to have.
+fn named(run: &Run, of: &Harvested, model: &Model, printer: &Printer) -> Result<Named> {
+    let dictionary = run_dictionary::weights(run, of, printer).context("--model")?;
+    let site = site_named(&model.spec, &run_dictionary::site(run, of).context("--model")?)?;
     let (d, width) = (dictionary.d_in(), model.spec.site_width(site, 0));
     if d != width {
         bail!(
             "--model: the dictionary reads {d} values, and {site} of this model has {width}; give the run's own model"
         );
     }
-    Ok(Named { name: text("name").unwrap_or_default().into(), site, dictionary })
+    Ok(Named { name: of.name.clone(), site, dictionary })
 }

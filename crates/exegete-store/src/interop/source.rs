@@ -13,6 +13,7 @@ use super::target::{IMPORT, KEPT, UNNAMED};
 use super::{Bars, Bin, Dfa, Feature, Ground, Origin, Related, Said, Sequence};
 use crate::attributions::{Attribution, AttributionReader};
 use crate::error::{Result, StoreError};
+use crate::harvested::{self, Harvested};
 use crate::examples::{Example, ExampleReader};
 use crate::latents::{LatentRow, read_latents};
 use crate::notes::{Explanation, Notes};
@@ -41,12 +42,8 @@ impl RunSource {
     /// What is wrong with a file; [`StoreError::Choice`] where the name is missing or unknown.
     pub fn open(dir: &Path, dictionary: Option<&str>) -> Result<RunSource> {
         let run = Run::open(dir)?;
-        let (prefix, site) = dictionary_of(&run, dictionary)?;
+        let Harvested { prefix, site, .. } = harvested::dictionary(&run, dictionary)?;
         let part = |name: &str| format!("{prefix}{name}");
-        if !run.part_done(&part("latents.parquet")) {
-            let cure = "let its harvest finish first";
-            return Err(StoreError::Missing { path: dir.to_owned(), what: "latents (latents.parquet)", cure });
-        }
         let vocab_path = run.path("tokens/vocab.parquet");
         let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
         let (notes, kept) = (run.path(&part("run.sqlite")), part(KEPT));
@@ -233,29 +230,6 @@ impl RunSource {
             text: e.text,
         };
         Ok(all.into_iter().map(said).collect())
-    }
-}
-
-/// Prefix and site of the dictionary that is meant.
-fn dictionary_of(run: &Run, name: Option<&str>) -> Result<(String, Option<String>)> {
-    let listed = run.stage("harvest").and_then(|stage| stage.get("dictionaries")).and_then(Value::as_array);
-    let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let rows: Vec<(String, String, String)> = listed
-        .map(|rows| rows.iter().map(|row| (text(row, "name"), text(row, "prefix"), text(row, "site"))).collect())
-        .unwrap_or_default();
-    let found = match name {
-        Some(name) => rows.iter().find(|row| row.0 == name),
-        None if rows.is_empty() => return Ok((String::new(), None)),
-        None if rows.len() == 1 => rows.first(),
-        None => None,
-    };
-    match found {
-        Some((_, prefix, site)) => Ok((prefix.clone(), Some(site.clone()).filter(|site| !site.is_empty()))),
-        None => Err(StoreError::Choice {
-            path: run.dir().to_owned(),
-            asked: name.map(str::to_owned),
-            names: rows.into_iter().map(|row| row.0).collect(),
-        }),
     }
 }
 

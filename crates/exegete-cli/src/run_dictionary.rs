@@ -1,0 +1,46 @@
+//! The weights and the site of a run's dictionary, wherever they came from.
+
+use anyhow::{Context, Result};
+use exegete_harvest::training;
+use exegete_sae::Sae;
+use exegete_sae::formats::Choices;
+use exegete_store::Run;
+use exegete_store::harvested::Harvested;
+use serde_json::Value;
+
+use crate::open_dictionary;
+use crate::printer::Printer;
+
+/// The dictionary's weights: trained in the run, or from where its harvest read them.
+///
+/// # Errors
+/// A run that does not say which dictionary it was made with, and files that are gone or damaged.
+pub(crate) fn weights(run: &Run, of: &Harvested, printer: &Printer) -> Result<Sae> {
+    let settings = &run.manifest().settings;
+    // A harvest records where each came from, and what its files did not say.
+    let is_it = |told: &&Value| told.get("name").and_then(Value::as_str).unwrap_or_default() == of.name;
+    let recorded = settings.get("dictionaries").and_then(Value::as_array).and_then(|all| all.iter().find(is_it));
+    let path = recorded.and_then(|told| told.get("sae")).and_then(Value::as_str);
+    match path {
+        Some(path) => {
+            let said = |key: &str| settings.get(key);
+            let choices = Choices {
+                format: said("format").and_then(Value::as_str).map(str::to_owned),
+                k: said("k").and_then(Value::as_u64).map(|k| k as usize),
+                ..Choices::default()
+            };
+            Ok(open_dictionary::load(path, &choices, printer)?.dictionary.into_sae()?)
+        }
+        None => training::dictionary(run).context("the run does not say which dictionary it was made with"),
+    }
+}
+
+/// The site that it reads, by its name.
+///
+/// # Errors
+/// A run that does not say.
+pub(crate) fn site(run: &Run, of: &Harvested) -> Result<String> {
+    let cached = || run.stage("cache").and_then(|stage| stage.get("site"));
+    let said = || run.manifest().settings.get("site").or_else(cached).and_then(Value::as_str).map(str::to_owned);
+    of.site.clone().or_else(said).context("the run does not say which site its dictionary reads")
+}
