@@ -10,9 +10,10 @@ use crate::progress;
 use crate::rows::{Peer, Row};
 use crate::side::Side;
 
-/// Rounds before measuring, where the fastest of several candidates of the peer is chosen in them; half as many as are measured,
-/// where that is less.
+/// Rounds before measuring, where the fastest of several candidates of the peer is chosen in them.
 const CHOOSING_ROUNDS: usize = 3;
+/// Of a row of so few rounds each is so long that the first run, which warms up, is enough to choose by.
+const FEW_ROUNDS: usize = 3;
 
 /// Lets ours and the fastest of the peer's candidates take turns, and makes the row.
 ///
@@ -28,11 +29,18 @@ pub(crate) fn compare(
 ) -> Result<Map<String, Value>> {
     let name = row.name;
     ours.run()?;
-    for candidate in &mut candidates {
-        candidate.run()?;
-    }
     let mut secs = vec![Vec::new(); candidates.len()];
-    let choosing = if candidates.len() > 1 { CHOOSING_ROUNDS.min(rounds.div_ceil(2)) } else { 1 };
+    for (candidate, secs) in candidates.iter_mut().zip(&mut secs) {
+        let warming = candidate.run()?;
+        if row.rounds <= FEW_ROUNDS {
+            secs.push(warming);
+        }
+    }
+    let choosing = match row.rounds {
+        ..=FEW_ROUNDS => 0,
+        _ if candidates.len() > 1 => CHOOSING_ROUNDS.min(rounds),
+        _ => 1,
+    };
     for _ in 0..choosing {
         ours.run()?;
         for (candidate, secs) in candidates.iter_mut().zip(&mut secs) {
