@@ -8,7 +8,8 @@ const RESAMPLES: u64 = 2000;
 
 /// Spearman's rank correlation of pairs, ties at their mean rank; NaN where either side has one value alone.
 pub fn spearman(pairs: &[(f64, f64)]) -> f64 {
-    let [x, y] = [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|of| ranks(&pairs.iter().map(of).collect::<Vec<_>>()));
+    let [x, y] =
+        [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|of| ranks(&pairs.iter().map(of).collect::<Vec<_>>()));
     let mean = (pairs.len() as f64 - 1.0) / 2.0;
     let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
     for (x, y) in x.iter().zip(&y) {

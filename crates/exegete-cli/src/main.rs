@@ -11,8 +11,8 @@ mod interrupt;
 mod open_dictionary;
 mod open_model;
 mod printer;
-mod run_dictionary;
 mod resources;
+mod run_dictionary;
 
 use std::process::ExitCode;
 

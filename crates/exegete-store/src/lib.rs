@@ -20,6 +20,7 @@ mod corpus_read;
 pub mod density;
 pub mod error;
 pub mod examples;
+pub mod groups;
 pub mod harvested;
 pub mod interop;
 pub mod jobs;

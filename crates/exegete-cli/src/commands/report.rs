@@ -21,11 +21,7 @@ pub(crate) fn run(settings: &Report, printer: &Printer) -> Result<()> {
     let dictionary = harvested::dictionary(&run, settings.dictionary.as_deref())?;
     let path = run.path(&dictionary.part(NOTES));
     if !path.exists() {
-        bail!(
-            "{} holds no explanations yet: `exegete explain {}` makes them",
-            path.display(),
-            settings.run.display()
-        );
+        bail!("{} holds no explanations yet: `exegete explain {}` makes them", path.display(), settings.run.display());
     }
     let notes = Notes::open_read_only(&path)?;
     let (scores, ratings) = (notes.scores()?, notes.ratings()?);

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use exegete_base::Site;
 use exegete_base::settings::TextSettings;
+use exegete_harvest::vocabulary::residual_rows;
 use exegete_harvest::windows;
 use exegete_model::{Batch, Hooks, Logits, Model, site_named};
 use exegete_sae::{Codes, Dictionary, Sae};
@@ -29,7 +30,10 @@ pub(crate) struct LiveSession {
 /// A dictionary by its name in the run.
 struct Named {
     name: String,
+    /// The site that it reads.
     site: Site,
+    /// The site that it writes.
+    written: Site,
     dictionary: Sae,
 }
 
@@ -97,11 +101,12 @@ impl LiveSession {
         Ok(TriedText { latent, tokens: tokens.collect() })
     }
 
-    fn firing_on(&self, dictionary: &str, text: &str) -> Result<TriedLatents> {
+    fn firing_on(&self, dictionary: &str, text: &str, position: Option<usize>) -> Result<TriedLatents> {
         let named = self.named(dictionary)?;
         let (ids, x_ND, codes) = self.encode(named, text)?;
         let mut strongest = std::collections::BTreeMap::new();
-        for token in 0..codes.n_tokens() {
+        // Position 0 has no codes.
+        for token in (0..codes.n_tokens()).filter(|token| position.is_none_or(|at| at == token + 1)) {
             for (latent, value) in codes.of(token) {
                 let best = strongest.entry(latent).or_insert((token, value));
                 if value > best.1 {
@@ -128,11 +133,11 @@ impl LiveSession {
         (latent, token, value): (u32, usize, f32),
     ) -> Result<Option<f32>> {
         let (d, next) = (named.dictionary.d_in(), ids.get(token + 2));
-        let Some(next) = next.filter(|_| named.dictionary.d_out() == self.model.spec.d_model) else { return Ok(None) };
+        let own = named.dictionary.decoder_row(latent as usize).to_vec();
+        let (Some(next), Some(row)) = (next, residual_rows(&self.model, named.written, own)?) else { return Ok(None) };
         let mut unembed_D = vec![0f32; self.model.spec.d_model];
         self.model.weights.unembed.w.row(*next as usize, &mut unembed_D);
         let gain = f32s(self.model.weights.norm_final.gain.tensor())?;
-        let row = named.dictionary.decoder_row(latent as usize);
         let unit = named.dictionary.unit(&x_ND[token * d..(token + 1) * d]);
         let per_unit: f32 =
             row.iter().zip(gain.iter()).zip(&unembed_D).map(|((row, gain), unembed)| row * gain * unembed).sum();
@@ -145,8 +150,8 @@ impl Session for LiveSession {
         self.activations_of(dictionary, latent, text).map_err(|error| format!("{error:#}"))
     }
 
-    fn latents(&self, dictionary: &str, text: &str) -> Result<TriedLatents, String> {
-        self.firing_on(dictionary, text).map_err(|error| format!("{error:#}"))
+    fn latents(&self, dictionary: &str, text: &str, position: Option<usize>) -> Result<TriedLatents, String> {
+        self.firing_on(dictionary, text, position).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -160,5 +165,6 @@ fn named(run: &Run, of: &Harvested, model: &Model, printer: &Printer) -> Result<
             "--model: the dictionary reads {d} values, and {site} of this model has {width}; give the run's own model"
         );
     }
-    Ok(Named { name: of.name.clone(), site, dictionary })
+    let written = run_dictionary::written(run, of).map_or(Ok(site), |name| site_named(&model.spec, &name))?;
+    Ok(Named { name: of.name.clone(), site, written, dictionary })
 }
