@@ -7,6 +7,7 @@ pub mod axes;
 pub mod ids;
 pub mod levels;
 pub mod names;
+pub mod ranks;
 pub mod sampling;
 pub mod settings;
 pub mod sites;

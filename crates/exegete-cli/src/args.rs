@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Merge(Merge),
     /// Let a model explain latents of a run
     Explain(Explain),
+    /// How well a run's latents are explained, and how far people agree with the scores
+    Report(Report),
     /// Show a latent in the terminal
     Show(Show),
     /// Show a run in the browser
@@ -509,11 +511,23 @@ pub(crate) struct Explain {
     /// The model [default: the one the run was made with]
     #[arg(long)]
     pub(crate) model: Option<String>,
+    /// Of which of the run's dictionaries; a run with one needs no name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dictionary: Option<String>,
     /// Latents, as 1,5,10..20
     #[arg(long)]
     pub(crate) latents: String,
     #[command(flatten)]
     pub(crate) self_explain: SelfExplainSettings,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct Report {
+    /// The run
+    pub(crate) run: PathBuf,
+    /// Of which of the run's dictionaries; a run with one needs no name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dictionary: Option<String>,
 }
 
 #[derive(ClapArgs)]

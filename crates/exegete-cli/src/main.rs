@@ -12,6 +12,7 @@ mod open_dictionary;
 mod open_model;
 mod printer;
 mod resources;
+mod run_dictionary;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Harvest(settings) => commands::harvest::run(settings, common, &printer),
         Command::Merge(settings) => commands::merge::run(settings, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
+        Command::Report(settings) => commands::report::run(settings, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
         Command::Serve(settings) => commands::serve::run(settings, common, &printer),
         Command::Export(settings) => commands::export::run(settings, &printer),

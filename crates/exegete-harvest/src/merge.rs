@@ -33,14 +33,19 @@ pub fn check(shards: &[Run]) -> Result<Value> {
         match &whole {
             None => whole = Some((run, settings, shard.of)),
             Some((first, expected, of)) => {
-                let mut differences = exegete_store::run::changes(expected, &settings);
+                let mut differences = exegete_store::run::changes(&placeless(expected), &placeless(&settings));
                 if shard.of != *of {
                     differences.push(format!("shards: was {of}, now {}", shard.of));
                 }
-                if run.manifest().program != first.manifest().program
-                    || run.manifest().inputs != first.manifest().inputs
-                {
-                    differences.push("program or inputs: their versions or checksums differ".into());
+                let (own, other) = (run.manifest(), first.manifest());
+                if own.program != other.program {
+                    differences.push(format!("program: was {}, now {}", other.program, own.program));
+                }
+                let content = |run: &Run| -> Vec<(u64, String)> {
+                    run.manifest().inputs.iter().map(|input| (input.bytes, input.sha256.clone())).collect()
+                };
+                if content(run) != content(first) {
+                    differences.push("inputs: the checksums of the model's files or of the texts differ".into());
                 }
                 if !differences.is_empty() {
                     let detail = format!("it is of another harvest than {}", first.dir().display());
@@ -57,7 +62,7 @@ pub fn check(shards: &[Run]) -> Result<Value> {
     };
     let missing: Vec<String> = (1..=of).filter(|i| !found.contains_key(i)).map(|i| format!("{i}/{of}")).collect();
     match missing.is_empty() {
-        true => Ok(settings),
+        true => shards.iter().try_for_each(verify).map(|()| settings),
         false => Err(HarvestError::Request(format!("shards are missing: {}", missing.join(", ")))),
     }
 }
@@ -67,9 +72,6 @@ pub fn check(shards: &[Run]) -> Result<Value> {
 /// # Errors
 /// Damaged parts; the disk's.
 pub fn run(run: &mut Run, shards: &[Run], progress: &dyn Progress) -> Result<()> {
-    for shard in shards {
-        verify(shard)?;
-    }
     if run.stage(windows::STAGE).is_none() {
         tokens(run, shards)?;
     }
@@ -116,6 +118,18 @@ pub fn run(run: &mut Run, shards: &[Run], progress: &dyn Progress) -> Result<()>
     let seed = first["seed"].as_u64().unwrap_or_default();
     run.finish_stage(firings::STAGE, firings::stage_summary(&found, seed))?;
     Ok(())
+}
+
+/// Settings without the places of files, which another machine has elsewhere: what is in them is held to checksums.
+fn placeless(settings: &Value) -> Value {
+    let mut settings = settings.clone();
+    for key in ["model", "text"] {
+        settings[key] = Value::Null;
+    }
+    for dictionary in settings["dictionaries"].as_array_mut().into_iter().flatten() {
+        dictionary["sae"] = Value::Null;
+    }
+    settings
 }
 
 fn verify(shard: &Run) -> Result<()> {

@@ -13,8 +13,21 @@ use crate::{HarvestError, Result};
 /// # Errors
 /// A part that is missing, or whose content is not what was written.
 pub fn parts(run: &Run, stage: &str) -> Result<bool> {
-    let is_its = |rel: &&String| rel.split_once('/').is_some_and(|(first, _)| first == stage);
-    let parts: Vec<&String> = run.manifest().parts.keys().filter(is_its).collect();
+    check(run, &|rel| rel.split_once('/').is_some_and(|(first, _)| first == stage))
+}
+
+/// Checks the finished tables of a dictionary, whose parts' names begin with `prefix`.
+///
+/// # Errors
+/// A part that is missing, or whose content is not what was written.
+pub fn dictionary(run: &Run, prefix: &str) -> Result<()> {
+    let tables =
+        ["latents.parquet", "attribution.parquet", "examples/", "activations/"].map(|t| format!("{prefix}{t}"));
+    check(run, &|rel| tables.iter().any(|table| rel.starts_with(table))).map(|_| ())
+}
+
+fn check(run: &Run, is_its: &(dyn Fn(&str) -> bool + Sync)) -> Result<bool> {
+    let parts: Vec<&String> = run.manifest().parts.keys().filter(|rel| is_its(rel)).collect();
     parts.par_iter().try_for_each(|rel| match run.verify_part(rel) {
         Err(StoreError::Damaged { .. }) => Err(damaged(&run.path(rel), "its content is not what was written")),
         Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
@@ -27,7 +40,7 @@ pub fn parts(run: &Run, stage: &str) -> Result<bool> {
 
 pub(crate) fn damaged(path: &Path, detail: &str) -> HarvestError {
     HarvestError::Request(format!(
-        "{}: {detail}; remove the run or the activations that it is part of, and start again",
+        "{}: {detail}; remove the run, or the activations that it is part of, and give the command again",
         path.display()
     ))
 }

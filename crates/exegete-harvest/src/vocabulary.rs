@@ -1,7 +1,9 @@
 //! What a latent's decoder row says: to the vocabulary, along which coordinates, which rows lie nearest to it, and where it is on
 //! a map of all.
 
+use exegete_base::{Site, SiteKind};
 use exegete_model::Model;
+use exegete_model::weights::{Linear, MlpWeights};
 use exegete_sae::Dictionary;
 use exegete_store::LatentRow;
 use exegete_store::profile::N_LOGITS;
@@ -24,15 +26,16 @@ const BLOCK: usize = 64;
 
 /// Fills in the vocabulary and the neighbours of every latent.
 ///
-/// Logits are `W_U (gain * row)`: the decoder row through the final norm's gain, without its division (which
-/// scales all logits of a row alike). Neighbours are by cosine between decoder rows. For a dictionary that does
-/// not sit on the residual stream the vocabulary is left empty.
+/// Logits are `W_U (gain * row)`: what the decoder row adds to the residual stream ([`residual_rows`]) through the final norm's gain,
+/// without its division (which scales all logits of a row alike). Neighbours are by cosine between decoder rows. For a dictionary
+/// whose site adds nothing to the residual stream by itself the vocabulary is left empty.
 ///
 /// # Errors
 /// Those of arrays.
 pub fn describe(
     model: &Model,
     dictionary: &dyn Dictionary,
+    site: Site,
     rows: &mut [LatentRow],
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -41,7 +44,6 @@ pub fn describe(
     let d = (0..f).map(|latent| dictionary.decoder_row(latent).len()).min().unwrap_or_default();
     let unembed = &model.weights.unembed.w;
     let gain = f32s(model.weights.norm_final.gain.tensor())?;
-    let on_residual = d == model.spec.d_model;
     let unit: Vec<f32> = (0..f)
         .flat_map(|latent| {
             let row = &dictionary.decoder_row(latent)[..d];
@@ -56,10 +58,11 @@ pub fn describe(
     for (block, rows) in rows.chunks_mut(BLOCK).enumerate() {
         progress.check()?;
         let (from, n) = (block * BLOCK, rows.len());
-        if on_residual {
-            let scaled: Vec<f32> = (from..from + n)
-                .flat_map(|l| dictionary.decoder_row(l)[..d].iter().zip(gain.iter()).map(|(x, g)| x * g))
-                .collect();
+        let own: Vec<f32> = (from..from + n).flat_map(|l| dictionary.decoder_row(l)[..d].iter().copied()).collect();
+        if let Some(mut scaled) = residual_rows(model, site, own)? {
+            for row in scaled.chunks_exact_mut(gain.len()) {
+                row.iter_mut().zip(gain.iter()).for_each(|(x, g)| *x *= g);
+            }
             let logits = &mut logits[..n * v];
             unembed.forward(n, &scaled, None, logits);
             rows.iter_mut().zip(logits.chunks_exact(v)).for_each(|(row, logits)| histogram(row, logits));
@@ -85,6 +88,41 @@ pub fn describe(
     }
     progress.end("top and bottom vocabulary and neighbours of every decoder row");
     Ok(())
+}
+
+/// What vectors at a site add to the residual stream: themselves on it, through the weights behind them at the outputs of heads and
+/// at neurons; none where only what comes later decides. The size that a norm behind a module would divide by is left out.
+///
+/// # Shapes
+/// `[N, width of the site] -> [N, D]`
+///
+/// # Errors
+/// Those of arrays.
+pub fn residual_rows(model: &Model, site: Site, rows: Vec<f32>) -> Result<Option<Vec<f32>>> {
+    use SiteKind::*;
+    let d = model.spec.d_model;
+    let layer = site.layer.and_then(|layer| model.weights.layers.get(layer));
+    let through = |linear: &Linear, rows: &[f32]| {
+        let n = rows.len() / model.spec.site_width(site, 0).max(1);
+        let mut out = vec![0f32; n * d];
+        linear.w.forward(n, rows, None, &mut out);
+        out
+    };
+    let (out, norm) = match (site.kind, layer) {
+        (Embed | PosEmbed | ResidPre | ResidMid | ResidPost | AttnOut | MlpOut, _) => return Ok(Some(rows)),
+        (AttnZ, Some(layer)) => (through(&layer.o, &rows), &layer.norm_attn),
+        (AttnModuleOut, Some(layer)) => (rows, &layer.norm_attn),
+        (MlpPost, Some(layer)) => match &layer.mlp {
+            MlpWeights::Dense { down, .. } => (through(down, &rows), &layer.norm_mlp),
+            MlpWeights::Mixture { .. } => return Ok(None),
+        },
+        (MlpModuleOut, Some(layer)) => (rows, &layer.norm_mlp),
+        _ => return Ok(None),
+    };
+    let Some(norm) = norm else { return Ok(Some(out)) };
+    let (mut out, gain) = (out, f32s(norm.gain.tensor())?);
+    out.chunks_exact_mut(d).for_each(|row| row.iter_mut().zip(gain.iter()).for_each(|(x, g)| *x *= g));
+    Ok(Some(out))
 }
 
 /// Counts a latent's logits between their ends.

@@ -10,12 +10,15 @@ use serde_json::Value;
 
 use crate::error::{Result, StoreError};
 use crate::killpoint::killpoint;
-use crate::personal;
+use crate::{personal, scores};
 
-/// Version of the tables, SQLite's `user_version`. Version 1 lacks what [`personal`] adds; it is read as it is, and brought
-/// up to date when it is written.
-const NOTES_VERSION: u64 = 2;
-const OLDEST_VERSION: u64 = 1;
+/// What each version of the tables, SQLite's `user_version`, adds to the one before. Older ones are read as they are, and brought up
+/// to date when they are written.
+const SCHEMAS: [&str; 3] = [SCHEMA, personal::SCHEMA, scores::SCHEMA];
+const NOTES_VERSION: u64 = SCHEMAS.len() as u64;
+/// The versions from which on ratings and labels are there, and scores.
+const PERSONAL_SINCE: u64 = 2;
+const SCORES_SINCE: u64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE explanations (
@@ -92,11 +95,8 @@ impl Notes {
             let behaviour = rusqlite::TransactionBehavior::Immediate;
             let transaction = connection.transaction_with_behavior(behaviour).map_err(failed)?;
             let version = version_of(&transaction).map_err(failed)?;
-            if version == 0 {
-                transaction.execute_batch(SCHEMA).map_err(failed)?;
-            }
-            if version < NOTES_VERSION {
-                transaction.execute_batch(personal::SCHEMA).map_err(failed)?;
+            for schema in SCHEMAS.iter().skip(version as usize) {
+                transaction.execute_batch(schema).map_err(failed)?;
             }
             transaction.commit().map_err(failed)?;
         }
@@ -142,7 +142,7 @@ impl Notes {
     fn checked(path: &Path, connection: Connection) -> Result<Notes> {
         let notes = Notes { path: path.to_owned(), connection };
         let found = notes.sql(version_of)?;
-        if !(OLDEST_VERSION..=NOTES_VERSION).contains(&found) {
+        if !(1..=NOTES_VERSION).contains(&found) {
             return Err(StoreError::Version { path: notes.path, what: "notes", found, expected: NOTES_VERSION });
         }
         Ok(notes)
@@ -272,7 +272,21 @@ impl Notes {
 
     /// Whether the tables of [`personal`] are there.
     pub(crate) fn has_personal(&self) -> Result<bool> {
-        Ok(self.sql(version_of)? >= NOTES_VERSION)
+        Ok(self.sql(version_of)? >= PERSONAL_SINCE)
+    }
+
+    /// Whether the table of [`scores`] is there.
+    pub(crate) fn has_scores(&self) -> Result<bool> {
+        Ok(self.sql(version_of)? >= SCORES_SINCE)
+    }
+
+    /// The database's file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     /// Latents with a text that holds every word of `text` (the last one as a beginning), best match first.
@@ -318,7 +332,7 @@ fn fts_query(text: &str) -> Option<String> {
 }
 
 /// SQLite and JSON know no NaN: it is stored as null.
-fn finite(value: f64) -> Option<f64> {
+pub(crate) fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 

@@ -2,10 +2,15 @@
 
 use exegete_store::LatentRow;
 
-/// From this mutual information of firing and position on (nats), a latent counts as one of positions.
-pub(crate) const POSITIONAL: f32 = 0.05;
+/// From this share of the firing's entropy on that the position tells, a latent counts as one of positions. Mutual information alone
+/// cannot be larger than that entropy, which of most latents is below any fixed number of nats.
+const POSITIONAL: f64 = 0.05;
+/// The least statistic `2 n I` (a G-test of firing and position): of 16 parts of a window, chance alone reaches it once in a million.
+const SURELY: f64 = 56.0;
 /// Up to so many different tokens in the strongest four fifths of its firings, a latent counts as one of few tokens.
-pub(crate) const FEW_TOKENS: u32 = 20;
+const FEW_TOKENS: u32 = 20;
+/// Fewer sampled firings than this lie on few tokens by themselves.
+const ENOUGH: u32 = 2 * FEW_TOKENS;
 
 /// A column of numbers.
 #[derive(Debug)]
@@ -60,9 +65,9 @@ pub(crate) const COLUMNS: [Column; 13] = [
     },
     Column {
         name: "position",
-        title: "information on position (nats)",
+        title: "share of firing that position tells",
         is_logarithmic: false,
-        value: |row| sampled(row, row.profile.position_information.into()),
+        value: position_share,
     },
     Column {
         name: "norm",
@@ -86,12 +91,20 @@ pub(crate) fn there(rows: &[LatentRow]) -> Vec<&'static Column> {
 
 /// Whether a latent fires on few different tokens.
 pub(crate) fn is_of_few_tokens(row: &LatentRow) -> bool {
-    row.profile.n_sampled > 0 && (1..=FEW_TOKENS).contains(&row.profile.distinct_tokens)
+    row.profile.n_sampled >= ENOUGH && (1..=FEW_TOKENS).contains(&row.profile.distinct_tokens)
 }
 
 /// Whether where a latent fires tells the position.
 pub(crate) fn is_positional(row: &LatentRow) -> bool {
-    row.profile.n_sampled > 0 && row.profile.position_information > POSITIONAL
+    let information = f64::from(row.profile.position_information);
+    position_share(row) > POSITIONAL && 2.0 * row.firing_rate.n as f64 * information > SURELY
+}
+
+/// What part of the entropy of firing the position tells; not a number where that was not measured.
+pub(crate) fn position_share(row: &LatentRow) -> f64 {
+    let p = row.firing_rate.value;
+    let entropy = -p * p.ln() - (1.0 - p) * (1.0 - p).ln();
+    sampled(row, f64::from(row.profile.position_information) / entropy)
 }
 
 fn fired(row: &LatentRow, value: f64) -> f64 {

@@ -2,18 +2,22 @@
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use exegete_store::harvested::LATENTS;
 use exegete_store::{Notes, Run, StoreError};
 
 use crate::detail::{View, detail};
-use crate::dictionaries::{self, LATENTS, Named};
+use crate::dictionaries::{self, Named};
 use crate::harvest::{Harvest, NOTES};
 use crate::session::Session;
 use crate::wire::LatentDetail;
-use crate::{Result, WebError, training};
+use crate::{Result, WebError, jobs, training};
 
+/// Texts that are tried at once: each takes all cores.
+const TRIED_AT_ONCE: usize = 4;
 /// Dictionaries that are kept open.
 const KEPT_OPEN: usize = 4;
 
@@ -22,6 +26,17 @@ const KEPT_OPEN: usize = 4;
 pub struct Dashboard {
     shared: Arc<Shared>,
     session: Option<Arc<dyn Session>>,
+    /// Texts that are tried just now. An answer that took too long is given up, and the work behind it goes on.
+    trying: Arc<AtomicUsize>,
+}
+
+/// A text's turn at the model.
+pub(crate) struct Turn(Arc<AtomicUsize>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct Shared {
@@ -72,16 +87,27 @@ impl Dashboard {
         let served = |dir: &Path| Served { dir: dir.to_owned(), run: Mutex::new(None) };
         let runs: Vec<Served> = std::iter::once(dir).chain(others.iter().map(PathBuf::as_path)).map(served).collect();
         let shared = Shared { runs, harvests: Mutex::new(Vec::new()) };
-        let dashboard = Dashboard { shared: Arc::new(shared), session: None };
+        let dashboard = Dashboard { shared: Arc::new(shared), session: None, trying: Arc::default() };
         for at in 1..=others.len() {
             if dashboard.dictionaries_of(at)?.is_empty() {
                 return Err(WebError::Unfinished { run: others[at - 1].clone(), missing: LATENTS });
             }
         }
-        if dashboard.harvest("")?.is_none() && !training::is_there(&*dashboard.run()?) {
+        if dashboard.harvest("")?.is_none() && dashboard.elsewhere()?.is_none() {
             return Err(WebError::Unfinished { run: dir.to_owned(), missing: LATENTS });
         }
         Ok(dashboard)
+    }
+
+    /// The page to begin with where there are no latents yet: training, or work that tells of itself; none without either.
+    ///
+    /// # Errors
+    /// The run is gone.
+    pub(crate) fn elsewhere(&self) -> Result<Option<&'static str>> {
+        Ok(match training::is_there(&*self.run()?) {
+            true => Some("/training"),
+            false => jobs::are_there(self.dir()).then_some("/jobs"),
+        })
     }
 
     /// The same with a model at hand.
@@ -108,6 +134,18 @@ impl Dashboard {
         self.session.clone().ok_or_else(|| {
             WebError::Absent("No model is at hand: serve the run with --model MODEL to try texts.".into())
         })
+    }
+
+    /// Waits for no turn at the model: it is there, or the model is busy.
+    ///
+    /// # Errors
+    /// [`WebError::Busy`].
+    pub(crate) fn turn(&self) -> Result<Turn> {
+        let turn = Turn(self.trying.clone());
+        match self.trying.fetch_add(1, Ordering::SeqCst) < TRIED_AT_ONCE {
+            true => Ok(turn),
+            false => Err(WebError::Busy),
+        }
     }
 
     /// The run's directory.
@@ -143,7 +181,12 @@ impl Dashboard {
         let is_taken =
             self.shared.runs[..at].iter().any(|before| before.dir.file_name() == self.shared.runs[at].dir.file_name());
         let name = if is_taken { format!("{name} ({at})") } else { name.into_owned() };
-        Ok(dictionaries::of(&*self.run_at(at)?, (at, &name)))
+        let mut all = dictionaries::of(&*self.run_at(at)?, (at, &name));
+        // Beside others, one without a name has that of its run.
+        if self.shared.runs.len() > 1 {
+            all.iter_mut().filter(|of| of.name.is_empty()).for_each(|of| of.name.clone_from(&name));
+        }
+        Ok(all)
     }
 
     /// All dictionaries that have latents: those of the run that is served, then those of the others, of which one that is gone
@@ -210,7 +253,7 @@ impl Dashboard {
         dictionary: &Named,
         change: impl FnOnce(&Notes) -> exegete_store::Result<T>,
     ) -> Result<T> {
-        let path = self.shared.runs[dictionary.run].dir.join(dictionary.part(NOTES));
+        let path = self.shared.runs[dictionary.run].dir.join(dictionary.of.part(NOTES));
         let unwritable = |error: StoreError| match error {
             StoreError::Sqlite { .. } | StoreError::Version { .. } => {
                 WebError::Unwritable { reason: error.to_string() }

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use exegete_base::levels::{N_LEVELS, lower_edge, upper_edge};
 use exegete_base::{DocId, LatentId};
+use exegete_store::groups::{Slice, intervals, quantiles, strongest};
 use exegete_store::{Attribution, Example, ExampleKind, LatentRow};
 use serde::Deserialize;
 
 use crate::harvest::Harvest;
-use crate::views::{self, Item, Slice};
 use crate::wire::{
     ExampleText, ExampleToken, ExplanationText, Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult,
     Neuron, Profile, Related, SourceToken, TokenShare, WholeContext,
 };
-use crate::{Result, WebError};
+use crate::{Result, WebError, columns};
 
+/// Groups of a view.
+const N_GROUPS: usize = 5;
 /// Examples of a group of a view.
 const EXAMPLES_A_GROUP: usize = 6;
 
@@ -84,6 +86,7 @@ pub(crate) fn detail(harvest: &Harvest, row: &LatentRow, view: View) -> Result<L
         bottom_tokens: harvest.weights(&row.bottom_tokens),
         neighbours: related(harvest, &row.neighbours)?,
         profile: profile(harvest, row)?,
+        problems: harvest.problems().to_vec(),
         methods: methods(harvest, latent)?,
         label: harvest.with_notes(|notes| notes.label_of(latent))?,
         notes: harvest.with_notes(|notes| notes.notes_of(latent))?,
@@ -143,6 +146,8 @@ fn profile(harvest: &Harvest, row: &LatentRow) -> Result<Profile> {
         distinct_tokens: of.distinct_tokens,
         positions: row.stats.positions.to_vec(),
         position_information: of.position_information,
+        position_share: columns::position_share(row),
+        is_positional: columns::is_positional(row),
         logits: (!of.logit_histogram.is_empty() && low < high).then(|| LogitHistogram {
             low,
             high,
@@ -174,15 +179,13 @@ fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
 }
 
 fn top_examples(harvest: &Harvest, latent: LatentId, examples: &[Example]) -> Result<Vec<ExampleText>> {
-    let mut top: Vec<&Example> = examples.iter().filter(|e| e.kind == ExampleKind::Top).collect();
-    top.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.hash.cmp(&b.hash)));
     let attributions = harvest.attributions().map_or(Ok(Vec::new()), |reader| reader.latent(latent))?;
     let text = |e: &Example| {
         let of = attributions.iter().find(|of| of.is_of(e));
         let sources = of.map_or(Ok(Vec::new()), |of| sources(harvest, of))?;
         Ok(ExampleText { sources, ..example_text(harvest, e, false)? })
     };
-    top.into_iter().map(text).collect()
+    strongest(examples).into_iter().map(text).collect()
 }
 
 /// The tokens that add or take most.
@@ -214,8 +217,9 @@ fn levels(harvest: &Harvest, row: &LatentRow, examples: &[Example], with_example
             let of_level = sampled.iter().filter(|e| with_examples && usize::from(e.level) == level);
             Ok(LevelDetail {
                 level,
-                low: lower_edge(level),
-                high: upper_edge(level),
+                // What is weaker than all levels is in the lowest, and what is stronger in the highest.
+                low: if level == 0 { 0.0 } else { lower_edge(level) },
+                high: if level + 1 == N_LEVELS { row.stats.max.max(lower_edge(level)) } else { upper_edge(level) },
                 count,
                 share: count as f64 / row.stats.count.max(1) as f64,
                 examples: of_level.map(|e| example_text(harvest, e, false)).collect::<Result<_>>()?,
@@ -225,21 +229,18 @@ fn levels(harvest: &Harvest, row: &LatentRow, examples: &[Example], with_example
 }
 
 fn groups(harvest: &Harvest, row: &LatentRow, examples: &[Example], view: View) -> Result<Option<Groups>> {
-    let sampled = sampled(examples);
-    let items: Vec<Item> = sampled.iter().map(|e| Item { level: e.level.into(), value: e.value }).collect();
     let slices = match view {
         View::Levels => return Ok(None),
-        View::Intervals => views::intervals(&items, &row.stats.histogram, row.stats.max),
-        View::Quantiles => views::quantiles(&items, &row.stats.histogram),
+        View::Intervals => intervals(row, examples, N_GROUPS, EXAMPLES_A_GROUP),
+        View::Quantiles => quantiles(row, examples, N_GROUPS, EXAMPLES_A_GROUP),
     };
     let group = |slice: Slice| {
-        // Spread over the slice, so that it does not begin and end with what is strongest.
-        let step = slice.items.len().div_ceil(EXAMPLES_A_GROUP).max(1);
-        let shown = slice.items.iter().step_by(step).map(|idx| example_text(harvest, sampled[*idx], false));
-        Ok(Group { low: slice.low, high: slice.high, share: slice.share, examples: shown.collect::<Result<_>>()? })
+        let shown = slice.examples.iter().map(|e| example_text(harvest, e, false));
+        let (low, high) = (slice.low as f32, slice.high as f32);
+        Ok(Group { low, high, share: slice.share, examples: shown.collect::<Result<_>>()? })
     };
     let groups = slices.into_iter().map(group).collect::<Result<_>>()?;
-    Ok(Some(Groups { kind: view.name().into(), n_sampled: items.len(), groups }))
+    Ok(Some(Groups { kind: view.name().into(), n_sampled: examples.len(), groups }))
 }
 
 /// A firing with the tokens around it, or with all tokens of its window. Values further away than what was kept are not known.

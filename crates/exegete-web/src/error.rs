@@ -41,9 +41,12 @@ pub enum WebError {
         /// Most bytes.
         most: usize,
     },
-    /// What a model that is at hand says against a text.
+    /// What is sent is not as it should be, or the model that is at hand has something against it.
     #[error("{0}")]
-    Untried(String),
+    Refused(String),
+    /// As many texts are tried as can be at once.
+    #[error("other texts are being tried; try again in a moment")]
+    Busy,
     /// A change that the run does not take.
     #[error("this run cannot be written to, so nothing was kept: {reason}")]
     Unwritable {

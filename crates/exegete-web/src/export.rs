@@ -11,9 +11,11 @@ use exegete_store::interop::{Feature, Grouping, RunSource, Sequence};
 use exegete_store::{LatentRow, StoreError};
 use maud::{Markup, PreEscaped, html};
 
-use crate::pages::pieces::{self, Activity, chip, document, figure, shaded, vocabulary};
+use crate::pages::panels::panels_with;
+use crate::pages::pieces::{chip, document, shaded};
+use crate::pages::said::method;
 use crate::vocabulary::visible;
-use crate::{Result, charts, format, summary};
+use crate::{Dashboard, Result, format, summary};
 
 /// Latents that a single file holds, at most: each is some ten thousand characters.
 pub const MOST_IN_A_FILE: usize = 500;
@@ -35,6 +37,9 @@ const ORDERS: [(&str, &str); 4] =
 /// A run whose latents are written as pages.
 pub struct StaticPages {
     source: RunSource,
+    /// The same, as a server would show it.
+    dashboard: Dashboard,
+    dictionary: String,
     name: String,
     texts: BTreeMap<u32, String>,
     how: Grouping,
@@ -64,7 +69,9 @@ impl StaticPages {
                 texts.insert(row.latent.0, said.text);
             }
         }
-        Ok(StaticPages { name: summary::run_name(source.run()), source, texts, how: Grouping::default() })
+        let (dashboard, dictionary) = (Dashboard::open(dir)?, dictionary.unwrap_or_default().to_owned());
+        let name = summary::run_name(source.run());
+        Ok(StaticPages { source, dashboard, dictionary, name, texts, how: Grouping::default() })
     }
 
     /// All latents of the run.
@@ -235,46 +242,18 @@ impl StaticPages {
     fn latent(&self, row: &LatentRow, exported: &HashSet<u32>, place: Place) -> Result<Markup> {
         let feature = self.source.feature(row, &self.how)?;
         let id = row.latent.0;
-        let weights = |tokens: &[(String, f32)]| -> Vec<(Markup, f32)> {
-            tokens.iter().map(|(token, weight)| (logit(token, *weight), *weight)).collect()
-        };
+        let detail = self.dashboard.latent(&self.dictionary, id, "levels")?;
+        let near = |latent: u32| exported.contains(&latent).then(|| address(latent, place));
         Ok(html! {
             section.headline id=(format!("latent-{id}")) { p.id { "Latent " (id) } h1 { (self.said(row)) } }
             div.columns {
-                div.side {
-                    (activity(row))
-                    @if row.stats.count > 0 { section { h2 { "Firings by strength" } (figure(charts::levels(&row.stats.histogram))) } }
-                    (vocabulary(&weights(&feature.top_logits), &weights(&feature.bottom_logits)))
-                    (self.neighbours(row, exported, place))
-                }
+                div.side { (panels_with(&detail, &near)) }
                 div.main {
-                    @if feature.explanations.len() > 1 {
-                        section { h2 { "Explanations" } ol.texts { @for said in &feature.explanations {
-                            li { span.text { (said.text) } @if let Some(method) = &said.method { span.note { (method) } } }
-                        } } }
-                    }
+                    @for result in &detail.methods { (method(None, result)) }
                     (examples(row, &feature))
                 }
             }
         })
-    }
-
-    fn neighbours(&self, row: &LatentRow, exported: &HashSet<u32>, place: Place) -> Markup {
-        html! {
-            @if !row.neighbours.is_empty() {
-                section {
-                    h2 { "Nearest decoder rows" }
-                    table.plain { @for (latent, cosine) in &row.neighbours { tr {
-                        th scope="row" {
-                            @if exported.contains(latent) { a href=(address(*latent, place)) { (latent) } } @else { (latent) }
-                            " "
-                            @if let Some(text) = self.texts.get(latent) { span.text { (text) } }
-                        }
-                        td title="cosine" { (format!("{cosine:.2}")) }
-                    } } }
-                }
-            }
-        }
     }
 }
 
@@ -303,17 +282,6 @@ fn steps([before, after]: [Option<u32>; 2]) -> Markup {
             }
         }
     }
-}
-
-fn activity(row: &LatentRow) -> Markup {
-    pieces::activity(&Activity {
-        rate: &row.firing_rate,
-        count: row.stats.count,
-        max: row.stats.max,
-        mean: row.stats.mean(),
-        std: row.stats.std(),
-        decoder_norm: row.profile.decoder_norm,
-    })
 }
 
 fn logit(token: &str, logit: f32) -> Markup {

@@ -1,16 +1,18 @@
 //! The latents of a dictionary, opened, and what is read of them once and kept.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use exegete_base::LatentId;
+use exegete_store::harvested::LATENTS;
 use exegete_store::{
     AttributionReader, ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab,
 };
 use serde_json::Value;
 
 use crate::dashboard::lock;
-use crate::dictionaries::{LATENTS, Named};
+use crate::dictionaries::Named;
 use crate::pages::percent_encoded;
 use crate::vocabulary::Vocabulary;
 use crate::wire::{LatentLine, TokenWeight};
@@ -46,6 +48,8 @@ struct Tables {
     examples: ExampleReader,
     /// Where strongest firings come from; of dictionaries of attention alone.
     attributions: Option<AttributionReader>,
+    /// What is wrong with parts that are therefore left out.
+    problems: Vec<String>,
     n_firings: u64,
     has_map: bool,
 }
@@ -71,7 +75,7 @@ impl Harvest {
             Some(before) => before.tables.clone(),
             None => Arc::new(Tables::read(&run, named, of)?),
         };
-        let path = run.path(&named.part(NOTES));
+        let path = run.path(&named.of.part(NOTES));
         let notes = if path.exists() { Some(Mutex::new(Notes::open_read_only(&path)?)) } else { None };
         let (said, lists) = (Mutex::default(), Mutex::default());
         Ok(Harvest { run, named: named.clone(), all: all.to_vec(), tables, notes, said, lists })
@@ -81,7 +85,7 @@ impl Harvest {
     pub(crate) fn is_of(&self, run: &Arc<Run>) -> bool {
         let is_same = Arc::ptr_eq(&self.run, run) || self.run.manifest() == run.manifest();
         // What is said may be there since a moment ago.
-        is_same && (self.notes.is_some() || !run.path(&self.named.part(NOTES)).exists())
+        is_same && (self.notes.is_some() || !run.path(&self.named.of.part(NOTES)).exists())
     }
 
     pub(crate) fn named(&self) -> &Named {
@@ -145,6 +149,18 @@ impl Harvest {
 
     pub(crate) fn examples(&self) -> &ExampleReader {
         &self.tables.examples
+    }
+
+    /// What is wrong with parts of the run that are therefore not shown.
+    pub(crate) fn problems(&self) -> &[String] {
+        &self.tables.problems
+    }
+
+    /// The latents before and after one, in the order of their numbers.
+    pub(crate) fn around(&self, latent: LatentId) -> [Option<LatentId>; 2] {
+        let at = self.rows().partition_point(|row| row.latent < latent);
+        let id = |at: usize| self.rows().get(at).map(|row| row.latent);
+        [at.checked_sub(1).and_then(id), id(at + 1)]
     }
 
     pub(crate) fn attributions(&self) -> Option<&AttributionReader> {
@@ -260,27 +276,41 @@ impl Said {
 
 impl Tables {
     fn read(run: &Run, named: &Named, of: Vec<(String, Part)>) -> Result<Tables> {
-        let latents = read_latents(&run.path(&named.part(LATENTS)))?;
-        let vocab_path = run.path("tokens/vocab.parquet");
-        let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
-        let attributions = Some(named.part(ATTRIBUTION)).filter(|name| run.part_done(name));
+        // A bit that has flipped would be shown as a number; what is intact is shown without the rest.
+        let (mut intact, mut problems) = (BTreeSet::new(), Vec::new());
+        for (rel, _) in &of {
+            match run.verify_part(rel) {
+                Ok(()) => _ = intact.insert(rel.clone()),
+                Err(error) if *rel == named.of.part(LATENTS) => return Err(error.into()),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        let latents = read_latents(&run.path(&named.of.part(LATENTS)))?;
+        let is_there = |name: String| intact.contains(&name).then(|| run.path(&name));
+        let vocab = is_there("tokens/vocab.parquet".into()).map_or(Ok(Vec::new()), |path| read_vocab(&path))?;
+        let under = |prefix: &str| -> Vec<PathBuf> {
+            intact.iter().filter(|rel| rel.starts_with(prefix)).map(|rel| run.path(rel)).collect()
+        };
         Ok(Tables {
-            of,
+            problems,
             n_firings: latents.iter().map(|row| row.stats.count).fold(0, u64::saturating_add),
             has_map: latents.iter().any(|row| row.profile.map != [0.0; 2]),
             latents,
             vocabulary: Vocabulary::new(&vocab),
-            tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
-            examples: ExampleReader::open(&run.parts_under(&named.part("examples/part-")))?,
-            attributions: attributions.map(|name| AttributionReader::open(&run.path(&name))).transpose()?,
+            tokens: TokenReader::open(&under("tokens/part-"))?,
+            examples: ExampleReader::open(&under(&named.of.part("examples/part-")))?,
+            attributions: is_there(named.of.part(ATTRIBUTION))
+                .map(|path| AttributionReader::open(&path))
+                .transpose()?,
+            of,
         })
     }
 }
 
 /// The parts that the tables are read from.
 fn parts_of(run: &Run, named: &Named) -> Vec<(String, Part)> {
-    let (latents, examples) = (named.part(LATENTS), named.part("examples/part-"));
-    let attribution = named.part(ATTRIBUTION);
+    let (latents, examples) = (named.of.part(LATENTS), named.of.part("examples/part-"));
+    let attribution = named.of.part(ATTRIBUTION);
     let parts = run.manifest().parts.iter();
     let is_read =
         |rel: &str| rel == latents || rel == attribution || rel.starts_with(&examples) || rel.starts_with("tokens/");

@@ -32,7 +32,6 @@ mod summary;
 mod terminal;
 mod training;
 mod trial;
-mod views;
 mod vocabulary;
 pub mod wire;
 

@@ -42,6 +42,14 @@ pub(crate) fn counts(harvest: &Harvest) -> Result<Rated> {
     Ok(Rated { rated: candidates.iter().filter(|c| done.contains(&key(c))).count(), total: candidates.len() })
 }
 
+/// Why there is no text to be rated.
+pub(crate) fn none_left(counts: &Rated) -> &'static str {
+    match counts.total {
+        0 => "There is no text to be rated: nothing has explained these latents yet.",
+        _ => "All texts of this dictionary are rated.",
+    }
+}
+
 /// The next text to be rated, in the order of the seed; `None` when all are.
 pub(crate) fn next(harvest: &Harvest, query: &RatingQuery) -> Result<Option<RatingTask>> {
     let seed = query.seed();

@@ -50,7 +50,8 @@ fn status_of(error: &WebError) -> StatusCode {
     match error {
         WebError::Absent(_) => StatusCode::NOT_FOUND,
         WebError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        WebError::Untried(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        WebError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        WebError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         WebError::Unwritable { .. } => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

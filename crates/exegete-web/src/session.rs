@@ -15,10 +15,10 @@ pub trait Session: Send + Sync {
     /// Words for the person who asked: a latent that there is not, a text that is too long, what the model says.
     fn activations(&self, dictionary: &str, latent: u32, text: &str) -> Result<TriedText, String>;
 
-    /// The latents that fire on a text, each where it fires most strongly, in any order. How rare that is for a latent and what
-    /// it is called is filled in by the pages.
+    /// The latents that fire on a text, each where it fires most strongly, in any order; of one token of it, where a position is
+    /// given. How rare that is for a latent and what it is called is filled in by the pages.
     ///
     /// # Errors
     /// Words for the person who asked.
-    fn latents(&self, dictionary: &str, text: &str) -> Result<TriedLatents, String>;
+    fn latents(&self, dictionary: &str, text: &str, position: Option<usize>) -> Result<TriedLatents, String>;
 }

@@ -1,7 +1,6 @@
 //! A latent in the terminal: what its page shows, as lines, with colours or without.
 
 use anstyle::{Ansi256Color, AnsiColor, Style};
-use exegete_base::levels::{lower_edge, upper_edge};
 
 use crate::format::{count, interval, percent, said, significant};
 use crate::vocabulary::spaces_shown;
@@ -58,6 +57,9 @@ impl Colours {
 /// The lines.
 pub fn latent_lines(detail: &LatentDetail, colours: Colours) -> Vec<String> {
     let mut lines = Lines { lines: Vec::new(), colours };
+    for problem in &detail.problems {
+        lines.put(colours.warn(&format!("not shown: {}", plain(problem))));
+    }
     lines.head(detail);
     for result in &detail.methods {
         lines.method(result);
@@ -108,6 +110,9 @@ impl Lines {
             significant(detail.std),
             significant(line.max.into()),
         ));
+        if detail.profile.decoder_norm > 0.0 {
+            self.put(format!("norm of the decoder row {}", significant(detail.profile.decoder_norm.into())));
+        }
         if let Some(label) = &detail.label {
             self.put(format!("  picked as its label: {}", plain(&said(&label.text))));
         }
@@ -127,6 +132,15 @@ impl Lines {
             let note = format!("{}{}", plain(&result.method), told(of));
             self.put(format!("  says: {text}  {}", self.colours.dim(&note)));
         }
+        for (name, values) in &result.curves {
+            let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
+            if low.is_finite() && high > low {
+                let eighth = |v: &f64| EIGHTHS[(((v - low) / (high - low) * 7.0) as usize).min(7)];
+                let curve: String = values.iter().map(eighth).collect();
+                let ends = format!("{} to {} over the scales: {}", significant(low), significant(high), plain(name));
+                self.put(format!("        {curve}  {}", self.colours.dim(&ends)));
+            }
+        }
     }
 
     fn profile(&mut self, detail: &LatentDetail) {
@@ -139,20 +153,28 @@ impl Lines {
                 .iter()
                 .map(|token| format!("{} {}", chip(&token.text), self.colours.dim(&percent(token.share.into()))))
                 .collect();
-            self.put(format!("{:<11}{}", "fires on", shares.join("  ")));
+            let told = format!(
+                "({} different tokens in the strongest four fifths of {} sampled firings)",
+                profile.distinct_tokens, profile.n_sampled
+            );
+            self.put(format!("{:<11}{}  {}", "fires on", shares.join("  "), self.colours.dim(&told)));
+        }
+        if let Some(logits) = &profile.logits {
+            let counts: Vec<u64> = logits.counts.iter().map(|n| u64::from(*n)).collect();
+            let (low, high) = (format!("{:+.2}", logits.low), format!("{:+.2}", logits.high));
+            self.put(format!("{:<11}{low} {} {high}", "logits", bars(&counts)));
         }
         if profile.positions.iter().any(|n| *n > 0) {
-            let most = profile.positions.iter().copied().max().unwrap_or(1).max(1);
-            let bar = |n: &u64| EIGHTHS[(n * 7).div_ceil(most) as usize];
-            let bars: String = profile.positions.iter().map(bar).collect();
-            let told = format!("share {} nats with firing", significant(profile.position_information.into()));
+            let bars = bars(&profile.positions);
+            let told = format!("tell {} of what is uncertain about firing", percent(profile.position_share));
             self.put(format!("{:<11}{bars}  {}", "places", self.colours.dim(&told)));
         }
         self.related("neighbours", "cosine of decoder rows", &detail.neighbours);
         self.related("co-fires", "Jaccard index, an estimate", &profile.cofiring);
         self.related("correlates", "Pearson's coefficient", &profile.correlated_latents);
-        self.neurons("neurons", "Pearson's coefficient", &profile.correlated_neurons);
-        self.neurons("aligned", "values of the decoder row", &profile.aligned_neurons);
+        self.neurons("neurons", "Pearson's coefficient", &profile.correlated_neurons, 0.0);
+        let l1 = profile.decoder_l1;
+        self.neurons("aligned", "values of the decoder row, shares of its L1 norm", &profile.aligned_neurons, l1);
     }
 
     fn weights(&mut self, name: &str, tokens: &[TokenWeight]) {
@@ -176,11 +198,14 @@ impl Lines {
         self.put(format!("{name:<11}{}  {}", all.join("  "), self.colours.dim(&format!("({measure})"))));
     }
 
-    fn neurons(&mut self, name: &str, measure: &str, neurons: &[Neuron]) {
+    fn neurons(&mut self, name: &str, measure: &str, neurons: &[Neuron], l1: f32) {
         if neurons.is_empty() {
             return;
         }
-        let one = |of: &Neuron| format!("{} {}", of.neuron, self.colours.dim(&format!("{:+.2}", of.value)));
+        let share =
+            |of: &Neuron| if l1 > 0.0 { format!(" {}", percent((of.value.abs() / l1).into())) } else { String::new() };
+        let one =
+            |of: &Neuron| format!("{} {}", of.neuron, self.colours.dim(&format!("{:+.2}{}", of.value, share(of))));
         let all: Vec<String> = neurons.iter().map(one).collect();
         self.put(format!("{name:<11}{}  {}", all.join("  "), self.colours.dim(&format!("({measure})"))));
     }
@@ -191,7 +216,7 @@ impl Lines {
             let most = detail.levels.iter().map(|level| level.count).max().unwrap_or(1);
             for level in &detail.levels {
                 let bar = "█".repeat((level.count as usize * BAR).div_ceil(most.max(1) as usize));
-                let edges = range(lower_edge(level.level), upper_edge(level.level));
+                let edges = range(level.low, level.high);
                 let told = format!("{} ({})", count(level.count), percent(level.share));
                 self.put(format!("{edges:<18}{bar:<BAR$} {}", self.colours.dim(&told)));
                 for example in &level.examples {
@@ -200,7 +225,7 @@ impl Lines {
             }
             return;
         };
-        let told = format!("shares estimated from {} sampled firings", groups.n_sampled);
+        let told = format!("shares estimated from the {} firings that are kept", groups.n_sampled);
         self.title(&format!("Firings by {}", groups.kind), &told);
         for group in &groups.groups {
             let share = format!("about {}", percent(group.share));
@@ -230,6 +255,12 @@ impl Lines {
     }
 }
 
+/// A row of numbers as bars.
+fn bars(counts: &[u64]) -> String {
+    let most = counts.iter().copied().max().unwrap_or(1).max(1);
+    counts.iter().map(|n| EIGHTHS[(n * 7).div_ceil(most) as usize]).collect()
+}
+
 /// The edges of a level or a group.
 fn range(low: f32, high: f32) -> String {
     format!("{} to {}", significant(low.into()), significant(high.into()))
@@ -243,7 +274,8 @@ fn chip(text: &str) -> String {
 /// A text that a terminal shows and does not obey: marks that turn the direction of a line are signs too. Control characters
 /// are signs already.
 fn plain(text: &str) -> String {
-    let is_turn = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_turn =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if is_turn(c) || c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

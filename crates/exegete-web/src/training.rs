@@ -44,6 +44,9 @@ pub(crate) fn is_there(run: &Run) -> bool {
 /// [`WebError::Absent`] where the only dictionary asked for is not in the run.
 pub(crate) fn view(run: &Run, query: &TrainingQuery) -> Result<TrainingView> {
     let paths = paths(run);
+    if paths.is_empty() {
+        return Err(WebError::Absent("No dictionary is trained in this run.".into()));
+    }
     let is_only = !query.only.is_empty();
     let at = match is_only {
         true => {

@@ -168,7 +168,22 @@ const tell = (into, form, told) => {
     into.append(text, element("p", strongest > 0 ? `Strongest: ${significant(strongest)}` : "It does not fire.", "note"));
     return;
   }
-  into.append(element("p", `${told.total} latents fire; ${told.latents.length} are shown.`, "note"));
+  // Each token is a button that asks what fires there.
+  const words = element("p", undefined, "words");
+  told.tokens.forEach((token, position) => {
+    const word = element("button", token, "word");
+    word.type = "button";
+    word.disabled = position === 0;
+    word.setAttribute("aria-pressed", String(form.elements.position.value === String(position)));
+    word.addEventListener("click", () => {
+      const is_chosen = form.elements.position.value === String(position);
+      form.elements.position.value = is_chosen ? "" : String(position);
+      form.requestSubmit();
+    });
+    words.append(word);
+  });
+  const where = form.elements.position.value === "" ? "fire" : "fire on this token";
+  into.append(words, element("p", `${told.total} latents ${where}; ${told.latents.length} are shown.`, "note"));
   const table = element("table", undefined, "plain tried-latents");
   const head = element("tr");
   for (const name of ["Latent", "Strongest on", "Activation", "Rarer than", "Effect"]) {

@@ -3,17 +3,17 @@
 use anyhow::{Context, Result, bail};
 use exegete_base::LatentId;
 use exegete_base::settings::SelfExplainSettings;
-use exegete_harvest::{Progress, training};
+use exegete_harvest::Progress;
 use exegete_methods::self_explain::{NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
-use exegete_store::{Curves, Explanation, Notes, Run};
+use exegete_store::{Curves, Explanation, Notes, Run, harvested};
 use serde_json::{Value, json};
 
 use super::numbers;
 use crate::args::{Common, Explain};
 use crate::interrupt;
-use crate::open_model;
 use crate::printer::Printer;
+use crate::{open_model, run_dictionary};
 
 /// Where a run keeps explanations.
 pub(crate) const NOTES: &str = "run.sqlite";
@@ -24,13 +24,14 @@ pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Res
     let recorded = run.manifest().settings["model"].as_str().map(str::to_owned);
     let path = settings.model.clone().or(recorded).context("the run names no model; give --model")?;
     let latents = numbers::parse(&settings.latents)?;
-    let dictionary = training::dictionary(&run)?;
+    let of = harvested::dictionary(&run, settings.dictionary.as_deref())?;
+    let dictionary = run_dictionary::weights(&run, &of, printer)?;
     if let Some(latent) = latents.iter().find(|l| **l as usize >= dictionary.n_latents()) {
         bail!("latent {latent} does not exist; the dictionary has latents 0..={}", dictionary.n_latents() - 1);
     }
     let model = open_model::open_plain(&path, common, printer)?;
     let explainer = SelfExplainer::new(&model, &settings.self_explain)?;
-    let mut notes = Notes::open(&run.path(NOTES))?;
+    let mut notes = Notes::open(&run.path(&of.part(NOTES)))?;
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let mut results = Vec::new();
     for (i, latent) in latents.iter().enumerate() {

@@ -1,24 +1,23 @@
 //! `exegete harvest`: what makes the latents of dictionaries fire, over a text, in one pass of the model.
 
 use anyhow::{Context, Result, bail};
-use exegete_base::Site;
+use exegete_base::{Site, SiteKind};
 use exegete_harvest::firings::{self, Harvested, How};
 use exegete_harvest::rows::WindowRows;
 use exegete_harvest::{Activations, attribution, windows};
 use exegete_model::Model;
+use exegete_sae::Dictionary;
 use exegete_sae::formats::{Choices, Saved};
-use exegete_sae::{AnyDictionary, Dictionary};
 use exegete_store::{Corpus, Run, open_corpus};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::training_run::{self, PROGRAM};
 use super::{estimate, measured};
-use crate::args::Common;
+use crate::args::{Common, Dtype};
 use crate::args_eval::PlaceArgs;
 use crate::args_harvest::Harvest;
 use crate::printer::Printer;
-use crate::{builtin, interrupt, open_dictionary};
+use crate::{builtin, interrupt, open_dictionary, run_dictionary};
 
 pub(crate) fn run(settings: &Harvest, common: &Common, printer: &Printer) -> Result<()> {
     settings.keep.check().and_then(|()| settings.harvest.check()).map_err(anyhow::Error::msg)?;
@@ -35,7 +34,7 @@ pub(crate) fn run(settings: &Harvest, common: &Common, printer: &Printer) -> Res
     let all = harvested(settings, &model, &saved)?;
     let corpus = open_corpus(&builtin::texts(&text)?, &windows::text_options(&text_settings))?;
     if settings.dry_run {
-        return plan(settings, &model, &all, &corpus, printer);
+        return plan((settings, common), &model, &all, &corpus, printer);
     }
     let mut inputs = training_run::model_files(&model.path)?;
     inputs.extend(corpus.sources.iter().cloned());
@@ -130,34 +129,23 @@ fn recorded(((name, harvested), saved): ((&String, &Harvested), &Saved)) -> Valu
     };
     json!({
         "name": harvested.name, "sae": sae, "kind": saved.dictionary.kind(), "n_latents": saved.dictionary.n_latents(),
-        "sites": harvested.sites.recorded(), "sha256": fingerprint(&saved.dictionary),
+        "sites": harvested.sites.recorded(), "sha256": run_dictionary::fingerprint(&saved.dictionary),
     })
 }
 
-/// Checksum of what decides the codes.
-fn fingerprint(dictionary: &AnyDictionary) -> String {
-    let mut hasher = Sha256::new();
-    let mut add = |values: &[f32]| {
-        for chunk in values.chunks(1 << 14) {
-            hasher.update(chunk.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
-        }
-    };
-    for sae in dictionary.encoders() {
-        [&sae.w_enc_FD, &sae.b_enc_F, &sae.w_dec_FD, &sae.b_dec_D].into_iter().for_each(|values| add(values));
-    }
-    for sae in dictionary.encoders() {
-        hasher.update(format!("{:?} {} {}", sae.rule, sae.centres_input, sae.norm.name()));
-    }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Tells bytes, disk and time expected.
-fn plan(settings: &Harvest, model: &Model, all: &[Harvested], corpus: &Corpus, printer: &Printer) -> Result<()> {
+fn plan(
+    (settings, common): (&Harvest, &Common),
+    model: &Model,
+    all: &[Harvested],
+    corpus: &Corpus,
+    printer: &Printer,
+) -> Result<()> {
     let of = settings.shard.map_or(1.0, |shard| shard.of as f64);
     let tokens = estimate::tokens(model, corpus, &settings.text_settings)? / of;
     let layers = distinct(all).iter().map(|site| site.layer.map_or(model.spec.n_layers, |l| l + 1)).max().unwrap_or(0);
     let pass = estimate::forward_flops(model, layers) * tokens;
-    let (mut encode, mut describe, mut held, mut tables) = (0.0, 0.0, 0.0, 0.0);
+    let (mut encode, mut describe, mut held, mut tables, mut again, mut firings) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
     for harvested in all {
         let (f, d) = (harvested.dictionary.n_latents() as f64, harvested.dictionary.d_in() as f64);
         encode += 2.0 * f * d * tokens;
@@ -166,11 +154,19 @@ fn plan(settings: &Harvest, model: &Model, all: &[Harvested], corpus: &Corpus, p
         held += f * (KEPT_BYTES * kept + 24.0 * settings.harvest.sketch as f64 + 700.0);
         held += settings.harvest.correlation_tokens as f64 / of * (4.0 * d + 500.0);
         tables += f * (TABLE_BYTES * kept + 1500.0);
+        // The sources of the strongest firings of heads are read in a pass of their own.
+        if harvested.sites.reads[..].iter().all(|site| site.kind == SiteKind::AttnZ) {
+            again += pass;
+            tables += f * settings.keep.top_examples as f64 * 2.0 * settings.text_settings.window as f64;
+        }
+        if settings.keep_activations {
+            firings += tokens * L0 * FIRING_BYTES;
+        }
     }
     let budget = settings.memory * (1u64 << 30) as f64;
     let spills = held > budget;
-    let secs =
-        [("model", pass), ("encode", encode), ("describe", describe)].map(|(n, flops)| (n, estimate::secs(flops)));
+    let secs = [("model", pass), ("encode", encode), ("describe", describe), ("sources", again)]
+        .map(|(n, flops)| (n, estimate::secs(flops)));
     let total: f64 = secs.iter().map(|(_, s)| s).sum();
     printer.line(format!("text     {:.1} MB, about {tokens:.0} tokens here", estimate::bytes(corpus) as f64 / 1e6));
     printer.line(format!(
@@ -179,26 +175,41 @@ fn plan(settings: &Harvest, model: &Model, all: &[Harvested], corpus: &Corpus, p
         all.len()
     ));
     let spilled = if spills { "; parts are written whenever it is full" } else { "" };
-    printer.line(format!("memory   up to {:.0} MB gathered, beside the weights{spilled}", held.min(budget) / 1e6));
-    let states = tokens / 150_000.0 * held.min(budget) * 0.5;
+    let weights = model.spec.n_parameters() as f64 * if common.dtype == Dtype::Bf16 { 2.0 } else { 4.0 };
+    let weights =
+        weights + all.iter().map(|h| 8.0 * h.dictionary.n_latents() as f64 * h.dictionary.d_in() as f64).sum::<f64>();
     printer.line(format!(
-        "disk     about {:.0} MB in the end, and up to {:.0} MB while it runs",
-        (tables + tokens * 3.0) / 1e6,
-        (tables + states) / 1e6
+        "memory   {:.0} MB of weights, up to {:.0} MB gathered{spilled}, and some hundred MB to compute in",
+        weights / 1e6,
+        held.min(budget) / 1e6
     ));
-    for (name, secs) in &secs {
+    let states = tokens / 150_000.0 * held.min(budget) * 0.5;
+    let (end, peak) = (tables + firings + tokens * 3.0, tables + 2.0 * firings + states + tokens * 3.0);
+    printer.line(format!(
+        "disk     at most about {:.0} MB in the end, and {:.0} MB while it runs",
+        end / 1e6,
+        peak / 1e6
+    ));
+    if settings.keep_activations {
+        printer.line(format!("         {:.0} MB of them every firing, if {L0:.0} fire at a token", firings / 1e6));
+    }
+    for (name, secs) in secs.iter().filter(|(_, secs)| *secs > 0.0) {
         printer.line(format!("{name:<8} at least {secs:.0} s"));
     }
     printer.line(format!("in all   at least {total:.0} s on {} cores; twice that is likely", estimate::cores()));
     printer.json(&json!({
-        "tokens": tokens.round(), "memory_bytes": held.min(budget).round(), "disk_bytes": (tables + tokens * 3.0).round(),
-        "spills": spills, "floor_secs": total,
+        "tokens": tokens.round(), "memory_bytes": held.min(budget).round(), "weights_bytes": weights.round(),
+        "disk_bytes": end.round(), "peak_disk_bytes": peak.round(), "spills": spills, "floor_secs": total,
     }));
     Ok(())
 }
 
 /// Bytes of an example that is held, with a few values around it.
 const KEPT_BYTES: f64 = 90.0;
+/// Firings at a token, where all are kept and nothing is known of the dictionary yet.
+const L0: f64 = 64.0;
+/// Bytes of a firing on the disk.
+const FIRING_BYTES: f64 = 8.0;
 /// Bytes of an example on the disk.
 const TABLE_BYTES: f64 = 45.0;
 

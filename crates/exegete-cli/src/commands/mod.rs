@@ -16,6 +16,7 @@ pub(crate) mod model_parity;
 pub(crate) mod numbers;
 pub(crate) mod out_dir;
 pub(crate) mod prompt;
+pub(crate) mod report;
 pub(crate) mod sae_convert;
 pub(crate) mod sae_eval;
 pub(crate) mod sae_info;

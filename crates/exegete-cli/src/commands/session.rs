@@ -5,19 +5,19 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use exegete_base::Site;
 use exegete_base::settings::TextSettings;
-use exegete_harvest::{training, windows};
+use exegete_harvest::vocabulary::residual_rows;
+use exegete_harvest::windows;
 use exegete_model::{Batch, Hooks, Logits, Model, site_named};
-use exegete_sae::formats::Choices;
 use exegete_sae::{Codes, Dictionary, Sae};
 use exegete_store::Run;
+use exegete_store::harvested::{self, Harvested};
 use exegete_tensor::{Tape, f32s};
 use exegete_web::Session;
 use exegete_web::wire::{FiringLatent, TriedLatents, TriedText, TriedToken};
-use serde_json::Value;
 
 use crate::args::Common;
 use crate::printer::Printer;
-use crate::{open_dictionary, open_model};
+use crate::{open_model, run_dictionary};
 
 /// A model with the dictionaries of a run.
 pub(crate) struct LiveSession {
@@ -30,7 +30,10 @@ pub(crate) struct LiveSession {
 /// A dictionary by its name in the run.
 struct Named {
     name: String,
+    /// The site that it reads.
     site: Site,
+    /// The site that it writes.
+    written: Site,
     dictionary: Sae,
 }
 
@@ -46,12 +49,8 @@ impl LiveSession {
         let text = settings
             .get("windows")
             .map_or_else(|| Ok(TextSettings::default()), |w| serde_json::from_value(w.clone()))?;
-        let listed = run.stage("harvest").and_then(|stage| stage.get("dictionaries")).and_then(Value::as_array);
-        let listed = listed.cloned().unwrap_or_default();
-        let mut dictionaries = Vec::new();
-        for of in if listed.is_empty() { vec![Value::Null] } else { listed } {
-            dictionaries.push(named(&run, &of, &model, printer)?);
-        }
+        let all = harvested::dictionaries(&run);
+        let dictionaries = all.iter().map(|of| named(&run, of, &model, printer)).collect::<Result<_>>()?;
         Ok(Self { model, text, dictionaries })
     }
 
@@ -102,11 +101,12 @@ impl LiveSession {
         Ok(TriedText { latent, tokens: tokens.collect() })
     }
 
-    fn firing_on(&self, dictionary: &str, text: &str) -> Result<TriedLatents> {
+    fn firing_on(&self, dictionary: &str, text: &str, position: Option<usize>) -> Result<TriedLatents> {
         let named = self.named(dictionary)?;
         let (ids, x_ND, codes) = self.encode(named, text)?;
         let mut strongest = std::collections::BTreeMap::new();
-        for token in 0..codes.n_tokens() {
+        // Position 0 has no codes.
+        for token in (0..codes.n_tokens()).filter(|token| position.is_none_or(|at| at == token + 1)) {
             for (latent, value) in codes.of(token) {
                 let best = strongest.entry(latent).or_insert((token, value));
                 if value > best.1 {
@@ -133,11 +133,11 @@ impl LiveSession {
         (latent, token, value): (u32, usize, f32),
     ) -> Result<Option<f32>> {
         let (d, next) = (named.dictionary.d_in(), ids.get(token + 2));
-        let Some(next) = next.filter(|_| named.dictionary.d_out() == self.model.spec.d_model) else { return Ok(None) };
+        let own = named.dictionary.decoder_row(latent as usize).to_vec();
+        let (Some(next), Some(row)) = (next, residual_rows(&self.model, named.written, own)?) else { return Ok(None) };
         let mut unembed_D = vec![0f32; self.model.spec.d_model];
         self.model.weights.unembed.w.row(*next as usize, &mut unembed_D);
         let gain = f32s(self.model.weights.norm_final.gain.tensor())?;
-        let row = named.dictionary.decoder_row(latent as usize);
         let unit = named.dictionary.unit(&x_ND[token * d..(token + 1) * d]);
         let per_unit: f32 =
             row.iter().zip(gain.iter()).zip(&unembed_D).map(|((row, gain), unembed)| row * gain * unembed).sum();
@@ -150,39 +150,21 @@ impl Session for LiveSession {
         self.activations_of(dictionary, latent, text).map_err(|error| format!("{error:#}"))
     }
 
-    fn latents(&self, dictionary: &str, text: &str) -> Result<TriedLatents, String> {
-        self.firing_on(dictionary, text).map_err(|error| format!("{error:#}"))
+    fn latents(&self, dictionary: &str, text: &str, position: Option<usize>) -> Result<TriedLatents, String> {
+        self.firing_on(dictionary, text, position).map_err(|error| format!("{error:#}"))
     }
 }
 
-/// A dictionary as the manifest lists it; what is listed as nothing is the run's own.
-fn named(run: &Run, listed: &Value, model: &Model, printer: &Printer) -> Result<Named> {
-    let text = |key: &str| listed.get(key).and_then(Value::as_str);
-    let settings = &run.manifest().settings;
-    // A harvest records where each came from, and what its files did not say.
-    let is_it = |of: &&Value| of.get("name") == listed.get("name");
-    let recorded = settings.get("dictionaries").and_then(Value::as_array).and_then(|all| all.iter().find(is_it));
-    let path = recorded.and_then(|of| of.get("sae")).and_then(Value::as_str);
-    let dictionary = match path {
-        Some(path) => {
-            let said = |key: &str| settings.get(key);
-            let choices = Choices {
-                format: said("format").and_then(Value::as_str).map(str::to_owned),
-                k: said("k").and_then(Value::as_u64).map(|k| k as usize),
-                ..Choices::default()
-            };
-            open_dictionary::load(path, &choices, printer)?.dictionary.into_sae()?
-        }
-        None => training::dictionary(run).context("--model: the run does not say which dictionary it was made with")?,
-    };
-    let cached = || run.stage("cache").and_then(|stage| stage.get("site")).and_then(Value::as_str);
-    let site = text("site").or_else(|| settings.get("site").and_then(Value::as_str)).or_else(cached);
-    let site = site_named(&model.spec, site.context("--model: the run does not say which site its dictionary reads")?)?;
+/// A dictionary of the run, whose site the model has to have.
+fn named(run: &Run, of: &Harvested, model: &Model, printer: &Printer) -> Result<Named> {
+    let dictionary = run_dictionary::weights(run, of, printer).context("--model")?;
+    let site = site_named(&model.spec, &run_dictionary::site(run, of).context("--model")?)?;
     let (d, width) = (dictionary.d_in(), model.spec.site_width(site, 0));
     if d != width {
         bail!(
             "--model: the dictionary reads {d} values, and {site} of this model has {width}; give the run's own model"
         );
     }
-    Ok(Named { name: text("name").unwrap_or_default().into(), site, dictionary })
+    let written = run_dictionary::written(run, of).map_or(Ok(site), |name| site_named(&model.spec, &name))?;
+    Ok(Named { name: of.name.clone(), site, written, dictionary })
 }

@@ -22,7 +22,7 @@ use self::rules::Rules;
 use self::tables::{Fired, Parts};
 use crate::rows::{WindowRows, n_rows};
 use crate::training::Sites;
-use crate::{Activations, Progress, Result, vocabulary};
+use crate::{Activations, Progress, Result, verify, vocabulary};
 
 /// The stage's name in the manifest.
 pub const STAGE: &str = "harvest";
@@ -90,7 +90,7 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<()> {
     if run.stage(STAGE).is_some() {
-        return Ok(());
+        return all.iter().try_for_each(|harvested| verify::dictionary(run, &harvested.prefix()));
     }
     let mut gatherings = Vec::new();
     for harvested in all {
@@ -102,7 +102,9 @@ pub fn run(
     for (harvested, gathering) in all.iter().zip(gatherings) {
         let rules = gathering.end();
         let parts = Parts::of(run, &harvested.place());
-        let mut describe = |rows: &mut [_]| vocabulary::describe(model, harvested.dictionary, rows, progress);
+        // Of a cross-layer transcoder every latent's own layer is another; they write to sites of one kind all the same.
+        let written = harvested.sites.written()[0];
+        let mut describe = |rows: &mut [_]| vocabulary::describe(model, harvested.dictionary, written, rows, progress);
         let prefix = harvested.prefix();
         if let Some(fired) = Fired::of(&parts.fired, None)? {
             tables::write_firings(run, &prefix, &[fired], harvested.dictionary.n_latents())?;

@@ -11,7 +11,6 @@ pub mod bulk;
 mod cursor;
 pub mod delphi;
 mod feature;
-pub mod groups;
 mod kept;
 pub mod neuronpedia;
 pub mod saedashboard;
@@ -20,9 +19,8 @@ mod target;
 
 pub use cursor::{Fault, read_json};
 pub use feature::{Bars, Bin, Dfa, Feature, Ground, Related, Said, Sequence};
-pub use groups::Grouping;
 pub use kept::{Kept, read_kept, write_kept};
-pub use source::RunSource;
+pub use source::{Grouping, RunSource};
 pub use target::{IMPORT, Origin, RunBuilder};
 
 /// A format of other programs.

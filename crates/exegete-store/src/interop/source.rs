@@ -7,18 +7,36 @@ use exegete_base::LatentId;
 use exegete_base::levels::{lower_edge, upper_edge};
 use serde_json::Value;
 
-use super::groups::{self, Grouping};
 use super::kept::{Kept, read_kept};
 use super::target::{IMPORT, KEPT, UNNAMED};
 use super::{Bars, Bin, Dfa, Feature, Ground, Origin, Related, Said, Sequence};
 use crate::attributions::{Attribution, AttributionReader};
 use crate::error::{Result, StoreError};
 use crate::examples::{Example, ExampleReader};
+use crate::groups::{intervals, strongest};
+use crate::harvested::{self, Harvested};
 use crate::latents::{LatentRow, read_latents};
 use crate::notes::{Explanation, Notes};
 use crate::profile::LatentProfile;
 use crate::run::Run;
 use crate::tokens::{TokenReader, Window, read_vocab};
+
+/// How many examples stand for a latent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grouping {
+    /// The strongest.
+    pub n_top: usize,
+    /// Intervals of equal length from 0 to the largest activation.
+    pub n_intervals: usize,
+    /// Examples of each, drawn at random.
+    pub per_interval: usize,
+}
+
+impl Default for Grouping {
+    fn default() -> Self {
+        Self { n_top: 20, n_intervals: 5, per_interval: 5 }
+    }
+}
 
 /// The latents of a run's dictionary, ready to be told as features.
 pub struct RunSource {
@@ -41,12 +59,14 @@ impl RunSource {
     /// What is wrong with a file; [`StoreError::Choice`] where the name is missing or unknown.
     pub fn open(dir: &Path, dictionary: Option<&str>) -> Result<RunSource> {
         let run = Run::open(dir)?;
-        let (prefix, site) = dictionary_of(&run, dictionary)?;
+        let Harvested { prefix, site, .. } = harvested::dictionary(&run, dictionary)?;
         let part = |name: &str| format!("{prefix}{name}");
-        if !run.part_done(&part("latents.parquet")) {
-            let cure = "let its harvest finish first";
-            return Err(StoreError::Missing { path: dir.to_owned(), what: "latents (latents.parquet)", cure });
-        }
+        // What goes to others is whole, or nothing goes.
+        let is_read = |rel: &str| {
+            let tables = [part("latents.parquet"), part("attribution.parquet"), part(KEPT)];
+            tables.iter().any(|table| table == rel) || rel.starts_with(&part("examples/")) || rel.starts_with("tokens/")
+        };
+        run.manifest().parts.keys().filter(|rel| is_read(rel)).try_for_each(|rel| run.verify_part(rel))?;
         let vocab_path = run.path("tokens/vocab.parquet");
         let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
         let (notes, kept) = (run.path(&part("run.sqlite")), part(KEPT));
@@ -160,7 +180,7 @@ impl RunSource {
         feature.correlated_latents = related(&profile.correlated_latents);
         feature.ground = self.ground();
         let attributions = self.attributions.as_ref().map_or(Ok(Vec::new()), |reader| reader.latent(row.latent))?;
-        for (example, bin) in groups::choose(row, examples, how) {
+        for (example, bin) in chosen(row, examples, how) {
             let Some(sequence) = self.sequence(example, bin)? else { continue };
             let of = attributions.iter().find(|a| a.is_of(example));
             let dfa = of.map(|of| dfa(of, example, sequence.tokens.len()));
@@ -225,37 +245,16 @@ impl RunSource {
         let Some(notes) = &self.notes else { return Ok(Vec::new()) };
         let mut all = notes.explanations_of(latent)?;
         all.retain(|e| !e.abstained && !e.text.trim().is_empty());
-        // Those of a file stood in an order of their own.
-        all.sort_by_key(|e| e.settings.get("place").and_then(Value::as_u64).unwrap_or(u64::MAX));
+        // What a person picked comes first; those of a file stood in an order of their own.
+        let label = notes.label_of(latent)?;
+        let is_label = |e: &Explanation| label.as_ref().is_some_and(|l| l.method == e.method && l.text == e.text);
+        all.sort_by_key(|e| (!is_label(e), e.settings.get("place").and_then(Value::as_u64).unwrap_or(u64::MAX)));
         let said = |e: Explanation| Said {
             model: e.settings.get("model").and_then(Value::as_str).map(str::to_owned),
             method: Some(e.method).filter(|method| method != UNNAMED),
             text: e.text,
         };
         Ok(all.into_iter().map(said).collect())
-    }
-}
-
-/// Prefix and site of the dictionary that is meant.
-fn dictionary_of(run: &Run, name: Option<&str>) -> Result<(String, Option<String>)> {
-    let listed = run.stage("harvest").and_then(|stage| stage.get("dictionaries")).and_then(Value::as_array);
-    let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let rows: Vec<(String, String, String)> = listed
-        .map(|rows| rows.iter().map(|row| (text(row, "name"), text(row, "prefix"), text(row, "site"))).collect())
-        .unwrap_or_default();
-    let found = match name {
-        Some(name) => rows.iter().find(|row| row.0 == name),
-        None if rows.is_empty() => return Ok((String::new(), None)),
-        None if rows.len() == 1 => rows.first(),
-        None => None,
-    };
-    match found {
-        Some((_, prefix, site)) => Ok((prefix.clone(), Some(site.clone()).filter(|site| !site.is_empty()))),
-        None => Err(StoreError::Choice {
-            path: run.dir().to_owned(),
-            asked: name.map(str::to_owned),
-            names: rows.into_iter().map(|row| row.0).collect(),
-        }),
     }
 }
 
@@ -294,4 +293,15 @@ fn dfa(of: &Attribution, example: &Example, n: usize) -> Dfa {
     let (max, target) = (values.iter().copied().reduce(f64::max), Some(values.len() as i64 - 1));
     values.resize(n, 0.0);
     Dfa { values, max, target }
+}
+
+/// The examples that stand for a latent, each with its bin: the strongest first, then the intervals from the highest down.
+fn chosen<'a>(row: &LatentRow, examples: &'a [Example], how: &Grouping) -> Vec<(&'a Example, Bin)> {
+    let top_bin = Bin { min: Some(-1.0), max: Some(row.stats.max.into()), share: Some(-1.0) };
+    let mut chosen: Vec<_> = strongest(examples).into_iter().take(how.n_top).map(|e| (e, top_bin)).collect();
+    for slice in intervals(row, examples, how.n_intervals, how.per_interval) {
+        let bin = Bin { min: Some(slice.low), max: Some(slice.high), share: Some(slice.share) };
+        chosen.extend(slice.examples.into_iter().map(|e| (e, bin)));
+    }
+    chosen
 }

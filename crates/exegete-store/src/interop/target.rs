@@ -348,14 +348,15 @@ fn stats_of(feature: &Feature) -> LatentStats {
     stats
 }
 
-/// Tokens that the counts are of: those that the file says, else as many as make the count its share, else those shown.
+/// Tokens that the counts are of: as many as make the count the share that the file says, which leaves out what was not counted;
+/// else those that the file says, else those shown.
 fn tokens_of(feature: &Feature, stats: &LatentStats) -> u64 {
     let shown: usize = feature.sequences.iter().map(|s| s.tokens.len()).sum();
     let by_density = || {
         let density = feature.density.filter(|d| *d > 0.0)?;
         Some((stats.count as f64 / density).round().min(9e15) as u64)
     };
-    let n = feature.ground.n_tokens().or_else(by_density).unwrap_or(shown as u64);
+    let n = by_density().or_else(|| feature.ground.n_tokens()).unwrap_or(shown as u64);
     n.max(stats.count)
 }
 

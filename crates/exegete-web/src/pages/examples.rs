@@ -48,8 +48,8 @@ pub(super) fn groups(shown: Shown, groups: &Groups) -> Markup {
             } @else {
                 "Five quantiles: each holds a fifth of the firings, as nearly as the sample tells. "
             }
-            "Shares are estimated from " (format::count(groups.n_sampled as u64))
-            " sampled firings, each of which stands for as many as its level has for every one kept."
+            "Shares are estimated from the " (format::count(groups.n_sampled as u64))
+            " firings that are kept: the strongest stand for themselves, each of the others for as many as its level has left for it."
         }
         @for (idx, group) in groups.groups.iter().enumerate() { (group_of(shown, idx, group)) }
     }

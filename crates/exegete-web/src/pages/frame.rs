@@ -31,6 +31,8 @@ pub(crate) struct Frame {
     ways: Vec<(&'static str, String, &'static str)>,
     /// Name and address of the run's dictionaries, where it has several, and whether it is the one shown.
     dictionaries: Vec<(String, String, bool)>,
+    /// What is wrong with parts of the run that are therefore not shown.
+    problems: Vec<String>,
     pub(super) has_latents: bool,
     pub(super) has_training: bool,
     pub(super) has_session: bool,
@@ -70,6 +72,7 @@ impl Frame {
             run_name: summary::run_name(harvest.map_or(&*run, Harvest::run)),
             ways: ways.collect(),
             dictionaries: dictionaries.collect(),
+            problems: harvest.map_or(Vec::new(), |harvest| harvest.problems().to_vec()),
             has_latents,
             has_training,
             has_session,
@@ -103,7 +106,15 @@ pub(super) fn shell(title: &str, frame: &Frame, content: &Markup) -> Markup {
                 }
             }
         }
-        main #content tabindex="-1" { (content) }
+        main #content tabindex="-1" {
+            @if !frame.problems.is_empty() {
+                section.problems role="alert" {
+                    p.abstained { "Parts of this run are missing or damaged; what they hold is not shown:" }
+                    ul { @for problem in &frame.problems { li { (problem) } } }
+                }
+            }
+            (content)
+        }
         dialog #help aria-labelledby="help-title" {
             h2 #help-title { "Keys" }
             table.plain {

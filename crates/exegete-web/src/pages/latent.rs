@@ -1,5 +1,6 @@
 //! The page of a latent.
 
+use exegete_base::LatentId;
 use maud::{Markup, html};
 
 use super::examples::{Shown, groups, level, strongest};
@@ -84,13 +85,13 @@ pub(super) fn name(detail: &LatentDetail) -> Markup {
 }
 
 fn neighbouring_pages(harvest: &Harvest, id: u32, address: &dyn Fn(u32) -> String) -> Markup {
-    let last = harvest.rows().last().map_or(0, |row| row.latent.0);
+    let [before, after] = harvest.around(LatentId(id)).map(|near| near.map(|latent| latent.0));
     html! {
         nav.steps aria-label="Latents" {
             a href=(harvest.address("/", &[])) { "All latents" }
             span {
-                @if id > 0 { a rel="prev" href=(address(id - 1)) title="Key: k or ←" { "← " (id - 1) } }
-                @if id < last { a rel="next" href=(address(id + 1)) title="Key: j or →" { (id + 1) " →" } }
+                @if let Some(id) = before { a rel="prev" href=(address(id)) title="Key: k or ←" { "← " (id) } }
+                @if let Some(id) = after { a rel="next" href=(address(id)) title="Key: j or →" { (id) " →" } }
             }
         }
     }

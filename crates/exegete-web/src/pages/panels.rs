@@ -4,13 +4,17 @@ use exegete_base::levels::N_LEVELS;
 use maud::{Markup, html};
 
 use super::pieces::{self, Activity, activity, chip, figure};
-use crate::columns::POSITIONAL;
 use crate::harvest::Harvest;
 use crate::wire::{LatentDetail, Neuron, Profile, Related, TokenWeight};
 use crate::{charts, format};
 
-/// All panels of numbers.
+/// All panels of numbers of a served run.
 pub(super) fn panels(harvest: &Harvest, detail: &LatentDetail) -> Markup {
+    panels_with(detail, &|latent| Some(harvest.address(&format!("/latent/{latent}"), &[])))
+}
+
+/// All panels of numbers; `address` says where another latent is shown, if it is.
+pub(crate) fn panels_with(detail: &LatentDetail, address: &dyn Fn(u32) -> Option<String>) -> Markup {
     let profile = &detail.profile;
     html! {
         (statistics(detail))
@@ -23,9 +27,9 @@ pub(super) fn panels(harvest: &Harvest, detail: &LatentDetail) -> Markup {
         @if let Some(logits) = &profile.logits {
             section { h2 { "Logits of the whole vocabulary" } (figure(charts::logits(logits))) }
         }
-        (related(harvest, "Nearest decoder rows", "cosine", &detail.neighbours))
-        (related(harvest, "Firing on the same tokens", "Jaccard index, an estimate", &profile.cofiring))
-        (related(harvest, "Correlated latents", "Pearson's coefficient", &profile.correlated_latents))
+        (related(address, "Nearest decoder rows", "cosine", &detail.neighbours))
+        (related(address, "Firing on the same tokens", "Jaccard index, an estimate", &profile.cofiring))
+        (related(address, "Correlated latents", "Pearson's coefficient", &profile.correlated_latents))
         (neurons("Correlated neurons", "Pearson's coefficient", &profile.correlated_neurons, 0.0))
         (neurons("Neurons of the decoder row", "value, and share of the row's L1 norm", &profile.aligned_neurons, profile.decoder_l1))
     }
@@ -79,8 +83,9 @@ fn positions(profile: &Profile) -> Markup {
                 h2 { "Place in the window" }
                 (figure(charts::positions(&profile.positions)))
                 p.note {
-                    "Firing and place share " (format::significant(profile.position_information.into())) " nats"
-                    @if profile.position_information > POSITIONAL { ": this latent tells positions." } @else { "." }
+                    "The place tells " (format::percent(profile.position_share)) " of what is uncertain about firing ("
+                    (format::significant(profile.position_information.into())) " nats)"
+                    @if profile.is_positional { ": a latent of positions." } @else { "." }
                 }
             }
         }
@@ -94,7 +99,7 @@ fn vocabulary(detail: &LatentDetail) -> Markup {
     pieces::vocabulary(&weights(&detail.line.top_tokens), &weights(&detail.bottom_tokens))
 }
 
-fn related(harvest: &Harvest, title: &str, measure: &str, related: &[Related]) -> Markup {
+fn related(address: &dyn Fn(u32) -> Option<String>, title: &str, measure: &str, related: &[Related]) -> Markup {
     html! {
         @if !related.is_empty() {
             section {
@@ -104,10 +109,11 @@ fn related(harvest: &Harvest, title: &str, measure: &str, related: &[Related]) -
                     @for near in related {
                         tr {
                             th scope="row" {
-                                a href=(harvest.address(&format!("/latent/{}", near.latent), &[])) {
+                                @let name = html! {
                                     (near.latent) " "
                                     @if let Some(text) = &near.explanation { span.text dir="auto" { (format::said(text)) } }
-                                }
+                                };
+                                @match address(near.latent) { Some(to) => a href=(to) { (name) }, None => (name) }
                             }
                             td title=(near.value) { (format!("{:.2}", near.value)) }
                         }

@@ -11,7 +11,7 @@ use crate::{charts, format};
 const TEXTS_SHOWN: usize = 3;
 
 /// What the forms of a latent's page have in common.
-pub(super) struct Forms<'a> {
+pub(crate) struct Forms<'a> {
     pub(super) harvest: &'a Harvest,
     pub(super) latent: u32,
     /// The address of the page.
@@ -84,7 +84,7 @@ pub(super) fn label(forms: &Forms, detail: &LatentDetail) -> Markup {
 }
 
 /// What a method says.
-pub(super) fn method(forms: Option<&Forms>, result: &MethodResult) -> Markup {
+pub(crate) fn method(forms: Option<&Forms>, result: &MethodResult) -> Markup {
     let abstained = result.explanations.is_empty() || result.explanations.iter().all(|e| e.abstained);
     let (first, rest) = result.explanations.split_at(result.explanations.len().min(TEXTS_SHOWN));
     html! {

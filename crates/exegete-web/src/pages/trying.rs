@@ -20,7 +20,7 @@ pub(super) fn try_one(harvest: &Harvest, latent: u32, max: f32) -> Markup {
 }
 
 /// The page on which it is asked which latents fire on a text.
-pub(crate) fn try_it(frame: &Frame, harvest: &Harvest, text: &str, order: &str) -> Markup {
+pub(crate) fn try_it(frame: &Frame, harvest: &Harvest, text: &str, order: &str, position: &str) -> Markup {
     let orders = [
         ("activation", "by activation"),
         ("quantile", "by how rare so strong a firing is"),
@@ -29,6 +29,7 @@ pub(crate) fn try_it(frame: &Frame, harvest: &Harvest, text: &str, order: &str) 
     let content = html! {
         h1 { "Which latents fire on a text" }
         form.try data-try=(harvest.address("/api/try/latents", &[])) data-latent=(harvest.address("/latent/ID", &[])) data-keep {
+            input type="hidden" name="position" value=(position);
             textarea name="text" rows="3" maxlength="4000" required aria-label="Text to try" placeholder="Type a text" { (text) }
             select name="order" aria-label="Order of the latents" {
                 @for (value, name) in orders { option value=(value) selected[value == order] { (name) } }

@@ -48,7 +48,7 @@ pub(super) fn headline(harvest: &Harvest) -> String {
 }
 
 fn site(harvest: &Harvest) -> Option<&str> {
-    if let Some(site) = &harvest.named().site {
+    if let Some(site) = &harvest.named().of.site {
         return Some(site);
     }
     harvest.stage("cache", "site").or_else(|| harvest.setting("site")).and_then(Value::as_str)

@@ -4,14 +4,14 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::change::Change;
+use super::change::{Change, plain};
 use super::view::MapQuery;
 use crate::detail::{ContextQuery, LatentQuery, context as context_of, detail};
 use crate::listing::{ListQuery, list};
 use crate::rating::{self, RatingQuery};
 use crate::respond::{Told, answer_json};
 use crate::training::{self as trained, TrainingQuery};
-use crate::wire::{FiringOrder, TriedLatents};
+use crate::wire::FiringOrder;
 use crate::{Dashboard, Result, WebError, columns, jobs as running, overview as whole, trial};
 
 /// Latents that are told of a text.
@@ -66,8 +66,11 @@ pub(super) async fn jobs(State(dashboard): State<Dashboard>) -> Response {
 
 pub(super) async fn rating(State(dashboard): State<Dashboard>, Query(query): Query<RatingQuery>) -> Response {
     answer_json(move || {
-        let task = rating::next(&*dashboard.latents(&query.dictionary)?, &query)?;
-        task.map(Told).ok_or_else(|| WebError::Absent("All texts of this dictionary are rated.".into()))
+        let harvest = dashboard.latents(&query.dictionary)?;
+        match rating::next(&harvest, &query)? {
+            Some(task) => Ok(Told(task)),
+            None => Err(WebError::Absent(rating::none_left(&rating::counts(&harvest)?).into())),
+        }
     })
     .await
 }
@@ -78,6 +81,9 @@ pub(super) struct Trial {
     text: String,
     #[serde(default)]
     order: FiringOrder,
+    /// The token whose firings are asked for; empty for all tokens.
+    #[serde(default, deserialize_with = "plain")]
+    position: String,
 }
 
 pub(super) async fn try_latent(
@@ -89,10 +95,11 @@ pub(super) async fn try_latent(
     answer_json(move || {
         let harvest = dashboard.latents(&query.dictionary)?;
         let session = dashboard.session(harvest.named())?;
+        let _turn = dashboard.turn()?;
         let latent = harvest.named_row(&id)?.latent.0;
         refuse_long(&trial.text, session.max_text_bytes())?;
-        let tried = session.activations(&harvest.named().name, latent, &trial.text);
-        tried.map(Told).map_err(WebError::Untried)
+        let tried = session.activations(&harvest.named().of.name, latent, &trial.text);
+        tried.map(Told).map_err(WebError::Refused)
     })
     .await
 }
@@ -105,8 +112,15 @@ pub(super) async fn try_latents(
     answer_json(move || {
         let harvest = dashboard.latents(&query.dictionary)?;
         let session = dashboard.session(harvest.named())?;
+        let _turn = dashboard.turn()?;
         refuse_long(&trial.text, session.max_text_bytes())?;
-        let tried: TriedLatents = session.latents(&harvest.named().name, &trial.text).map_err(WebError::Untried)?;
+        let position = match trial.position.as_str() {
+            "" => None,
+            given => {
+                Some(given.parse().map_err(|_| WebError::Refused("position is a token's place in the text".into()))?)
+            }
+        };
+        let tried = session.latents(&harvest.named().of.name, &trial.text, position).map_err(WebError::Refused)?;
         Ok(Told(trial::told(&harvest, tried, trial.order, FIRING_SHOWN)?))
     })
     .await

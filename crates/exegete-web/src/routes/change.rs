@@ -9,9 +9,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use exegete_base::LatentId;
 use exegete_store::Notes;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 
 use super::api::DictionaryQuery;
 use crate::rating::BEST_GRADE;
@@ -60,9 +60,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Change<T> {
     }
 }
 
+/// A value that a form sends as text, and JSON as text, a number or a truth value.
+pub(super) fn plain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(text),
+        value @ (Value::Bool(_) | Value::Number(_)) => Ok(value.to_string()),
+        _ => Err(D::Error::custom("expected text, a number, or true or false")),
+    }
+}
+
 /// The answer to a change: JSON, or the page that the form stands on.
 fn done(back: &Back, value: impl Serialize) -> Response {
-    let is_ours = back.back.starts_with('/') && !back.back.starts_with("//") && !back.back.contains(['\\', '\r', '\n']);
+    let is_ours = back.back.starts_with('/')
+        && !back.back.starts_with("//")
+        && !back.back.contains(|c: char| c == '\\' || c.is_control());
     if is_ours { Redirect::to(&back.back).into_response() } else { Told(value).into_response() }
 }
 
@@ -71,17 +82,18 @@ async fn answer_to(back: &Back, work: impl FnOnce() -> Result<Response> + Send +
     if back.back.is_empty() { answer_json(work).await } else { answer(work).await }
 }
 
-/// Changes what is said about a latent that there is.
+/// Changes what is said about a latent that there is; the change may find that there is nothing of the kind.
 async fn change_latent(
     dashboard: Dashboard,
     (id, dictionary): (String, String),
     back: Back,
-    change: impl FnOnce(&Notes, LatentId) -> exegete_store::Result<serde_json::Value> + Send + 'static,
+    change: impl FnOnce(&Notes, LatentId) -> exegete_store::Result<Option<Value>> + Send + 'static,
 ) -> Response {
     answer_to(&back.clone(), move || {
         let harvest = dashboard.latents(&dictionary)?;
         let latent = harvest.named_row(&id)?.latent;
-        Ok(done(&back, dashboard.change(harvest.named(), |notes| change(notes, latent))?))
+        let told = dashboard.change(harvest.named(), |notes| change(notes, latent))?;
+        Ok(done(&back, told.ok_or_else(|| WebError::Absent("There is no such text.".into()))?))
     })
     .await
 }
@@ -101,11 +113,11 @@ pub(super) async fn add_note(
     let text = note.text.trim().to_owned();
     if text.is_empty() || text.chars().count() > LONGEST_NOTE {
         let words = format!("a note has between 1 and {LONGEST_NOTE} letters");
-        return error(StatusCode::UNPROCESSABLE_ENTITY, &words);
+        return answer_to(&back, || Err(WebError::Refused(words))).await;
     }
     change_latent(dashboard, (id, query.dictionary), back, move |notes, latent| {
         let id = notes.add_note(latent, &text)?;
-        Ok(json!({ "note": id }))
+        Ok(Some(json!({ "note": id })))
     })
     .await
 }
@@ -130,9 +142,10 @@ pub(super) async fn remove_note(
     .await
 }
 
-/// Whether a latent is to have a bookmark. Text, so that a form and JSON say it alike: `true` or `false`.
+/// Whether a latent is to have a bookmark: `true` or `false`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Bookmark {
+    #[serde(deserialize_with = "plain")]
     is_set: String,
 }
 
@@ -145,21 +158,21 @@ pub(super) async fn bookmark(
     let is_set = match bookmark.is_set.as_str() {
         "true" => true,
         "false" => false,
-        _ => return error(StatusCode::UNPROCESSABLE_ENTITY, "is_set is \"true\" or \"false\""),
+        _ => return answer_to(&back, || Err(WebError::Refused("is_set is true or false".into()))).await,
     };
     change_latent(dashboard, (id, query.dictionary), back, move |notes, latent| {
         notes.set_bookmark(latent, is_set)?;
-        Ok(json!({ "is_bookmarked": is_set }))
+        Ok(Some(json!({ "is_bookmarked": is_set })))
     })
     .await
 }
 
-/// Which text is picked: that of a method, by its place; none to take the label away.
+/// Which text is picked: that of a method, by its place; neither, to take the label away.
 #[derive(Debug, Deserialize)]
 pub(super) struct Pick {
     #[serde(default)]
     method: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "plain")]
     rank: String,
 }
 
@@ -176,12 +189,13 @@ pub(super) async fn label(
             Some(picked) => {
                 let scale = picked.scale.is_finite().then_some(picked.scale);
                 notes.set_label(latent, &picked.method, scale, &picked.text)?;
-                Ok(json!({ "label": picked.text }))
+                Ok(Some(json!({ "label": picked.text })))
             }
-            None => {
+            None if pick.method.is_empty() && pick.rank.is_empty() => {
                 notes.remove_label(latent)?;
-                Ok(json!({ "label": null }))
+                Ok(Some(json!({ "label": null })))
             }
+            None => Ok(None),
         }
     })
     .await
@@ -190,8 +204,10 @@ pub(super) async fn label(
 /// A person's judgement.
 #[derive(Debug, Deserialize)]
 pub(super) struct Grade {
-    /// From 1 (wrong) to 5 (right), 0 for "cannot tell". Text, so that a form and JSON say it alike.
+    /// From 1 (wrong) to 5 (right), 0 for "cannot tell".
+    #[serde(deserialize_with = "plain")]
     grade: String,
+    #[serde(deserialize_with = "plain")]
     seed: String,
 }
 
@@ -203,7 +219,7 @@ pub(super) async fn rate(
 ) -> Response {
     let (Some(value), Ok(seed)) = (grade.grade.parse().ok().filter(|g| *g <= BEST_GRADE), grade.seed.parse()) else {
         let words = format!("a grade is a number from 0 to {BEST_GRADE}, a seed a number");
-        return error(StatusCode::UNPROCESSABLE_ENTITY, &words);
+        return answer_to(&back, || Err(WebError::Refused(words))).await;
     };
     answer_to(&back.clone(), move || {
         let harvest = dashboard.latents(&query.dictionary)?;

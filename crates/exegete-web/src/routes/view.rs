@@ -14,9 +14,9 @@ use crate::{Dashboard, WebError, jobs as running, pages};
 
 pub(super) async fn home(State(dashboard): State<Dashboard>, Query(query): Query<ListQuery>) -> Response {
     answer(move || {
-        // A run that only trains has no latents yet.
-        if query.dictionary.is_empty() && dashboard.harvest("")?.is_none() {
-            return Ok(Redirect::to("/training").into_response());
+        // A run that is under way has no latents yet.
+        if let ("", None, Some(to)) = (query.dictionary.as_str(), dashboard.harvest("")?, dashboard.elsewhere()?) {
+            return Ok(Redirect::to(to).into_response());
         }
         let harvest = dashboard.latents(&query.dictionary)?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
@@ -138,6 +138,7 @@ pub(super) struct TryQuery {
     dictionary: String,
     text: String,
     order: String,
+    position: String,
 }
 
 pub(super) async fn try_it(State(dashboard): State<Dashboard>, Query(query): Query<TryQuery>) -> Response {
@@ -145,7 +146,7 @@ pub(super) async fn try_it(State(dashboard): State<Dashboard>, Query(query): Que
         let harvest = dashboard.latents(&query.dictionary)?;
         dashboard.session(harvest.named())?;
         let frame = Frame::of(&dashboard, Some(&harvest))?;
-        Ok(Page(pages::try_it(&frame, &harvest, &query.text, &query.order)))
+        Ok(Page(pages::try_it(&frame, &harvest, &query.text, &query.order, &query.position)))
     })
     .await
 }

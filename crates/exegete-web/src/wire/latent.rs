@@ -25,6 +25,8 @@ pub struct LatentDetail {
     pub neighbours: Vec<Related>,
     /// What else was measured.
     pub profile: Profile,
+    /// What is wrong with parts of the run whose content is therefore missing here.
+    pub problems: Vec<String>,
     /// What methods say about it.
     pub methods: Vec<MethodResult>,
     /// The text that a person picked as its label.
@@ -75,6 +77,10 @@ pub struct Profile {
     pub positions: Vec<u64>,
     /// Mutual information of firing and position, in nats.
     pub position_information: f32,
+    /// What part of the entropy of firing the position tells.
+    pub position_share: f64,
+    /// Whether it counts as a latent of positions.
+    pub is_positional: bool,
     /// Logits of the whole vocabulary.
     pub logits: Option<LogitHistogram>,
 }

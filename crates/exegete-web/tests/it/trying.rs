@@ -21,7 +21,7 @@ impl Session for StandIn {
         Ok(TriedText { latent, tokens: text.split_whitespace().enumerate().map(token).collect() })
     }
 
-    fn latents(&self, _: &str, text: &str) -> Result<TriedLatents, String> {
+    fn latents(&self, _: &str, text: &str, position: Option<usize>) -> Result<TriedLatents, String> {
         if text.contains("refuse") {
             return Err("the model says <no>".into());
         }
@@ -34,7 +34,8 @@ impl Session for StandIn {
             explanation: None,
         };
         let tokens: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-        Ok(TriedLatents { tokens, latents: (0..5).map(firing).collect(), total: 5 })
+        let n = if position.is_some() { 2 } else { 5 };
+        Ok(TriedLatents { tokens, latents: (0..n).map(firing).collect(), total: n as usize })
     }
 }
 
@@ -57,6 +58,9 @@ fn texts_are_tried_where_a_model_is_at_hand() {
         tried["latents"].as_array().unwrap().iter().filter_map(|firing| firing["quantile"].as_f64()).collect();
     assert!(shares.len() == 5 && shares.is_sorted_by(|a, b| a >= b) && shares.iter().all(|s| (0.0..=1.0).contains(s)));
     assert!(tried["latents"][3]["explanation"].is_string(), "what they are called is filled in");
+    let tried = site.send("/api/try/latents", &json!({ "text": "the apple", "position": 1 })).json();
+    assert_eq!(order(&tried), [0, 1], "those of one token");
+    assert_eq!(site.send("/api/try/latents", &json!({ "text": "x", "position": "last" })).status, 422);
     let refused = site.send("/api/try/latents", &json!({ "text": "refuse" }));
     assert_eq!((refused.status, refused.json()["error"].as_str()), (422, Some("the model says <no>")));
     assert_eq!(site.send("/api/try/latents", &json!({ "text": "x", "order": "rank" })).status, 422);

@@ -1,4 +1,5 @@
-//! Which examples stand for a latent, in equal intervals of its activations, and what share of its firings each interval holds.
+//! Which examples stand for a latent, in equal intervals of its activations or in quantiles, and what share of its firings each
+//! holds.
 //!
 //! A run keeps the strongest firings and a random sample of every level. The strongest are all there is above the weakest of
 //! them, so each counts as itself; below it, a sampled firing of a level stands for as many as the level has left. With these
@@ -10,45 +11,53 @@ use std::collections::HashSet;
 use exegete_base::levels::{N_LEVELS, level_of, lower_edge, upper_edge};
 use exegete_base::sampling::pair_hash;
 
-use super::feature::Bin;
 use crate::examples::{Example, ExampleKind};
 use crate::latents::LatentRow;
 
-/// How many examples stand for a latent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grouping {
-    /// The strongest.
-    pub n_top: usize,
-    /// Intervals of equal length from 0 to the largest activation.
-    pub n_intervals: usize,
-    /// Examples of each, drawn at random.
-    pub per_interval: usize,
+/// A part of a latent's firings: those from `low` on and below `high`, which the highest part holds too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slice<'a> {
+    /// Lower edge.
+    pub low: f64,
+    /// Upper edge.
+    pub high: f64,
+    /// Share of the latent's firings.
+    pub share: f64,
+    /// Examples drawn of it as if from all its firings, the strongest first.
+    pub examples: Vec<&'a Example>,
 }
 
-impl Default for Grouping {
-    fn default() -> Self {
-        Self { n_top: 20, n_intervals: 5, per_interval: 5 }
-    }
-}
-
-/// The examples that stand for a latent, each with its bin: the strongest first, then the intervals from the highest down.
-pub fn choose<'a>(row: &LatentRow, examples: &'a [Example], how: &Grouping) -> Vec<(&'a Example, Bin)> {
+/// `n` intervals of equal length from 0 to the largest activation, the highest first, with up to `most` examples of each.
+pub fn intervals<'a>(row: &LatentRow, examples: &'a [Example], n: usize, most: usize) -> Vec<Slice<'a>> {
     let max = f64::from(row.stats.max);
-    let top = strongest(examples);
-    let top_bin = Bin { min: Some(-1.0), max: Some(max), share: Some(-1.0) };
-    let mut chosen: Vec<_> = top.iter().take(how.n_top).map(|e| (*e, top_bin)).collect();
-    let firings = Firings::of(row, examples, &top);
-    for i in (0..how.n_intervals).rev() {
-        let edge = |i: usize| max * i as f64 / how.n_intervals as f64;
-        // The last interval ends with the largest activation, which must not be lost to a rounding of its edge.
-        let end = if i + 1 == how.n_intervals { f64::INFINITY } else { edge(i + 1) };
-        let bin = Bin { min: Some(edge(i)), max: Some(edge(i + 1)), share: Some(firings.share(edge(i), end)) };
-        chosen.extend(firings.draw(edge(i), end, how.per_interval).into_iter().map(|e| (e, bin)));
-    }
-    chosen
+    let edges: Vec<f64> = (0..=n).map(|i| max * i as f64 / n as f64).collect();
+    slices(&Firings::of(row, examples, &strongest(examples)), &edges, most)
 }
 
-fn strongest(examples: &[Example]) -> Vec<&Example> {
+/// `n` parts with equally many firings, as nearly as the examples tell, the highest first. They cover all activations from 0 to the
+/// largest; where many firings are equally strong, a part is larger than the others.
+pub fn quantiles<'a>(row: &LatentRow, examples: &'a [Example], n: usize, most: usize) -> Vec<Slice<'a>> {
+    let firings = Firings::of(row, examples, &strongest(examples));
+    let mut edges = vec![0.0];
+    edges.extend((1..n).map(|i| firings.quantile(i as f64 / n as f64)));
+    edges.push(row.stats.max.into());
+    slices(&firings, &edges, most)
+}
+
+fn slices<'a>(firings: &Firings<'a>, edges: &[f64], most: usize) -> Vec<Slice<'a>> {
+    let slice = |(i, ends): (usize, &[f64])| {
+        // The last slice ends with the largest activation, which must not be lost to a rounding of its edge.
+        let end = if i + 2 == edges.len() { f64::INFINITY } else { ends[1] };
+        let (share, examples) = (firings.share(ends[0], end), firings.draw(ends[0], end, most));
+        Slice { low: ends[0], high: ends[1], share, examples }
+    };
+    let mut slices: Vec<Slice> = edges.windows(2).enumerate().map(slice).collect();
+    slices.reverse();
+    slices
+}
+
+/// The strongest firings, strongest first.
+pub fn strongest(examples: &[Example]) -> Vec<&Example> {
     let mut top: Vec<&Example> = examples.iter().filter(|e| e.kind == ExampleKind::Top).collect();
     top.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.hash.cmp(&b.hash)));
     top
@@ -89,6 +98,24 @@ impl<'a> Firings<'a> {
             }
         }
         Self { count: row.stats.count as f64, weighted, unseen }
+    }
+
+    /// The activation below which a share of the firings lies.
+    fn quantile(&self, share: f64) -> f64 {
+        let seen = self.weighted.iter().map(|(e, weight)| (f64::from(e.value), *weight));
+        let unseen = self.unseen.iter().map(|(low, high, n)| (0.5 * (low + high), *n));
+        let mut all: Vec<(f64, f64)> = seen.chain(unseen).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let total: f64 = all.iter().map(|(_, weight)| weight).sum();
+        let mut below = 0.0;
+        for (value, weight) in &all {
+            // Sums of weights are rounded; what is within a millionth of a firing is there.
+            if below >= share * total - 1e-6 {
+                return *value;
+            }
+            below += weight;
+        }
+        all.last().map_or(0.0, |(value, _)| *value)
     }
 
     /// Share of the firings from `low` on and below `high`.
@@ -150,24 +177,45 @@ mod tests {
     #[test]
     fn every_activation_lies_in_its_bin() {
         let (row, examples) = latent(&strengths(3000), AccumulatorSettings::default());
-        let chosen = choose(&row, &examples, &Grouping::default());
-        assert!(
-            (40..=45).contains(&chosen.len()),
-            "20 strongest and up to 5 of each interval, as far as they were kept"
-        );
         let mut seen = HashSet::new();
-        for (example, bin) in &chosen {
-            if bin.is_top() {
-                continue;
+        let mut total = 0.0;
+        for slice in intervals(&row, &examples, 5, 5) {
+            assert!((1..=5).contains(&slice.examples.len()));
+            for example in &slice.examples {
+                let value = f64::from(example.value);
+                assert!((slice.low..=slice.high).contains(&value), "{value} in {} to {}", slice.low, slice.high);
+                assert!(seen.insert((example.doc, example.position)), "drawn twice");
             }
-            let (min, max, value) = (bin.min.unwrap(), bin.max.unwrap(), f64::from(example.value));
-            assert!((min..=max).contains(&value), "{value} in {min} to {max}");
-            assert!(seen.insert((example.doc, example.position)), "drawn twice");
+            total += slice.share;
         }
-        let mut shares: Vec<f64> = chosen.iter().filter(|(_, b)| !b.is_top()).filter_map(|(_, b)| b.share).collect();
-        shares.dedup();
-        let total: f64 = shares.iter().sum();
         assert!((total - 1.0).abs() < 1e-9, "shares add up to {total}");
+    }
+
+    #[test]
+    fn quantiles_are_those_of_a_sort_and_cover_all_activations() {
+        let values = strengths(1000);
+        let mut sorted = values.clone();
+        sorted.sort_by(f32::total_cmp);
+        let (row, examples) =
+            latent(&values, AccumulatorSettings { samples_per_level: 1000, ..AccumulatorSettings::default() });
+        for (i, slice) in quantiles(&row, &examples, 5, usize::MAX).iter().rev().enumerate() {
+            let part = &sorted[i * 200..(i + 1) * 200];
+            let inside: Vec<f32> = slice.examples.iter().rev().map(|e| e.value).collect();
+            assert_eq!(inside, part, "slice {i}");
+            assert!((slice.share - 0.2).abs() < 1e-9);
+        }
+        let few = AccumulatorSettings { samples_per_level: 8, n_top: 10, ..AccumulatorSettings::default() };
+        let (row, examples) = latent(&strengths(40_000), few);
+        let slices = quantiles(&row, &examples, 5, 6);
+        assert_eq!((slices[0].high, slices[4].low), (f64::from(row.stats.max), 0.0));
+        for pair in slices.windows(2) {
+            assert_eq!(pair[0].low, pair[1].high, "no gap between slices");
+        }
+        for slice in &slices {
+            assert!((slice.share - 0.2).abs() < 0.08, "{}", slice.share);
+        }
+        let (row, _) = latent(&[], AccumulatorSettings::default());
+        assert!(quantiles(&row, &[], 5, 6).iter().chain(&intervals(&row, &[], 5, 6)).all(|s| s.examples.is_empty()));
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! Scores of explanations, in `run.sqlite`: how well a text predicts what a latent does, by which scorer, against what, with whose
+//! judgement.
+
+use exegete_base::LatentId;
+use exegete_base::stats::Estimate;
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Result, StoreError};
+use crate::notes::{Notes, finite};
+
+/// The table that version 3 adds. A text is scored, not its place among a method's texts, which changes when the method runs again.
+pub(crate) const SCHEMA: &str = "
+CREATE TABLE scores (
+    id INTEGER PRIMARY KEY, latent INTEGER NOT NULL, text TEXT NOT NULL, scorer TEXT NOT NULL, against TEXT NOT NULL,
+    judge TEXT NOT NULL, value REAL, low REAL, high REAL, n INTEGER NOT NULL, failed INTEGER NOT NULL, chance REAL,
+    measures TEXT NOT NULL, settings TEXT NOT NULL,
+    UNIQUE (latent, text, scorer, against, judge)
+);
+CREATE INDEX scores_by_scorer ON scores (scorer, against, latent);
+PRAGMA user_version = 3;
+";
+
+/// How well a text predicts what a latent does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The latent.
+    pub latent: u32,
+    /// The text.
+    pub text: String,
+    /// The scorer's name.
+    pub scorer: String,
+    /// What the latent's own examples are told apart from: `random`, `neighbours`, ...; `shuffled` for the control in which the text
+    /// is another latent's.
+    pub against: String,
+    /// Who judged, with the version of the prompt.
+    pub judge: String,
+    /// The score with its interval; `n` counts examples. Not finite where nothing could be judged.
+    pub value: Estimate,
+    /// Examples that the judge did not judge.
+    pub failed: u64,
+    /// The score of a judge that knows nothing; NaN where there is no such number.
+    pub chance: f64,
+    /// Other measures of the same judgements, by name.
+    pub measures: Value,
+    /// How it was made, for a person to read.
+    pub settings: Value,
+}
+
+impl Notes {
+    /// Stores scores in one transaction, each in place of one of the same text, scorer, comparison and judge.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn put_scores(&mut self, scores: &[Score]) -> Result<()> {
+        self.transaction(|transaction| {
+            for s in scores {
+                transaction.execute(
+                    "INSERT OR REPLACE INTO scores
+                     (latent, text, scorer, against, judge, value, low, high, n, failed, chance, measures, settings)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    params![
+                        s.latent,
+                        s.text,
+                        s.scorer,
+                        s.against,
+                        s.judge,
+                        finite(s.value.value),
+                        finite(s.value.low),
+                        finite(s.value.high),
+                        i64::try_from(s.value.n).unwrap_or(i64::MAX),
+                        i64::try_from(s.failed).unwrap_or(i64::MAX),
+                        finite(s.chance),
+                        s.measures.to_string(),
+                        s.settings.to_string()
+                    ],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The scores of a latent's texts, by scorer.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn scores_of(&self, latent: LatentId) -> Result<Vec<Score>> {
+        self.scores_where("WHERE latent = ? ORDER BY scorer, against, value DESC, text", params![latent.0])
+    }
+
+    /// All scores, by scorer and latent.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn scores(&self) -> Result<Vec<Score>> {
+        self.scores_where("ORDER BY scorer, against, judge, latent, text", [])
+    }
+
+    fn scores_where(&self, rest: &str, arguments: impl rusqlite::Params) -> Result<Vec<Score>> {
+        if !self.has_scores()? {
+            return Ok(Vec::new());
+        }
+        let query = format!(
+            "SELECT latent, text, scorer, against, judge, value, low, high, n, failed, chance, measures, settings
+             FROM scores {rest}"
+        );
+        let number = |row: &rusqlite::Row, at: usize| -> rusqlite::Result<f64> {
+            Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
+        };
+        let count = |row: &rusqlite::Row, at: usize| -> rusqlite::Result<u64> {
+            Ok(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0))
+        };
+        let json = |row: &rusqlite::Row, at: usize| -> rusqlite::Result<Value> {
+            Ok(serde_json::from_str(&row.get::<_, String>(at)?).unwrap_or_default())
+        };
+        self.rows(&query, arguments, |row| {
+            let (value, low, high, n) = (number(row, 5)?, number(row, 6)?, number(row, 7)?, count(row, 8)?);
+            Ok(Score {
+                latent: row.get(0)?,
+                text: row.get(1)?,
+                scorer: row.get(2)?,
+                against: row.get(3)?,
+                judge: row.get(4)?,
+                value: Estimate { value, low, high, n },
+                failed: count(row, 9)?,
+                chance: number(row, 10)?,
+                measures: json(row, 11)?,
+                settings: json(row, 12)?,
+            })
+        })
+    }
+
+    /// Runs changes in one transaction.
+    fn transaction(&mut self, change: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>) -> Result<()> {
+        let path = self.path().to_owned();
+        let run = |connection: &mut rusqlite::Connection| {
+            let transaction = connection.transaction()?;
+            change(&transaction)?;
+            crate::killpoint("sqlite.commit");
+            transaction.commit()
+        };
+        run(self.connection()).map_err(|source| StoreError::Sqlite { path, source })
+    }
+}
