@@ -30,12 +30,18 @@ impl Harvested {
 
 /// The dictionaries of a run that have latents, in its order.
 pub fn dictionaries(run: &Run) -> Vec<Harvested> {
+    let mut found = listed(run);
+    found.retain(|dictionary| run.part_done(&dictionary.part(LATENTS)));
+    found
+}
+
+/// The dictionaries of which a run tells, those included whose latents are not there.
+fn listed(run: &Run) -> Vec<Harvested> {
     let listed = run.stage("harvest").and_then(|stage| stage.get("dictionaries")).and_then(Value::as_array);
     let mut found: Vec<Harvested> = listed.into_iter().flatten().filter_map(harvested).collect();
     if found.is_empty() {
         found.push(Harvested { name: String::new(), prefix: String::new(), site: None });
     }
-    found.retain(|dictionary| run.part_done(&dictionary.part(LATENTS)));
     found
 }
 
@@ -44,17 +50,17 @@ pub fn dictionaries(run: &Run) -> Vec<Harvested> {
 /// # Errors
 /// [`StoreError::Missing`] where the run has no latents, [`StoreError::Choice`] where the name is missing or unknown.
 pub fn dictionary(run: &Run, name: Option<&str>) -> Result<Harvested> {
-    let mut all = dictionaries(run);
-    if all.is_empty() {
-        let cure = "let its harvest finish first";
-        return Err(StoreError::Missing { path: run.dir().to_owned(), what: "latents (latents.parquet)", cure });
-    }
+    let mut all = listed(run);
     let at = match name {
         Some(name) => all.iter().position(|one| one.name == name),
         None => (all.len() == 1).then_some(0),
     };
     match at {
-        Some(at) => Ok(all.swap_remove(at)),
+        Some(at) if run.part_done(&all[at].part(LATENTS)) => Ok(all.swap_remove(at)),
+        Some(_) => {
+            let cure = "let its harvest finish first";
+            Err(StoreError::Missing { path: run.dir().to_owned(), what: "latents (latents.parquet)", cure })
+        }
         None => Err(StoreError::Choice {
             path: run.dir().to_owned(),
             asked: name.map(str::to_owned),

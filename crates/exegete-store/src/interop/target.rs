@@ -348,15 +348,18 @@ fn stats_of(feature: &Feature) -> LatentStats {
     stats
 }
 
-/// Tokens that the counts are of: as many as make the count the share that the file says, which leaves out what was not counted;
-/// else those that the file says, else those shown.
+/// Tokens that the counts are of: as many as make the count the share that the file says, which leaves out what was not counted,
+/// where that share is not rounded to a digit or two; else those that the file says, else those shown.
 fn tokens_of(feature: &Feature, stats: &LatentStats) -> u64 {
     let shown: usize = feature.sequences.iter().map(|s| s.tokens.len()).sum();
     let by_density = || {
         let density = feature.density.filter(|d| *d > 0.0)?;
         Some((stats.count as f64 / density).round().min(9e15) as u64)
     };
-    let n = by_density().or_else(|| feature.ground.n_tokens()).unwrap_or(shown as u64);
+    let digits =
+        |share: f64| format!("{share:e}").bytes().take_while(|b| *b != b'e').filter(u8::is_ascii_digit).count();
+    let exact = || by_density().filter(|_| feature.density.is_some_and(|share| digits(share) >= 3));
+    let n = exact().or_else(|| feature.ground.n_tokens()).or_else(by_density).unwrap_or(shown as u64);
     n.max(stats.count)
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use exegete_base::LatentId;
-use exegete_store::{Curves, Explanation, Notes, StoreError};
+use exegete_base::stats::Estimate;
+use exegete_store::{Curves, Explanation, Notes, Score, StoreError};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -175,6 +176,40 @@ fn a_database_of_version_1_is_read_as_it_is_and_brought_up_to_date_by_a_writer()
     assert_eq!(old.label_of(LatentId(3)).unwrap().unwrap().text, "sea");
     assert_eq!(old.first_text(LatentId(3)).unwrap().as_deref(), Some("the sea"));
     drop((old, new));
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
-    assert!(matches!(Notes::open(&path), Err(StoreError::Version { found: 3, .. })));
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
+    assert!(matches!(Notes::open(&path), Err(StoreError::Version { found: 4, .. })));
+}
+
+#[test]
+fn scores_of_a_text_come_back_and_are_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.sqlite");
+    let mut notes = Notes::open(&path).unwrap();
+    let score = |text: &str, against: &str, value: f64| Score {
+        latent: 3,
+        text: text.into(),
+        scorer: "detection".into(),
+        against: against.into(),
+        judge: "local".into(),
+        value: Estimate { value, low: 0.5, high: f64::INFINITY, n: 100 },
+        failed: 2,
+        chance: 0.5,
+        measures: serde_json::json!({"auroc": 0.75}),
+        settings: serde_json::json!({}),
+    };
+    notes.put_scores(&[score("ships", "random", 0.8), score("ships", "neighbours", f64::NAN)]).unwrap();
+    notes.put_scores(&[score("ships", "random", 0.9), score("sea", "random", 0.6)]).unwrap();
+    let told = notes.scores_of(LatentId(3)).unwrap();
+    let short: Vec<(&str, &str)> = told.iter().map(|s| (s.text.as_str(), s.against.as_str())).collect();
+    assert_eq!(short, [("ships", "neighbours"), ("ships", "random"), ("sea", "random")]);
+    assert!(told[0].value.value.is_nan() && told[1].value.value == 0.9 && told[1].value.high.is_nan());
+    assert_eq!((told[1].failed, &told[1].measures["auroc"]), (2, &0.75.into()));
+    assert_eq!(notes.scores().unwrap().len(), 3);
+    assert!(notes.scores_of(LatentId(4)).unwrap().is_empty());
+    drop(notes);
+    // A database of before has none, and is read all the same.
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch("DROP TABLE scores; PRAGMA user_version = 2;").unwrap();
+    drop(old);
+    assert!(Notes::open_read_only(&path).unwrap().scores().unwrap().is_empty());
 }

@@ -52,7 +52,7 @@ fn a_run_beside_another_is_compared_with_it_and_keeps_what_is_said_in_it() {
         .iter()
         .map(|of| of["name"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(names, ["", "wide of beside", "nar row of beside"]);
+    assert_eq!(names, ["own", "wide of beside", "nar row of beside"]);
     let whole = site.get("/compare?other=wide%20of%20beside").body;
     assert!(
         whole.contains("Two dictionaries side by side") && whole.matches("class=\"overview\"").count() == 2,

@@ -193,7 +193,7 @@ fn profile(state: &Accumulators, latent: u32, n_vocab: u32) -> LatentProfile {
         fired_tokens: (0..4).map(|i| ((latent + i * 11) % n_vocab, 0.7 / (1 << i) as f32)).collect(),
         n_sampled: 200,
         distinct_tokens: 1 + latent % 40,
-        position_information: if latent.is_multiple_of(10) { 0.2 } else { 0.01 },
+        position_information: if latent.is_multiple_of(10) { 0.2 } else { 0.001 },
         ..decoder
     }
 }

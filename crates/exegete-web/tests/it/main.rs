@@ -1,6 +1,7 @@
 //! The dashboards from outside: requests to the router over a run that the store's writers made.
 
 mod browser;
+mod damage;
 mod dictionaries;
 mod export;
 mod fixture;
