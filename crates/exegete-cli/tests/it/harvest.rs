@@ -171,3 +171,87 @@ fn what_cannot_be_merged_is_told() {
     let said = String::from_utf8_lossy(&plan.stdout).into_owned();
     assert!(plan.status.success() && said.contains("memory ") && said.contains("disk ") && !at("d").exists(), "{said}");
 }
+
+#[test]
+fn what_a_harvest_made_is_explained_reported_and_held_to_its_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(setup) = setup(dir.path()) else { return exegete_testkit::not_run(NO_DATA) };
+    let run = dir.path().join("run");
+    let done = setup.harvest(&run, &[]).output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    let of = |command: &str, rest: &[&str]| exegete().arg(command).arg(&run).args(rest).output().unwrap();
+    let told = |done: &std::process::Output| String::from_utf8_lossy(&done.stdout).into_owned();
+
+    let flags =
+        "--dictionary topk --latents 0..3 --scales 4 --explanation-tokens 3 --insert-layer 1 --abstain-below -1";
+    let flags: Vec<&str> = flags.split(' ').collect();
+    let explained = of("explain", &flags);
+    assert!(explained.status.success(), "{}", stderr(&explained));
+    let missing = of("explain", &["--latents", "0"]);
+    assert!(stderr(&missing).contains("topk, relu, heads"), "{}", stderr(&missing));
+
+    // What people say of the texts, in the order of the method's own scores.
+    let path = run.join("latents/topk/run.sqlite");
+    let notes = exegete_store::Notes::open(&path).unwrap();
+    let reported = told(&of("report", &["--dictionary", "topk"]));
+    assert!(reported.contains("nobody has rated a text yet"), "{reported}");
+    let mut candidates = notes.candidates().unwrap();
+    assert!(candidates.len() >= 3, "{} texts", candidates.len());
+    let score = |c: &exegete_store::Candidate| {
+        let all = notes.explanations_of(exegete_base::LatentId(c.latent)).unwrap();
+        all.iter().find(|e| e.rank == c.rank).unwrap().score
+    };
+    candidates.sort_by(|a, b| score(a).total_cmp(&score(b)));
+    let n = candidates.len();
+    candidates.iter().enumerate().for_each(|(i, c)| notes.rate(c, (1 + 4 * i / n) as u8, 0).unwrap());
+    drop(notes);
+    let reported = of("report", &["--dictionary", "topk", "--json"]);
+    let reported: serde_json::Value = serde_json::from_slice(&reported.stdout).unwrap();
+    let agreement = &reported["agreement"]["self's own score"];
+    assert!(agreement["value"].as_f64().unwrap() > 0.8 && agreement["n"] == n, "{reported}");
+
+    let shown = told(&of("show", &["0", "--dictionary", "heads", "--color", "never"]));
+    assert!(shown.contains("comes from ") && shown.contains("promotes"), "{shown}");
+    let weights = dir.path().join("trained/sae/topk/sae_weights.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let refused = of("explain", &flags);
+    assert!(!refused.status.success() && stderr(&refused).contains("weights are others"), "{}", stderr(&refused));
+
+    // A part that is gone is told of by the same command, which would otherwise say that all is done.
+    std::fs::remove_file(run.join("latents/relu/latents.parquet")).unwrap();
+    let mut again = setup.harvest(&run, &[]);
+    let again = again.output().unwrap();
+    assert!(!again.status.success(), "a run of other weights, with a part missing, is not finished");
+}
+
+#[test]
+fn shards_of_other_places_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut setup) = setup(dir.path()) else { return exegete_testkit::not_run(NO_DATA) };
+    setup.saes.truncate(1);
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    assert!(setup.harvest(&first, &["--shard", "1/2"]).output().unwrap().status.success());
+    // The same weights and model, as another machine has them elsewhere.
+    let (sae, model) = (dir.path().join("elsewhere"), dir.path().join("model/stories260K.bin"));
+    std::fs::create_dir_all(&sae).unwrap();
+    std::fs::create_dir_all(model.parent().unwrap()).unwrap();
+    for file in std::fs::read_dir(&setup.saes[0]).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()) {
+        std::fs::copy(&file, sae.join(file.file_name().unwrap())).unwrap();
+    }
+    for file in std::fs::read_dir(setup.model.parent().unwrap()).unwrap().map(|e| e.unwrap().path()) {
+        std::fs::copy(&file, model.parent().unwrap().join(file.file_name().unwrap())).unwrap();
+    }
+    (setup.saes[0], setup.model) = (sae, model);
+    let done = setup.harvest(&second, &["--shard", "2/2"]).output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    let merged = dir.path().join("merged");
+    let done = exegete().arg("merge").args([&second, &first]).arg("--out").arg(&merged).output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+
+    std::fs::remove_file(merged.join("examples/part-00000.parquet")).unwrap();
+    let shown = exegete().arg("show").arg(&merged).arg("0").output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("not shown: "), "{}", stderr(&shown));
+}
