@@ -2,7 +2,7 @@
 //!
 //! Both sides of a row are processes of their own that answer the same lines ([`side`]), so that they take turns
 //! within one run and each one's peak memory is its own. Ours is this program again, as `exegete-bench worker`.
-//! `penalties DIR` is a study and no benchmark ([`penalties`]).
+//! `penalties DIR` and `scales DIR` are studies and no benchmarks ([`penalties`], [`scales`]).
 //! `reference` compares what dictionaries become instead ([`mod@reference`]).
 //! Which rows there are, and what each is held to, stands in one table ([`rows`]); `bench/README.md` explains a row.
 
@@ -14,6 +14,7 @@ mod reference;
 mod resident;
 mod rows;
 mod run;
+mod scales;
 mod side;
 mod truth;
 mod worker;
@@ -42,6 +43,11 @@ fn main() -> Result<()> {
         && first == "penalties"
     {
         return penalties::study(std::path::Path::new(dir), only.first().map(String::as_str));
+    }
+    if let [first, dir] = args.as_slice()
+        && first == "scales"
+    {
+        return scales::study(std::path::Path::new(dir));
     }
     let mut names = Vec::new();
     let mut options = Options { json: false, quick: false, only: None, rounds: None };

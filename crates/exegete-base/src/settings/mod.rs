@@ -122,6 +122,12 @@ pub enum ScaleRule {
     Entropy,
     /// Self-similarity and cross-entropy to the baseline, each brought to 0..1, weighted by alpha
     CrossEntropy,
+    /// Self-similarity alone
+    SelfSimilarity,
+    /// The lowest entropy of the answer's first token
+    MinEntropy,
+    /// Peaks of self-similarity by prominence, less the entropy there by (1 - alpha) / alpha
+    Peaks,
 }
 
 /// How latents explain themselves.
@@ -142,7 +148,7 @@ pub struct SelfExplainSettings {
     /// How scales are ranked
     #[arg(long, value_enum, default_value_t = ScaleRule::Entropy)]
     pub rule: ScaleRule,
-    /// Weight of self-similarity under --rule cross-entropy; the rest is for cross-entropy to the baseline
+    /// Weight of self-similarity under --rule cross-entropy and peaks; the rest is for cross-entropy to the baseline, or entropy
     #[arg(long, default_value_t = 0.4)]
     pub alpha: f64,
     /// Abstain when self-similarity never rises above this

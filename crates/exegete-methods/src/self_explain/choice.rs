@@ -3,6 +3,7 @@
 use exegete_base::settings::{ScaleRule, SelfExplainSettings};
 
 use super::Curves;
+use super::peaks::{Peak, peaks};
 
 /// What the rule says.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,10 +14,14 @@ pub enum Choice {
     Abstain,
 }
 
-/// Ranks all scales by the composite asked for, best first. Both composites are published, and run in their authors'
+/// The least confidence of a peak that is worth reading, in standard deviations of the curve's noise.
+const LEAST_CONFIDENCE: f64 = 4.0;
+
+/// Ranks all scales by the rule asked for, best first. Both composites are published, and run in their authors'
 /// code; `docs/self-explanation.md` says how they compare.
 ///
-/// Abstains where self-similarity never rises above `abstain_below`. Scale 0 inserts nothing and is never chosen.
+/// Abstains where self-similarity never rises above `abstain_below`, and under the rule of peaks where none stands out. Scale 0
+/// inserts nothing and is never chosen.
 pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
     let best = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
     // `f64::max` passes over NaN, so a curve of nothing else ends at the smallest number and abstains.
@@ -26,11 +31,30 @@ pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
     let (from, merits) = match settings.rule {
         ScaleRule::Entropy => by_entropy(curves),
         ScaleRule::CrossEntropy => (1, by_cross_entropy(curves, settings.alpha)),
+        ScaleRule::SelfSimilarity => (1, curves.self_similarity.clone()),
+        ScaleRule::MinEntropy => (1, curves.entropy.iter().map(|h| -h).collect()),
+        ScaleRule::Peaks => match by_peaks(curves, settings.alpha) {
+            Some(merits) => (1, merits),
+            None => return Choice::Abstain,
+        },
     };
     let mut ranked: Vec<(usize, f64)> = merits.into_iter().enumerate().skip(from).collect();
     ranked.retain(|(_, merit)| merit.is_finite());
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     Choice::Scales(ranked)
+}
+
+/// The places of the first `n` different texts, letter case aside. Neighbouring scales often say the same thing; three readings of it
+/// would be one.
+pub fn different(texts: &[String], n: usize) -> Vec<usize> {
+    let mut found: Vec<usize> = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        let same = |other: &usize| texts[*other].to_lowercase() == text.to_lowercase();
+        if found.len() < n && !text.is_empty() && !found.iter().any(same) {
+            found.push(at);
+        }
+    }
+    found
 }
 
 /// `self_similarity - 0.1 * entropy` (variant c), and the first scale that counts: entropy falls at small scales for
@@ -45,6 +69,25 @@ fn by_entropy(curves: &Curves) -> (usize, Vec<f64>) {
 fn by_cross_entropy(curves: &Curves, alpha: f64) -> Vec<f64> {
     let (similarity, cross) = (to_unit(&curves.self_similarity), to_unit(&curves.cross_entropy));
     similarity.iter().zip(&cross).map(|(s, c)| alpha * s - (1.0 - alpha) * c).collect()
+}
+
+/// The merits of peaks; a scale beside a peak has the merit of the nearest, less its distance, so that what is said around a peak
+/// counts before what is said anywhere else. None where no peak stands out.
+fn by_peaks(curves: &Curves, alpha: f64) -> Option<Vec<f64>> {
+    let peaks = peaks(curves, (1.0 - alpha) / alpha.max(f64::MIN_POSITIVE));
+    if !peaks.iter().any(|peak| peak.confidence >= LEAST_CONFIDENCE) {
+        return None;
+    }
+    // A whole step away is worse than the lowest peak.
+    let lowest = peaks.iter().map(|peak| peak.merit).fold(f64::MAX, f64::min);
+    let merit = |i: usize| {
+        let beside = |peak: &Peak| match peak.idx.abs_diff(i) {
+            0 => peak.merit,
+            steps => lowest - steps as f64 + 1e-3 * peak.merit,
+        };
+        peaks.iter().map(beside).fold(f64::MIN, f64::max)
+    };
+    Some((0..curves.scales.len()).map(merit).collect())
 }
 
 /// Brings a curve to 0..1; a flat one to 0.
@@ -84,6 +127,20 @@ mod tests {
             assert_eq!(order(&curves(&[0.0, 0.005, 0.01], &[1.0, 2.0, 3.0]), rule), None);
             assert_eq!(order(&curves(&[f64::NAN; 3], &[1.0; 3]), rule), None);
         }
+    }
+
+    #[test]
+    fn single_curves_and_peaks_rank_too() {
+        let similarity: Vec<f64> = (0..32).map(|i| (-((f64::from(i) - 12.0) / 4.0).powi(2)).exp()).collect();
+        let mut c = curves(&similarity, &[1.0; 32]);
+        c.entropy = (0..32).map(|i| (f64::from(i) - 20.0).abs()).collect();
+        assert_eq!(order(&c, ScaleRule::SelfSimilarity).unwrap()[0], 12);
+        assert_eq!(order(&c, ScaleRule::MinEntropy).unwrap()[0], 20);
+        let peaked = order(&c, ScaleRule::Peaks).unwrap();
+        assert_eq!((peaked[0], peaked.len()), (12, 31));
+        assert!(peaked[1..3].iter().all(|i| i.abs_diff(12) == 1), "{peaked:?}");
+        let rising: Vec<f64> = (0..32).map(f64::from).collect();
+        assert_eq!(order(&curves(&rising, &[1.0; 32]), ScaleRule::Peaks), None, "a slow rise is no peak");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! arXiv 2403.10949); Ghandeharioun et al. 2024 (Patchscopes, arXiv 2401.06102).
 
 pub mod choice;
+pub mod peaks;
 mod prompt;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use exegete_model::{Batch, Edit, GenerateOptions, Hooks, KvCache, Logits, Model,
 use exegete_tensor::cpu::loss::{log_sum_exp, softmax_scaled};
 use exegete_tensor::cpu::simd::dot;
 use exegete_tensor::{Tape, f32s};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::choice::Choice;
 use self::prompt::Prompt;
@@ -36,7 +37,7 @@ pub const NAME: &str = "self";
 const N_TEXTS: usize = 3;
 
 /// The curves over scales.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curves {
     /// Scales, ascending from 0.
     pub scales: Vec<f64>,
@@ -131,7 +132,11 @@ impl<'m> SelfExplainer<'m> {
         (0..self.model.spec.d_model).map(|i| normal(i) as f32).collect()
     }
 
-    fn unit(&self, direction: &[f32]) -> Result<Vec<f32>> {
+    /// A direction at unit length.
+    ///
+    /// # Errors
+    /// A direction of another width than the residual stream, or one without a direction.
+    pub fn unit(&self, direction: &[f32]) -> Result<Vec<f32>> {
         let (d, norm) = (self.model.spec.d_model, dot(direction, direction).sqrt());
         if direction.len() != d {
             let detail = format!("a direction of {} values for a residual stream of width {d}", direction.len());
@@ -202,31 +207,33 @@ impl<'m> SelfExplainer<'m> {
 
     /// Greedy answers at the scales given, best first, until [`N_TEXTS`] different ones are found.
     fn answers(&self, unit: &[f32], curves: &Curves, picked: &[(usize, f64)]) -> Result<Vec<Answer>> {
-        let vectors = picked.iter().map(|(i, _)| unit.iter().map(|x| x * curves.scales[*i] as f32).collect()).collect();
-        let suffix = self.suffix(picked.len());
-        let room = suffix.ids.len() / picked.len().max(1) + self.settings.explanation_tokens;
-        let mut cache = self.prefix.fork(&vec![0; picked.len()], room)?;
+        let scales: Vec<f64> = picked.iter().map(|(i, _)| curves.scales[*i]).collect();
+        let texts = self.texts(unit, &scales)?;
+        let found = choice::different(&texts, N_TEXTS);
+        let answer = |at: usize| Answer { scale: scales[at], merit: picked[at].1, text: texts[at].clone() };
+        Ok(found.into_iter().map(answer).collect())
+    }
+
+    /// Greedy answers for a unit direction at each of some scales, in one batch.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn texts(&self, unit: &[f32], scales: &[f64]) -> Result<Vec<String>> {
+        let vectors = scales.iter().map(|scale| unit.iter().map(|x| x * *scale as f32).collect()).collect();
+        let suffix = self.suffix(scales.len());
+        let room = suffix.ids.len() / scales.len().max(1) + self.settings.explanation_tokens;
+        let mut cache = self.prefix.fork(&vec![0; scales.len()], room)?;
         let options = GenerateOptions::greedy(self.settings.explanation_tokens, self.model.spec.eos_ids.clone());
         let mut hooks = self.insertion(vectors);
         let new = self.model.generate_behind(&mut cache, suffix, &options, &mut hooks)?;
         let tokenizer = self.model.tokenizer()?;
-        let answer = |((i, merit), ids): (&(usize, f64), &Vec<u32>)| -> Result<Answer> {
+        let text = |ids: &Vec<u32>| -> Result<String> {
             let text = tokenizer.decode(ids)?;
             // The template opened a quotation; what follows its end is talk about the answer.
-            let text =
-                text.split(['"', '\n']).find(|part| !part.trim().is_empty()).unwrap_or_default().trim().to_owned();
-            Ok(Answer { scale: curves.scales[*i], merit: *merit, text })
+            let part = text.split(['"', '\n']).find(|part| !part.trim().is_empty());
+            Ok(part.unwrap_or_default().trim().to_owned())
         };
-        // Neighbouring scales often say the same thing; three readings of it would be one.
-        let mut different: Vec<Answer> = Vec::new();
-        for found in picked.iter().zip(&new.ids).map(answer) {
-            let found = found?;
-            let same = |a: &Answer| a.text.to_lowercase() == found.text.to_lowercase();
-            if different.len() < N_TEXTS && !found.text.is_empty() && !different.iter().any(same) {
-                different.push(found);
-            }
-        }
-        Ok(different)
+        new.ids.iter().map(text).collect()
     }
 }
 
