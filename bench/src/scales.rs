@@ -65,7 +65,7 @@ pub(crate) fn study(dir: &Path) -> Result<()> {
     let all: Vec<Measured> = all.into_values().collect();
     let is_tuned = |m: &&Measured| hash(&m.word).is_multiple_of(2);
     let (tuning, test): (Vec<&Measured>, Vec<&Measured>) = all.iter().partition(is_tuned);
-    println!("{} words, settings chosen on {}, told of the other {}", all.len(), tuning.len(), test.len());
+    say(format_args!("{} words, settings chosen on {}, told of the other {}", all.len(), tuning.len(), test.len()));
     tell(&tuning, &test);
     Ok(())
 }
@@ -141,6 +141,11 @@ fn shown(e: &Estimate) -> String {
     format!("{:.3} ({:.3} to {:.3})", e.value, e.low, e.high)
 }
 
+/// Writes a line of the result; a reader who has gone is no reason to fail.
+fn say(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn tell(tuning: &[&Measured], test: &[&Measured]) {
     let rules = [
         (ScaleRule::SelfSimilarity, "argmax self-similarity", false),
@@ -162,18 +167,18 @@ fn tell(tuning: &[&Measured], test: &[&Measured]) {
         let abstained = test.iter().filter(|m| rank(&m.curves, &settings(alpha)) == Choice::Abstain).count();
         let [one, three] = [0, 1].map(|k| bootstrap(&of.iter().map(|h| h[k]).collect::<Vec<_>>(), SEED, mean));
         let chosen = if has_alpha { format!(", alpha {alpha}") } else { String::new() };
-        println!("{name:<24} top 1 {}  top 3 {}  {abstained} abstained{chosen}", shown(&one), shown(&three));
+        say(format_args!("{name:<24} top 1 {}  top 3 {}  {abstained} abstained{chosen}", shown(&one), shown(&three)));
         table.push((name, of));
     }
     let oracle: Vec<f64> =
         test.iter().map(|m| f64::from(u8::from(m.texts[1..].iter().any(|t| says(t, &m.accepted))))).collect();
-    println!("{:<24} {} of scales, at best", "oracle", shown(&bootstrap(&oracle, SEED, mean)));
+    say(format_args!("{:<24} {} of scales, at best", "oracle", shown(&bootstrap(&oracle, SEED, mean))));
     let Some(((_, peaks), others)) = table.split_last() else { return };
     for (name, of) in others {
         let [one, three] = [0, 1].map(|k| {
             let pairs: Vec<f64> = peaks.iter().zip(of).map(|(p, o)| p[k] - o[k]).collect();
             bootstrap(&pairs, SEED, mean)
         });
-        println!("peaks less {name:<24} top 1 {}  top 3 {}", shown(&one), shown(&three));
+        say(format_args!("peaks less {name:<24} top 1 {}  top 3 {}", shown(&one), shown(&three)));
     }
 }

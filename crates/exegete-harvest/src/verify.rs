@@ -40,7 +40,7 @@ fn check(run: &Run, is_its: &(dyn Fn(&str) -> bool + Sync)) -> Result<bool> {
 
 pub(crate) fn damaged(path: &Path, detail: &str) -> HarvestError {
     HarvestError::Request(format!(
-        "{}: {detail}; remove the run, or the activations that it is part of, and give the command again",
+        "{}: {detail}; remove the run or the activations that it is part of, and start again",
         path.display()
     ))
 }
