@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::examples::{Shown, strongest};
 use super::latent::{name, random};
 use super::panels::panels;
-use super::whole::overview;
+use super::whole::{headline, overview};
 use super::{Frame, said, shell};
 use crate::columns::{self, Column};
 use crate::detail::View;
@@ -24,7 +24,13 @@ pub(crate) fn compare(frame: &Frame, left: Side, right: Side, asked: [&str; 2], 
         h1 { (if is_whole { "Two dictionaries side by side" } else { "Two latents side by side" }) }
         (form(left.0, right.0, asked, view))
         @if is_whole && left.0.named() != right.0.named() {
-            div.sides { @for harvest in [left.0, right.0] { section.one { (overview(harvest, false)) } } }
+            div.sides { @for harvest in [left.0, right.0] { section.one {
+                @let title = html! {
+                    p.id { a href=(harvest.address("/", &[])) { (harvest.named().name) } }
+                    h2.name { (headline(harvest)) }
+                };
+                (overview(harvest, &title, false))
+            } } }
         }
         @if let (Ok(a), Ok(b)) = (left.1, right.1) { (numbers((left.0, a), (right.0, b))) }
         @if !is_whole { div.sides { (side(left)) (side(right)) } }

@@ -18,7 +18,7 @@ const TOKENS_SHOWN: usize = 5;
 pub(crate) fn home(frame: &Frame, harvest: &Harvest, query: &ListQuery, list: &LatentList) -> Result<Markup> {
     let sort = query.sort(!harvest.said()?.texts.is_empty());
     let content = html! {
-        (overview(harvest, frame.has_training))
+        (overview(harvest, &html! { h1 { (headline(harvest)) } }, frame.has_training))
         section #latents {
             (controls(harvest, query, sort))
             (table(harvest, query, sort, list))

@@ -12,13 +12,13 @@ use crate::wire::Overview;
 use crate::{charts, format};
 
 /// What stands above the list of latents, and on either side of two runs that are compared.
-pub(super) fn overview(harvest: &Harvest, has_training: bool) -> Markup {
+pub(super) fn overview(harvest: &Harvest, title: &Markup, has_training: bool) -> Markup {
     let rates: Vec<Estimate> = harvest.rows().iter().map(|row| row.firing_rate).collect();
     let whole = figures_of(harvest);
     html! {
         section.overview {
             div {
-                h1 { (headline(harvest)) }
+                (title)
                 p.lead { (sentence(harvest)) }
                 (facts(harvest, &whole))
                 @if has_training { p.more { a href="/training" { "How it was trained" } } }
