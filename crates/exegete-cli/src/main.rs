@@ -4,6 +4,7 @@ mod args;
 mod args_eval;
 mod args_harvest;
 mod args_interop;
+mod args_show;
 mod builtin;
 mod commands;
 mod config_file;

@@ -2,11 +2,12 @@
 //! token is a sum over the tokens before it, pattern times value, and so is a latent's pre-activation, whose encoder is linear in
 //! the heads' outputs. Of each latent's strongest firings it is told what every token before adds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use exegete_base::{DocId, Site, SiteKind};
 use exegete_model::{Batch, Hooks, Logits, Model};
 use exegete_sae::Dictionary;
+pub use exegete_store::attributions::TABLE;
 use exegete_store::{Attribution, AttributionReader, Example, ExampleKind, ExampleReader, Run, write_attributions};
 use exegete_tensor::{Tape, f32s};
 use rayon::prelude::*;
@@ -16,10 +17,8 @@ use crate::firings::{Harvested, LATENTS};
 use crate::rows::WindowRows;
 use crate::{HarvestError, Progress, Result};
 
-/// The stage's name, and that of the table beside a dictionary's latents.
+/// The stage's name.
 pub const STAGE: &str = "attribution";
-/// The finished table.
-pub const TABLE: &str = "attribution.parquet";
 
 /// Tells of every dictionary that reads the outputs of a layer's heads where its strongest firings come from. Dictionaries of other
 /// sites, and those whose encoder is not linear in its input, have no such table.
@@ -72,10 +71,10 @@ pub(crate) fn merge(run: &mut Run, shards: &[Run], prefix: &str) -> Result<()> {
     let mut kept = Vec::new();
     for examples in top_examples(run, prefix)?.chunk_by(|a, b| a.latent == b.latent) {
         let latent = examples[0].latent;
-        let there: BTreeMap<_, ()> = examples.iter().map(|e| ((e.doc, e.window, e.position), ())).collect();
+        let there: BTreeSet<_> = examples.iter().map(|e| (e.doc, e.window, e.position)).collect();
         for reader in &readers {
             let told = reader.latent(latent)?;
-            kept.extend(told.into_iter().filter(|a| there.contains_key(&(a.doc, a.window, a.position))));
+            kept.extend(told.into_iter().filter(|a| there.contains(&(a.doc, a.window, a.position))));
         }
     }
     run.commit_part(&name, kept.len() as u64, |w| write_attributions(w, &kept))?;

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use exegete_store::attributions::TABLE;
+use exegete_store::harvested::LATENTS;
 use exegete_store::{Run, StoreError};
 use rayon::prelude::*;
 
@@ -21,8 +23,7 @@ pub fn parts(run: &Run, stage: &str) -> Result<bool> {
 /// # Errors
 /// A part that is missing, or whose content is not what was written.
 pub fn dictionary(run: &Run, prefix: &str) -> Result<()> {
-    let tables =
-        ["latents.parquet", "attribution.parquet", "examples/", "activations/"].map(|t| format!("{prefix}{t}"));
+    let tables = [LATENTS, TABLE, "examples/", "activations/"].map(|t| format!("{prefix}{t}"));
     check(run, &|rel| tables.iter().any(|table| rel.starts_with(table))).map(|_| ())
 }
 

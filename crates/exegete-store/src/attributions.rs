@@ -11,6 +11,8 @@ use crate::error::Result;
 use crate::examples::Example;
 use crate::table::{self, ByLatent};
 
+/// The table beside a dictionary's latents.
+pub const TABLE: &str = "attribution.parquet";
 const ATTRIBUTION: &str = "attribution";
 /// Rows of a row group: the strongest firings of some fifty latents.
 const GROUP_ROWS: usize = 1024;

@@ -159,9 +159,7 @@ impl Notes {
         explanations: &[Explanation],
         curves: &Curves,
     ) -> Result<()> {
-        let path = self.path.clone();
-        let mut put = || {
-            let transaction = self.connection.transaction()?;
+        self.transaction(|transaction| {
             transaction
                 .execute("DELETE FROM explanations WHERE latent = ? AND method = ?", params![latent.0, method])?;
             for (rank, e) in explanations.iter().enumerate() {
@@ -184,10 +182,8 @@ impl Notes {
                 "INSERT OR REPLACE INTO curves (latent, method, scales, curves) VALUES (?, ?, ?, ?)",
                 params![latent.0, method, json_of(&curves.scales).to_string(), json_of_curves(curves)],
             )?;
-            killpoint("sqlite.commit");
-            transaction.commit()
-        };
-        put().map_err(|source| StoreError::Sqlite { path, source })
+            Ok(())
+        })
     }
 
     /// Latents that a method has dealt with, abstentions included, ascending.
@@ -280,13 +276,18 @@ impl Notes {
         Ok(self.sql(version_of)? >= SCORES_SINCE)
     }
 
-    /// The database's file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
+    /// Runs changes in one transaction.
+    pub(crate) fn transaction(
+        &mut self,
+        change: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        let run = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            change(&transaction)?;
+            killpoint("sqlite.commit");
+            transaction.commit()
+        };
+        run(&mut self.connection).map_err(|source| StoreError::Sqlite { path: self.path.clone(), source })
     }
 
     /// Latents with a text that holds every word of `text` (the last one as a beginning), best match first.

@@ -7,7 +7,7 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::notes::{Notes, finite};
 
 /// The table that version 3 adds. A text is scored, not its place among a method's texts, which changes when the method runs again.
@@ -52,7 +52,7 @@ impl Notes {
     /// Stores scores in one transaction, each in place of one of the same text, scorer, comparison and judge.
     ///
     /// # Errors
-    /// [`StoreError::Sqlite`].
+    /// [`crate::StoreError::Sqlite`].
     pub fn put_scores(&mut self, scores: &[Score]) -> Result<()> {
         self.transaction(|transaction| {
             for s in scores {
@@ -84,7 +84,7 @@ impl Notes {
     /// The scores of a latent's texts, by scorer.
     ///
     /// # Errors
-    /// [`StoreError::Sqlite`].
+    /// [`crate::StoreError::Sqlite`].
     pub fn scores_of(&self, latent: LatentId) -> Result<Vec<Score>> {
         self.scores_where("WHERE latent = ? ORDER BY scorer, against, value DESC, text", params![latent.0])
     }
@@ -92,7 +92,7 @@ impl Notes {
     /// All scores, by scorer and latent.
     ///
     /// # Errors
-    /// [`StoreError::Sqlite`].
+    /// [`crate::StoreError::Sqlite`].
     pub fn scores(&self) -> Result<Vec<Score>> {
         self.scores_where("ORDER BY scorer, against, judge, latent, text", [])
     }
@@ -129,17 +129,5 @@ impl Notes {
                 settings: json(row, 12)?,
             })
         })
-    }
-
-    /// Runs changes in one transaction.
-    fn transaction(&mut self, change: impl FnOnce(&rusqlite::Transaction) -> rusqlite::Result<()>) -> Result<()> {
-        let path = self.path().to_owned();
-        let run = |connection: &mut rusqlite::Connection| {
-            let transaction = connection.transaction()?;
-            change(&transaction)?;
-            crate::killpoint("sqlite.commit");
-            transaction.commit()
-        };
-        run(self.connection()).map_err(|source| StoreError::Sqlite { path, source })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use exegete_base::LatentId;
+use exegete_store::attributions::TABLE as ATTRIBUTION;
 use exegete_store::harvested::LATENTS;
 use exegete_store::{
     AttributionReader, ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab,
@@ -18,8 +19,6 @@ use crate::vocabulary::Vocabulary;
 use crate::wire::{LatentLine, TokenWeight};
 use crate::{Result, WebError};
 
-/// Where the strongest firings of a dictionary of attention come from.
-const ATTRIBUTION: &str = "attribution.parquet";
 /// The database of what is said.
 pub(crate) const NOTES: &str = "run.sqlite";
 /// Answers of the list that are kept.

@@ -8,7 +8,7 @@ use exegete_base::stats::{Estimate, mean_of};
 use exegete_store::{Notes, Rating, Run, Score, harvested};
 use serde_json::{Value, json};
 
-use crate::args::Report;
+use crate::args_show::Report;
 use crate::printer::Printer;
 
 use super::explain::NOTES;
@@ -31,7 +31,7 @@ pub(crate) fn run(settings: &Report, printer: &Printer) -> Result<()> {
         judged.push(told(scorer, against, judge, of, printer));
     }
     if by_scorer.is_empty() {
-        printer.line(format!("no text is scored yet: `exegete score {}` does that", settings.run.display()));
+        printer.line("no text of this dictionary is scored yet");
     }
     let agreement = agreement(&notes, &ratings, &scores)?;
     let told_ratings = tell_agreement(&ratings, &agreement, printer);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use exegete_web::{Access, Dashboard};
 
-use crate::args::{Common, Serve};
+use crate::args::Common;
+use crate::args_show::Serve;
 use crate::interrupt;
 use crate::printer::Printer;
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use exegete_web::{Colours, Dashboard, latent_lines};
 
-use crate::args::{Colour, Show};
+use crate::args_show::{Colour, Show};
 use crate::printer::Printer;
 
 pub(crate) fn run(settings: &Show, printer: &Printer) -> Result<()> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use exegete_base::settings::{HarvestSettings, KeepSettings};
 use exegete_model::Model;
 use exegete_sae::Dictionary;
+pub use exegete_store::harvested::LATENTS;
 use exegete_store::sampled::Draw;
 use exegete_store::{AccumulatorSettings, Run, Window};
 use serde_json::{Value, json};
@@ -26,8 +27,6 @@ use crate::{Activations, Progress, Result, verify, vocabulary};
 
 /// The stage's name in the manifest.
 pub const STAGE: &str = "harvest";
-/// The finished table of latents.
-pub const LATENTS: &str = "latents.parquet";
 /// Windows encoded together.
 const BATCH: usize = 32;
 /// Batches between two looks at the memory taken.

@@ -74,8 +74,9 @@ fn by_cross_entropy(curves: &Curves, alpha: f64) -> Vec<f64> {
 /// The merits of peaks; a scale beside a peak has the merit of the nearest, less its distance, so that what is said around a peak
 /// counts before what is said anywhere else. None where no peak stands out.
 fn by_peaks(curves: &Curves, alpha: f64) -> Option<Vec<f64>> {
-    let peaks = peaks(curves, (1.0 - alpha) / alpha.max(f64::MIN_POSITIVE));
-    if !peaks.iter().any(|peak| peak.confidence >= LEAST_CONFIDENCE) {
+    let mut peaks = peaks(curves, (1.0 - alpha) / alpha.max(f64::MIN_POSITIVE));
+    peaks.retain(|peak| peak.confidence >= LEAST_CONFIDENCE);
+    if peaks.is_empty() {
         return None;
     }
     // A whole step away is worse than the lowest peak.

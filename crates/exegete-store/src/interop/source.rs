@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::kept::{Kept, read_kept};
 use super::target::{IMPORT, KEPT, UNNAMED};
 use super::{Bars, Bin, Dfa, Feature, Ground, Origin, Related, Said, Sequence};
-use crate::attributions::{Attribution, AttributionReader};
+use crate::attributions::{Attribution, AttributionReader, TABLE};
 use crate::error::{Result, StoreError};
 use crate::examples::{Example, ExampleReader};
 use crate::groups::{intervals, strongest};
-use crate::harvested::{self, Harvested};
+use crate::harvested::{self, Harvested, LATENTS};
 use crate::latents::{LatentRow, read_latents};
 use crate::notes::{Explanation, Notes};
 use crate::profile::LatentProfile;
@@ -63,16 +63,16 @@ impl RunSource {
         let part = |name: &str| format!("{prefix}{name}");
         // What goes to others is whole, or nothing goes.
         let is_read = |rel: &str| {
-            let tables = [part("latents.parquet"), part("attribution.parquet"), part(KEPT)];
+            let tables = [part(LATENTS), part(TABLE), part(KEPT)];
             tables.iter().any(|table| table == rel) || rel.starts_with(&part("examples/")) || rel.starts_with("tokens/")
         };
         run.manifest().parts.keys().filter(|rel| is_read(rel)).try_for_each(|rel| run.verify_part(rel))?;
         let vocab_path = run.path("tokens/vocab.parquet");
         let vocab = if vocab_path.exists() { read_vocab(&vocab_path)? } else { Vec::new() };
         let (notes, kept) = (run.path(&part("run.sqlite")), part(KEPT));
-        let attributions = Some(part("attribution.parquet")).filter(|name| run.part_done(name));
+        let attributions = Some(part(TABLE)).filter(|name| run.part_done(name));
         Ok(RunSource {
-            latents: read_latents(&run.path(&part("latents.parquet")))?,
+            latents: read_latents(&run.path(&part(LATENTS)))?,
             vocab: vocab.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect(),
             tokens: TokenReader::open(&run.parts_under("tokens/part-"))?,
             examples: ExampleReader::open(&run.parts_under(&part("examples/part-")))?,
