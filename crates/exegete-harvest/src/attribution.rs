@@ -38,11 +38,7 @@ pub fn run(
     }
     let mut told = Vec::new();
     for harvested in all {
-        let [site] = harvested.sites.reads[..] else { continue };
-        let Some(layer) = site.layer.filter(|_| site.kind == SiteKind::AttnZ) else { continue };
-        if harvested.dictionary.encoder_row(0).is_none() {
-            continue;
-        }
+        let Some((site, layer)) = heads(harvested) else { continue };
         let name = format!("{}{TABLE}", harvested.prefix());
         if !run.part_done(&name) {
             let heads = Heads { model, layer, len };
@@ -55,6 +51,18 @@ pub fn run(
         run.finish_stage(STAGE, serde_json::json!({"dictionaries": told}))?;
     }
     Ok(())
+}
+
+/// Whether it is told of a dictionary where its strongest firings come from, which takes a pass of the model of its own.
+pub fn is_told(harvested: &Harvested) -> bool {
+    heads(harvested).is_some()
+}
+
+/// The heads whose outputs a dictionary reads, and their layer: those of one layer, through an encoder that is linear.
+fn heads(harvested: &Harvested) -> Option<(Site, usize)> {
+    let [site] = harvested.sites.reads[..] else { return None };
+    let layer = site.layer.filter(|_| site.kind == SiteKind::AttnZ)?;
+    harvested.dictionary.encoder_row(0).map(|_| (site, layer))
 }
 
 /// Takes over what shards tell of the strongest firings of the whole, each of which is among those of its shard.

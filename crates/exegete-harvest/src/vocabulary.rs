@@ -24,7 +24,8 @@ const MAP_STEPS: usize = 60;
 /// Latents handled together.
 const BLOCK: usize = 64;
 
-/// Fills in the vocabulary and the neighbours of every latent.
+/// Fills in the vocabulary, the neighbours and the place on the map of every latent; returns which share of the variance of the rows'
+/// directions each axis of the map holds, where they vary at all.
 ///
 /// Logits are `W_U (gain * row)`: what the decoder row adds to the residual stream ([`residual_rows`]) through the final norm's gain,
 /// without its division (which scales all logits of a row alike). Neighbours are by cosine between decoder rows. For a dictionary
@@ -38,7 +39,7 @@ pub fn describe(
     site: Site,
     rows: &mut [LatentRow],
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Option<[f64; 2]>> {
     let (f, v) = (dictionary.n_latents(), model.spec.vocab_size);
     // Rows of a cross-layer transcoder are as long as there are layers to write to; what is told of them is of their own layer.
     let d = (0..f).map(|latent| dictionary.decoder_row(latent).len()).min().unwrap_or_default();
@@ -83,11 +84,12 @@ pub fn describe(
         }
         progress.at((from + n) as u64, "");
     }
-    for (row, unit) in rows.iter_mut().zip(map(&unit, d)) {
-        row.profile.map = unit;
+    let (places, shares) = map(&unit, d);
+    for (row, place) in rows.iter_mut().zip(places) {
+        row.profile.map = place;
     }
     progress.end("top and bottom vocabulary and neighbours of every decoder row");
-    Ok(())
+    Ok(shares)
 }
 
 /// What vectors at a site add to the residual stream: themselves on it, through the weights behind them at the outputs of heads and
@@ -146,8 +148,9 @@ fn coordinates(row: &mut LatentRow, decoder_D: &[f32]) {
 }
 
 /// The first two principal components of directions, by power iteration on their second moments; each component's largest
-/// coordinate is positive, so that a map is not mirrored from one time to the next.
-fn map(unit_FD: &[f32], d: usize) -> Vec<[f32; 2]> {
+/// coordinate is positive, so that a map is not mirrored from one time to the next. With them which share of the variance each
+/// holds, in millionths: so short a number is read from a manifest as it was written.
+fn map(unit_FD: &[f32], d: usize) -> (Vec<[f32; 2]>, Option<[f64; 2]>) {
     let f = unit_FD.len() / d;
     let mut moments = vec![0f32; d * d];
     let units = Mat::rows(unit_FD, d);
@@ -183,7 +186,15 @@ fn map(unit_FD: &[f32], d: usize) -> Vec<[f32; 2]> {
             |v: &[f64]| row.iter().zip(v).zip(&mean).map(|((x, v), m)| (f64::from(*x) - m) * v).sum::<f64>() as f32;
         [along(&found[0]), along(&found[1])]
     };
-    unit_FD.chunks_exact(d).map(place).collect()
+    let places: Vec<[f32; 2]> = unit_FD.chunks_exact(d).map(place).collect();
+    let total = unit_FD.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / f as f64 - dot(&mean, &mean);
+    // The mean of the places is 0.
+    let share = |axis: usize| {
+        let held = places.iter().map(|place| f64::from(place[axis]).powi(2)).sum::<f64>() / f as f64;
+        (held / total * 1e6).round() / 1e6
+    };
+    let shares = (total > 1e-9).then(|| [share(0), share(1)]);
+    (places, shares)
 }
 
 /// The k largest of each row, with their columns.
@@ -193,4 +204,26 @@ fn ends(x: &[f32], width: usize, k: usize) -> Vec<Vec<(u32, f32)>> {
     row_topk(x, width, k, &mut values, &mut idx);
     let pairs = |(i, v): (&[u32], &[f32])| i.iter().copied().zip(v.iter().copied()).collect();
     idx.chunks(k).zip(values.chunks(k)).map(pairs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_tells_which_share_of_the_variance_it_holds() {
+        // Points away from a centre along three axes, by 2, 1 and a half: variances of 4, 1 and a quarter.
+        let (d, reach) = (5, [(3, 2f32), (0, 1.0), (4, 0.5)]);
+        let rows: Vec<f32> = reach
+            .iter()
+            .flat_map(|&(axis, by)| [(axis, by), (axis, -by)])
+            .flat_map(|(axis, by)| (0..d).map(move |i| 0.7 + if i == axis { by } else { 0.0 }))
+            .collect();
+        let (places, shares) = map(&rows, d);
+        assert_eq!(places.len(), 6);
+        assert!((places[0][0] - 2.0).abs() < 1e-3 && (places[2][1] - 1.0).abs() < 1e-3, "{places:?}");
+        let shares = shares.unwrap();
+        assert!((shares[0] - 4.0 / 5.25).abs() < 1e-5 && (shares[1] - 1.0 / 5.25).abs() < 1e-5, "{shares:?}");
+        assert_eq!(map(&rows[..d].repeat(4), d).1, None, "what does not vary has no share");
+    }
 }

@@ -141,6 +141,24 @@ pub enum StoreError {
         /// One line a differing key, with both values.
         differences: Vec<String>,
     },
+    /// The run exists and was made by another command. Both have settings of their own, so that all values would be a list of
+    /// everything.
+    #[error(
+        "run {} was made by \"exegete {there}\" and not by \"exegete {asked}\": {} differ; give another directory as --out, or remove \
+         this one to start over",
+        path.display(),
+        listed(keys)
+    )]
+    OtherCommand {
+        /// The run directory.
+        path: PathBuf,
+        /// The command that made it.
+        there: String,
+        /// The command that was given.
+        asked: String,
+        /// Names of the settings that differ.
+        keys: Vec<String>,
+    },
     /// A directory is not a run.
     #[error("{} is not a run: it has no manifest.json{hint}", path.display())]
     NotARun {

@@ -10,6 +10,9 @@ use crate::run::Run;
 /// The table without which a dictionary has nothing to show.
 pub const LATENTS: &str = "latents.parquet";
 
+/// What the stage `harvest` says of a dictionary's map: which share of the variance of its rows' directions each axis holds.
+pub const MAP_VARIANCE: &str = "map_variance";
+
 /// A dictionary of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Harvested {
@@ -33,6 +36,14 @@ pub fn dictionaries(run: &Run) -> Vec<Harvested> {
     let mut found = listed(run);
     found.retain(|dictionary| run.part_done(&dictionary.part(LATENTS)));
     found
+}
+
+/// Which share of the variance each axis of a dictionary's map holds; none where the run does not tell, as older ones do not.
+pub fn map_variance(run: &Run, of: &Harvested) -> Option<[f64; 2]> {
+    let listed = run.stage("harvest")?.get("dictionaries")?.as_array()?;
+    let own = listed.iter().find(|one| harvested(one).is_some_and(|one| one.prefix == of.prefix))?;
+    let shares: [f64; 2] = serde_json::from_value(own.get(MAP_VARIANCE)?.clone()).ok()?;
+    shares.iter().all(|share| (0.0..=1.0).contains(share)).then_some(shares)
 }
 
 /// The dictionaries of which a run tells, those included whose latents are not there.

@@ -1,6 +1,6 @@
 //! A run: a directory with a manifest, finished parts and one writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
@@ -62,7 +62,8 @@ impl Run {
     /// Leftovers of a killed writer are removed.
     ///
     /// # Errors
-    /// [`StoreError::OtherSettings`] lists every key that differs; [`StoreError::Locked`] if another process writes
+    /// [`StoreError::OtherSettings`] lists every key that differs, [`StoreError::OtherCommand`] names them where another command made
+    /// the run; [`StoreError::Locked`] if another process writes
     /// here; [`StoreError::NotARun`] if the directory holds something else.
     pub fn create_or_resume(dir: &Path, program: &str, settings: Value, inputs: &[Source]) -> Result<Run> {
         if !dir.join(MANIFEST).exists() && holds_foreign_files(dir)? {
@@ -86,6 +87,13 @@ impl Run {
             return Ok(run);
         }
         let manifest = read_manifest(dir)?;
+        let command = |of: &Manifest| of.settings.get("command").and_then(Value::as_str).map(str::to_owned);
+        if let (Some(there), Some(asked)) = (command(&manifest), command(&fresh))
+            && there != asked
+        {
+            let keys = changed_keys(&manifest, &fresh);
+            return Err(StoreError::OtherCommand { path: dir.to_owned(), there, asked, keys });
+        }
         let differences = differences(&manifest, &fresh);
         if !differences.is_empty() {
             return Err(StoreError::OtherSettings { path: dir.to_owned(), differences });
@@ -343,6 +351,18 @@ fn differences(there: &Manifest, asked: &Manifest) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Names of the settings in which runs of different commands differ, the inputs among them.
+fn changed_keys(there: &Manifest, asked: &Manifest) -> Vec<String> {
+    let keys = |of: &Manifest| of.settings.as_object().map_or(BTreeSet::new(), |map| map.keys().cloned().collect());
+    let value = |of: &Manifest, key: &str| of.settings.get(key).cloned().unwrap_or_default();
+    let is_other = |key: &String| key != "command" && value(there, key) != value(asked, key);
+    let mut changed: Vec<String> = keys(there).union(&keys(asked)).filter(|key| is_other(key)).cloned().collect();
+    if there.inputs != asked.inputs {
+        changed.push("inputs".into());
+    }
+    changed
 }
 
 /// One line a key in which two settings differ, with both values: `train.k: was 32, now 64`.

@@ -322,7 +322,7 @@ fn example(sequence: &Sequence, max: f32) -> Markup {
     html! {
         div.example {
             span.value { (format::significant(value.into())) }
-            p { @for (i, (token, value)) in sequence.tokens.iter().zip(&sequence.values).enumerate() {
+            p.text dir="auto" { @for (i, (token, value)) in sequence.tokens.iter().zip(&sequence.values).enumerate() {
                 (shaded(&visible(token), *value, max, own == Some(i), i == 0, Some(&value.to_string())))
             } }
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use exegete_base::LatentId;
 use exegete_store::attributions::TABLE as ATTRIBUTION;
-use exegete_store::harvested::LATENTS;
+use exegete_store::harvested::{self, LATENTS};
 use exegete_store::{
     AttributionReader, ExampleReader, LatentRow, Notes, Part, Run, TokenReader, read_latents, read_vocab,
 };
@@ -169,6 +169,11 @@ impl Harvest {
     /// Whether the decoder's directions have places on a map.
     pub(crate) fn has_map(&self) -> bool {
         self.tables.has_map
+    }
+
+    /// Which share of the variance of directions each axis of the map holds, where the run tells.
+    pub(crate) fn map_variance(&self) -> Option<[f64; 2]> {
+        harvested::map_variance(&self.run, &self.named.of)
     }
 
     /// A value of a stage's summary.

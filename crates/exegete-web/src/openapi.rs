@@ -274,6 +274,7 @@ const TYPES: [Type; 41] = [
             ("column", "string"),
             ("title", "string"),
             ("is_logarithmic", "boolean"),
+            ("variance", "number[]"),
             ("latents", "integer[]"),
             ("x", "number?[]"),
             ("y", "number?[]"),

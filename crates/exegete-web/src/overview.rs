@@ -37,6 +37,7 @@ pub(crate) fn map(harvest: &Harvest, column: &Column) -> MapView {
         column: column.name.into(),
         title: column.title.into(),
         is_logarithmic: column.is_logarithmic,
+        variance: harvest.map_variance().map_or(Vec::new(), |shares| shares.to_vec()),
         latents: placed().map(|row| row.latent.0).collect(),
         x: placed().map(|row| row.profile.map[0]).collect(),
         y: placed().map(|row| row.profile.map[1]).collect(),

@@ -27,22 +27,38 @@ const ask = async (address, options) => {
   return told;
 };
 
-// Tokens on their shades, as the server draws them.
-const shaded = (into, tokens, max) => {
-  into.replaceChildren();
-  tokens.forEach((token, idx) => {
-    const word = token.text.trimStart() === "" ? token.text : token.text.replace(/^ +/, "");
-    const space = token.text.slice(0, token.text.length - word.length);
-    if (space && idx > 0) into.append(space);
-    const span = element("span", word);
-    const value = token.value ?? 0;
-    if (value > 0 || token.is_own) {
-      const shade = Math.min(12, Math.max(1, Math.ceil((value / Math.max(max, 1e-30)) * 12)));
-      span.className = token.is_own ? `a${shade} own` : `a${shade}`;
-    }
-    if (token.value !== null && token.value !== undefined) span.title = String(token.value);
-    into.append(span);
-  });
+// A page of the server, of which a part is taken. Nothing in it runs.
+const pageOf = async (address, options) => {
+  const answer = await fetch(address, options);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (!answer.ok) throw new Error(page.querySelector(".notice p")?.textContent ?? `the server answers with ${answer.status}`);
+  return page;
+};
+
+// Tokens whose activation is told. One of each text is on the way of the tabulator, and arrow keys go on from there.
+const stopAt = (token) => {
+  for (const other of token.parentElement.querySelectorAll("[data-value]")) other.tabIndex = other === token ? 0 : -1;
+};
+const stopInside = (text) => {
+  const first = text.querySelector(".own[data-value]") ?? text.querySelector("[data-value]");
+  if (first) stopAt(first);
+};
+for (const text of document.querySelectorAll(".example .text")) stopInside(text);
+document.addEventListener("focusin", (event) => {
+  if (!event.target.matches("[data-value]")) return;
+  stopAt(event.target);
+  announce(`${event.target.textContent}: activation ${event.target.dataset.value}`);
+});
+document.addEventListener("click", (event) => event.target.closest("[data-value]")?.focus());
+const toToken = (event) => {
+  const all = [...event.target.parentElement.querySelectorAll("[data-value]")];
+  const at = all.indexOf(event.target);
+  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[event.key];
+  if (event.key === "Escape") event.target.blur();
+  if (to === undefined) return false;
+  event.preventDefault();
+  all[to]?.focus();
+  return true;
 };
 
 // Keys.
@@ -71,6 +87,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (byId("help")?.open) return;
   if (event.target.closest?.("[role=application]") && event.key.startsWith("Arrow")) return;
+  if (event.target.matches?.("[data-value]") && toToken(event)) return;
   if (isGoing) {
     isGoing = false;
     const way = document.querySelector(`a[data-go="${CSS.escape(event.key)}"]`);
@@ -87,7 +104,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "]") toLevel(1);
   else if (event.key === "x") {
     const example = document.activeElement?.closest(".example") ?? document;
-    example.querySelector("a[data-context]")?.click();
+    example.querySelector("a.whole")?.click();
   } else if (event.key === "?") openHelp();
   else if (event.key === "n" || event.key === "/") {
     const field = byId(event.key === "n" ? "note" : "search");
@@ -111,7 +128,7 @@ for (const form of document.querySelectorAll("form[method=get]")) {
 }
 
 // A whole text takes the place of its piece, and goes again.
-for (const link of document.querySelectorAll("a[data-context]")) {
+for (const link of document.querySelectorAll("a.whole")) {
   const text = link.parentElement.querySelector("p.text");
   let piece = null;
   link.addEventListener("click", async (event) => {
@@ -124,9 +141,10 @@ for (const link of document.querySelectorAll("a[data-context]")) {
       return;
     }
     try {
-      const whole = await ask(link.dataset.context);
+      const page = await pageOf(link.href);
       piece = [...text.childNodes];
-      shaded(text, whole.example.tokens, whole.max);
+      text.replaceChildren(...document.adoptNode(page.querySelector(".example .text")).childNodes);
+      stopInside(text);
       link.textContent = "only the piece";
       announce("The whole text is shown.");
     } catch (error) {
@@ -160,14 +178,6 @@ for (const box of document.querySelectorAll(".scales")) {
 // Trials.
 const tell = (into, form, told) => {
   into.replaceChildren();
-  const text = element("p", undefined, "text");
-  if (told.tokens.length && typeof told.tokens[0] === "object") {
-    const max = Math.max(Number(form.dataset.max) || 0, ...told.tokens.map((token) => token.value ?? 0));
-    shaded(text, told.tokens, max);
-    const strongest = Math.max(0, ...told.tokens.map((token) => token.value ?? 0));
-    into.append(text, element("p", strongest > 0 ? `Strongest: ${significant(strongest)}` : "It does not fire.", "note"));
-    return;
-  }
   // Each token is a button that asks what fires there.
   const words = element("p", undefined, "words");
   told.tokens.forEach((token, position) => {
@@ -212,6 +222,12 @@ for (const form of document.querySelectorAll("form.try")) {
     const fields = Object.fromEntries(new FormData(form));
     into.replaceChildren(element("p", "Running …", "note"));
     try {
+      if (form.method === "post") {
+        const page = await pageOf(form.action, { method: "POST", body: new URLSearchParams(fields) });
+        into.replaceChildren(...document.adoptNode(page.querySelector(".tried")).childNodes);
+        stopInside(into);
+        return;
+      }
       const headers = { "content-type": "application/json" };
       tell(into, form, await ask(form.dataset.try, { method: "POST", headers, body: JSON.stringify(fields) }));
       if ("keep" in form.dataset) {
@@ -239,10 +255,7 @@ const look = async () => {
   if (!there || document.hidden) return;
   const unanswered = byId("unanswered");
   try {
-    const answer = await fetch(location.href, { cache: "no-store" });
-    if (!answer.ok) throw new Error(`it answers with ${answer.status}`);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const newer = page.getElementById(there.id);
+    const newer = (await pageOf(location.href, { cache: "no-store" })).getElementById(there.id);
     if (!newer) throw new Error("it answers with another page");
     const focused = document.activeElement?.getAttribute("href");
     there.replaceWith(document.adoptNode(newer));

@@ -1,7 +1,7 @@
 //! `exegete harvest`: what makes the latents of dictionaries fire, over a text, in one pass of the model.
 
 use anyhow::{Context, Result, bail};
-use exegete_base::{Site, SiteKind};
+use exegete_base::Site;
 use exegete_harvest::firings::{self, Harvested, How};
 use exegete_harvest::rows::WindowRows;
 use exegete_harvest::{Activations, attribution, windows};
@@ -155,7 +155,7 @@ fn plan(
         held += settings.harvest.correlation_tokens as f64 / of * (4.0 * d + 500.0);
         tables += f * (TABLE_BYTES * kept + 1500.0);
         // The sources of the strongest firings of heads are read in a pass of their own.
-        if harvested.sites.reads[..].iter().all(|site| site.kind == SiteKind::AttnZ) {
+        if attribution::is_told(harvested) {
             again += pass;
             tables += f * settings.keep.top_examples as f64 * 2.0 * settings.text_settings.window as f64;
         }

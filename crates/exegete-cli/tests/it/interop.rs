@@ -118,6 +118,13 @@ fn a_request_becomes_a_run_and_pages() {
     assert!(same(&json_of(&dir.join("out/batch-0.json")), &request()));
     assert!(succeed(dir, "show /run 1000000").contains("[sea]"));
     fail(dir, "show /run 8", &["no latent \"8\"", "7 to 1000000"]);
+    let settings = json!({ "command": "harvest", "keep": { "top_examples": 20 }, "text": ["a"] });
+    let other = json!({ "format": 1, "program": "p", "settings": settings, "inputs": [], "parts": {}, "stages": {} });
+    fs::create_dir(dir.join("other")).unwrap();
+    fs::write(dir.join("other/manifest.json"), other.to_string()).unwrap();
+    let sentence =
+        "was made by \"exegete harvest\" and not by \"exegete import\": format, keep, model, text, inputs differ; give";
+    fail(dir, "import /batch-0.json --format neuronpedia --out /other", &[sentence]);
     succeed(dir, "export /run --format neuronpedia --out /one --latents 7 --model-id other --source 3-x");
     let one = json_of(&dir.join("one/batch-0.json"));
     assert_eq!((&one["modelId"], &one["source"]), (&json!("other"), &json!("3-x")));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use exegete_base::settings::{HarvestSettings, KeepSettings};
 use exegete_model::Model;
 use exegete_sae::Dictionary;
-pub use exegete_store::harvested::LATENTS;
+pub use exegete_store::harvested::{LATENTS, MAP_VARIANCE};
 use exegete_store::sampled::Draw;
 use exegete_store::{AccumulatorSettings, Run, Window};
 use serde_json::{Value, json};
@@ -103,7 +103,11 @@ pub fn run(
         let parts = Parts::of(run, &harvested.place());
         // Of a cross-layer transcoder every latent's own layer is another; they write to sites of one kind all the same.
         let written = harvested.sites.written()[0];
-        let mut describe = |rows: &mut [_]| vocabulary::describe(model, harvested.dictionary, written, rows, progress);
+        let mut shares = None;
+        let mut describe = |rows: &mut [_]| {
+            shares = vocabulary::describe(model, harvested.dictionary, written, rows, progress)?;
+            Ok(())
+        };
         let prefix = harvested.prefix();
         if let Some(fired) = Fired::of(&parts.fired, None)? {
             tables::write_firings(run, &prefix, &[fired], harvested.dictionary.n_latents())?;
@@ -113,6 +117,7 @@ pub fn run(
         summary["kind"] = json!(harvested.dictionary.kind());
         summary["sites"] = harvested.sites.recorded();
         summary["site"] = json!(harvested.sites.reads[0].to_string());
+        summary[MAP_VARIANCE] = json!(shares);
         rules.record(&mut summary);
         found.push(summary);
     }

@@ -86,3 +86,15 @@ fn what_tokens_add_sums_to_the_activation() {
     }
     assert!(n > 100, "{n} firings were looked at");
 }
+
+#[test]
+fn only_dictionaries_of_one_layers_heads_are_told_of() {
+    let sae = Sae::zeros(8, 8, 4, Rule::TopK(TopK { k: 2 }));
+    let is_told = |reads: &[Site]| {
+        let sites = Sites { reads: reads.to_vec(), writes: Vec::new() };
+        attribution::is_told(&Harvested { name: None, dictionary: &sae, sites })
+    };
+    let heads = |layer: usize| Site::at(SiteKind::AttnZ, layer);
+    assert!(is_told(&[heads(1)]) && !is_told(&[Site::at(SiteKind::ResidPost, 1)]));
+    assert!(!is_told(&[heads(1), heads(2)]), "a crosscoder has no such pass");
+}

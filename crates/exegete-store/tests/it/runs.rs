@@ -56,6 +56,19 @@ fn other_settings_inputs_and_programs_are_refused_key_by_key() {
 }
 
 #[test]
+fn a_run_of_another_command_is_refused_in_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let harvest = json!({"command": "harvest", "seed": 0, "keep": {"top_examples": 20}, "k": 32, "site": null});
+    drop(start(&path, harvest).unwrap());
+    let import = json!({"command": "import", "seed": 0, "format": "neuronpedia", "k": null});
+    let error = Run::create_or_resume(&path, "exegete 0.1.0", import, &[source("bb")]).unwrap_err().to_string();
+    let sentence =
+        "was made by \"exegete harvest\" and not by \"exegete import\": format, k, keep, inputs differ; give another";
+    assert!(error.contains(sentence) && !error.contains("top_examples"), "{error}");
+}
+
+#[test]
 fn a_directory_with_other_things_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("thesis.tex"), "x").unwrap();

@@ -88,7 +88,6 @@ pub(super) fn example(shown: Shown, item: &ExampleText) -> Markup {
             p.text dir="auto" { (tokens(shown, item, &place)) }
             @if shown.with_values && !item.tokens.is_empty() {
                 a.whole href=(shown.harvest.address("/context", &pairs))
-                    data-context=(shown.harvest.address("/api/context", &pairs))
                     aria-label=(format!("Whole text of the firing at {place}")) { "whole text" }
             }
             @if shown.with_values && !item.sources.is_empty() {

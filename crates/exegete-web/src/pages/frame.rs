@@ -7,9 +7,10 @@ use crate::harvest::Harvest;
 use crate::{Dashboard, Result, jobs, summary, training};
 
 /// Keys and what they do. Everything works without them.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("j or →", "next latent"),
     ("k or ←", "previous latent"),
+    ("Tab, then ← and →", "activations of an example's tokens"),
     ("/", "search"),
     ("[ and ]", "previous and next level"),
     ("b", "set or remove the bookmark"),

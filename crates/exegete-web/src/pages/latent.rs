@@ -38,7 +38,7 @@ pub(crate) fn latent(frame: &Frame, harvest: &Harvest, detail: &LatentDetail, vi
             div.side { (panels(harvest, detail)) }
             div.main {
                 @for result in &detail.methods { (said::method(Some(&forms), result)) }
-                @if frame.has_session { (try_one(harvest, id, detail.line.max)) }
+                @if frame.has_session { (try_one(harvest, id, &back)) }
                 (said::notes(&forms, detail))
                 @if detail.line.count == 0 {
                     section { h2 { "Examples" } p.muted { "This latent fired on none of the tokens that were read." } }

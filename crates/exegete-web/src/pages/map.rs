@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::{Frame, shell};
-use crate::columns;
 use crate::harvest::Harvest;
+use crate::{columns, format};
 
 /// The page of the map.
 pub(crate) fn map(frame: &Frame, harvest: &Harvest, column: &str) -> Markup {
@@ -15,7 +15,12 @@ pub(crate) fn map(frame: &Frame, harvest: &Harvest, column: &str) -> Markup {
         @if harvest.has_map() {
             p.note {
                 "Each point is a latent, placed by the first two principal components of the decoder's rows: near points have similar "
-                "directions as far as two numbers tell. Drag to move, scroll or press + and - to zoom; arrow keys go from point to point, and "
+                "directions as far as two numbers tell. "
+                @if let Some([x, y]) = harvest.map_variance() {
+                    "The axes hold " (format::percent(x + y)) " of the variance of these directions (" (format::percent(x)) " and "
+                    (format::percent(y)) "). "
+                }
+                "Drag to move, scroll or press + and - to zoom; arrow keys go from point to point, and "
                 "Enter opens the latent."
             }
             form.controls method="get" action="/map" {

@@ -26,7 +26,7 @@ pub use lens::lens_page;
 pub(crate) use map::map;
 pub(crate) use rate::rate;
 pub(crate) use training::training;
-pub(crate) use trying::try_it;
+pub(crate) use trying::{tried, try_it};
 
 use maud::{Markup, html};
 

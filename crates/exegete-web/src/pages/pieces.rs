@@ -95,7 +95,8 @@ pub(crate) fn vocabulary(promoted: &[(Markup, f32)], suppressed: &[(Markup, f32)
 }
 
 /// A token of a text on its shade, which is deepest at `max`. The space before a word stays unshaded, or a line break would
-/// leave its shade behind; before the first word it is left out.
+/// leave its shade behind; before the first word it is left out. Where its activation is told, the token can be gone to by keys and by
+/// touch, and the style sheet shows the activation while it is there, or pointed at.
 pub(crate) fn shaded(token: &str, value: f32, max: f32, is_own: bool, is_first: bool, told: Option<&str>) -> Markup {
     let word = token.trim_start_matches(' ');
     let n_spaces = if word.is_empty() { 0 } else { token.len() - word.len() };
@@ -106,5 +107,5 @@ pub(crate) fn shaded(token: &str, value: f32, max: f32, is_own: bool, is_first: 
     }
     let shade = (value / max.max(f32::MIN_POSITIVE) * SHADES).ceil().clamp(1.0, SHADES) as u32;
     let class = if is_own { format!("a{shade} own") } else { format!("a{shade}") };
-    html! { (space) span class=(class) title=[told] { (word) } }
+    html! { (space) span class=(class) data-value=[told] tabindex=[told.map(|_| "0")] { (word) } }
 }

@@ -1,15 +1,16 @@
 //! The JSON that only reads.
 
 use axum::extract::{Path, Query, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::change::{Change, plain};
+use super::change::{Change, answer_to, plain};
 use super::view::MapQuery;
 use crate::detail::{ContextQuery, LatentQuery, context as context_of, detail};
 use crate::listing::{ListQuery, list};
+use crate::pages::{self, Frame};
 use crate::rating::{self, RatingQuery};
-use crate::respond::{Told, answer_json};
+use crate::respond::{Page, Told, answer_json};
 use crate::training::{self as trained, TrainingQuery};
 use crate::wire::FiringOrder;
 use crate::{Dashboard, Result, WebError, columns, jobs as running, overview as whole, trial};
@@ -90,16 +91,21 @@ pub(super) async fn try_latent(
     State(dashboard): State<Dashboard>,
     Path(id): Path<String>,
     Query(query): Query<DictionaryQuery>,
-    Change(trial, _): Change<Trial>,
+    Change(trial, back): Change<Trial>,
 ) -> Response {
-    answer_json(move || {
+    answer_to(&back.clone(), move || {
         let harvest = dashboard.latents(&query.dictionary)?;
         let session = dashboard.session(harvest.named())?;
         let _turn = dashboard.turn()?;
-        let latent = harvest.named_row(&id)?.latent.0;
+        let row = harvest.named_row(&id)?;
         refuse_long(&trial.text, session.max_text_bytes())?;
-        let tried = session.activations(&harvest.named().of.name, latent, &trial.text);
-        tried.map(Told).map_err(WebError::Refused)
+        let tried = session.activations(&harvest.named().of.name, row.latent.0, &trial.text);
+        let tried = tried.map_err(WebError::Refused)?;
+        if !back.is_of_form() {
+            return Ok(Told(tried).into_response());
+        }
+        let frame = Frame::of(&dashboard, Some(&harvest))?;
+        Ok(Page(pages::tried(&frame, &harvest, &tried, row.stats.max)).into_response())
     })
     .await
 }

@@ -27,6 +27,13 @@ pub(super) struct Back {
     back: String,
 }
 
+impl Back {
+    /// Whether a form asks, which is answered with a page.
+    pub(super) fn is_of_form(&self) -> bool {
+        !self.back.is_empty()
+    }
+}
+
 /// What is sent, as JSON or as a form, with the same fields, all of them text.
 pub(super) struct Change<T>(pub(super) T, pub(super) Back);
 
@@ -78,8 +85,8 @@ fn done(back: &Back, value: impl Serialize) -> Response {
 }
 
 /// Runs a change. What goes wrong is told as a page to a form, and as JSON to a script.
-async fn answer_to(back: &Back, work: impl FnOnce() -> Result<Response> + Send + 'static) -> Response {
-    if back.back.is_empty() { answer_json(work).await } else { answer(work).await }
+pub(super) async fn answer_to(back: &Back, work: impl FnOnce() -> Result<Response> + Send + 'static) -> Response {
+    if back.is_of_form() { answer(work).await } else { answer_json(work).await }
 }
 
 /// Changes what is said about a latent that there is; the change may find that there is nothing of the kind.

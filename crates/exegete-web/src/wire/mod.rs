@@ -102,6 +102,8 @@ pub struct MapView {
     pub title: String,
     /// Whether its values are better told apart by their logarithms.
     pub is_logarithmic: bool,
+    /// Which share of the variance of the rows' directions each axis holds; empty where the run does not tell.
+    pub variance: Vec<f64>,
     /// The latents.
     pub latents: Vec<u32>,
     /// First principal component of each.

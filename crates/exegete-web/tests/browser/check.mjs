@@ -17,8 +17,8 @@ const check = (isFine, words) => {
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
 
 // A page whose every complaint is a fault.
-const open = async (width, scheme) => {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: scheme });
+const open = async (width, scheme, more) => {
+  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme: scheme, ...more });
   const page = await context.newPage();
   page.setDefaultTimeout(15000);
   page.on("pageerror", (error) => check(false, `a script failed: ${error.message}`));
@@ -36,7 +36,7 @@ const open = async (width, scheme) => {
 const go = async (page, path) => {
   where = `${path} at ${page.viewportSize().width}`;
   const answer = await page.goto(ADDRESS + path, { waitUntil: "load" });
-  return answer.status();
+  return answer?.status();
 };
 
 const shot = async (page, name) => {
@@ -149,11 +149,110 @@ const keys = async () => {
   where = "sorting";
   check((await page.locator("th[aria-sort=descending]").innerText()).startsWith("Max"), "not sorted");
   check(at().searchParams.get("q") === "royal", "the search is lost");
+  await tokens(page);
   await go(page, "/?sort=latent");
   await press("j", /page=2/);
   await press("Tab");
   check(await page.locator(".skip").evaluate((e) => e === document.activeElement), "no way past the head");
   await page.context().close();
+};
+
+// What is shown of the token that has the focus: its text, its activation, the line that tells it, and what is announced.
+const token = (page) =>
+  page.evaluate(() => {
+    const at = document.activeElement;
+    const line = getComputedStyle(at, "::after").content;
+    return { text: at.textContent, value: at.dataset.value, line, said: document.getElementById("announce")?.textContent };
+  });
+const isTold = (at) => /^[0-9.e-]+$/.test(at.value) && at.line.startsWith(`"activation ${at.value}"`);
+
+const tokens = async (page) => {
+  await go(page, "/latent/6");
+  where = "tokens";
+  const example = page.locator(".example:has([data-value] ~ [data-value] ~ [data-value])").first();
+  const values = await example.locator("[data-value]").evaluateAll((all) => all.map((one) => one.dataset.value));
+  check(values.length > 2, `too few tokens fire: ${values}`);
+  const stops = await page.locator(".example .text [tabindex='0']").count();
+  check(stops === (await page.locator(".example .text:has([data-value])").count()), `not one stop a text: ${stops}`);
+  // From the link of an example, the way back leads to the token that was drawn.
+  await example.locator("a.whole").focus();
+  await page.keyboard.press("Shift+Tab");
+  const own = await token(page);
+  check(await page.evaluate(() => document.activeElement.matches(".own")), "the tabulator does not lead to the drawn token");
+  check(isTold(own) && own.said === `${own.text}: activation ${own.value}`, `the drawn token is told as ${JSON.stringify(own)}`);
+  await shot(page, "token");
+  await page.keyboard.press("Home");
+  const seen = [];
+  for (const _ of values) {
+    const at = await token(page);
+    check(isTold(at) && at.said.endsWith(at.value), `a token is told as ${JSON.stringify(at)}`);
+    seen.push(at.value);
+    await page.keyboard.press("ArrowRight");
+  }
+  check(seen.join() === values.join(), `arrow keys go over ${seen}, not ${values}`);
+  check(page.url().includes("/latent/6"), "an arrow key left the page");
+  await page.keyboard.press("ArrowLeft");
+  check((await token(page)).value === values.at(-2), "the way back");
+  await page.keyboard.press("Escape");
+  check((await token(page)).value === undefined, "a token keeps the focus");
+};
+
+// On a small screen, a touch on a token shows its activation, and nothing else moves.
+const touch = async () => {
+  const page = await open(390, "light", { hasTouch: true });
+  await go(page, "/latent/6");
+  const height = () => page.evaluate(() => document.scrollingElement.scrollHeight);
+  const before = await height();
+  await page.locator(".example .own").nth(1).tap();
+  const at = await token(page);
+  check(isTold(at), `a touched token is told as ${JSON.stringify(at)}`);
+  check((await height()) === before, "the page has another height");
+  await inspect(page, false);
+  await shot(page, "token-touched");
+  await page.context().close();
+};
+
+// Two dictionaries side by side, each in a column in which its numbers can be read.
+const beside = async () => {
+  for (const width of [1280, 390]) {
+    for (const scheme of ["light", "dark"]) {
+      const page = await open(width, scheme);
+      check((await go(page, "/compare?dictionary=wide&other=nar%20row")) === 200, "it is not answered");
+      await inspect(page, true);
+      const sides = await page.locator(".sides > section").evaluateAll((all) => all.map((side) => side.clientWidth));
+      check(sides.length === 2 && sides.every((side) => side > 340), `columns of ${sides}`);
+      await shot(page, `beside-${width}-${scheme}`);
+      await go(page, "/compare?dictionary=wide&left=3&other=nar%20row&right=5");
+      await inspect(page, true);
+      await page.locator(".sides .own").first().focus();
+      check(isTold(await token(page)), `a token is told as ${JSON.stringify(await token(page))}`);
+      await shot(page, `beside-latents-${width}-${scheme}`);
+      await page.context().close();
+    }
+  }
+};
+
+// Pages from a file run no script.
+const exported = async () => {
+  for (const width of [1280, 390]) {
+    for (const scheme of ["light", "dark"]) {
+      const page = await open(width, scheme);
+      await go(page, "/latent/6.html");
+      const text = page.locator(".text:has([data-value] ~ [data-value] ~ [data-value])").first();
+      const values = await text.locator("[data-value]").evaluateAll((all) => all.map((one) => one.dataset.value));
+      await text.locator("[data-value]").first().focus();
+      for (const value of values) {
+        const at = await token(page);
+        check(at.value === value && isTold(at), `a token is told as ${JSON.stringify(at)}, not ${value}`);
+        await page.keyboard.press("Tab");
+      }
+      await text.locator(".own").hover();
+      await shot(page, `exported-${width}-${scheme}`);
+      const [inner, scroll] = await page.evaluate(() => [innerWidth, document.scrollingElement.scrollWidth]);
+      check(scroll <= inner, `it scrolls sideways: ${scroll} of ${inner}`);
+      await page.context().close();
+    }
+  }
 };
 
 const actions = async () => {
@@ -168,7 +267,7 @@ const actions = async () => {
   await shot(page, "whole");
   await box.locator("a.whole").click();
   check((await box.locator("p.text").innerText()) === before, "the piece does not come back");
-  check((await page.locator(".example .own").first().getAttribute("title")).match(/^[0-9.]+$/), "no exact value on a token");
+  check((await page.locator(".example .own").first().getAttribute("data-value")).match(/^[0-9.]+$/), "no exact value on a token");
   const scale = page.locator(".scales input").first();
   check(await scale.isVisible(), "no scale to pick");
   await scale.fill("24");
@@ -188,6 +287,8 @@ const actions = async () => {
   await page.locator("form.try textarea").fill("the apple an ant");
   await page.locator("form.try button").click();
   await page.locator(".tried .text span.a3").first().waitFor();
+  await page.locator(".tried [data-value]").first().focus();
+  check(isTold(await token(page)), `a tried token is told as ${JSON.stringify(await token(page))}`);
   check((await page.locator(".tried .text").innerText()).includes("apple"), "the text is not told");
   await go(page, "/try");
   await page.locator("textarea").fill("one two");
@@ -247,7 +348,7 @@ const hostile = async () => {
   }
 };
 
-const phases = { looks, keys, actions, kept, hostile };
+const phases = { looks, keys, touch, actions, beside, exported, kept, hostile };
 try {
   await phases[PHASE]();
 } catch (error) {

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use exegete_testkit::not_run;
-use exegete_web::{Dashboard, Limits, accept, app};
+use exegete_web::{Dashboard, Limits, StaticPages, accept, app};
 use serde_json::json;
 
-use crate::fixture::{make_hostile_run, make_run};
+use crate::fixture::{make_hostile_run, make_run, make_run_of_two};
 use crate::trying::StandIn;
 
 /// Where Chromium lies on the systems that we know.
@@ -47,9 +47,14 @@ fn check(dir: &Path, phase: &str, (chromium, modules): &(&str, PathBuf)) {
         tokio::spawn(accept(listener, app(dashboard), Limits::default()));
         addr
     });
+    drive(&format!("http://{addr}"), phase, (chromium, modules));
+}
+
+/// Lets the script go through a phase of what stands at an address.
+fn drive(address: &str, phase: &str, (chromium, modules): (&str, &Path)) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/check.mjs");
     let mut node = Command::new("node");
-    node.arg(script).env("ADDRESS", format!("http://{addr}")).env("PHASE", phase);
+    node.arg(script).env("ADDRESS", address).env("PHASE", phase);
     let output = node.env("MODULES", modules).env("CHROMIUM", chromium).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{phase}:\n{told}{}", String::from_utf8_lossy(&output.stderr));
@@ -102,6 +107,7 @@ fn keys_lead_through_the_pages() {
     let dir = tempfile::tempdir().unwrap();
     make_run(dir.path());
     check(dir.path(), "keys", &browser);
+    check(dir.path(), "touch", &browser);
 }
 
 #[test]
@@ -116,6 +122,29 @@ fn what_is_done_on_the_pages_is_kept_over_a_restart() {
         check(dir.path(), "actions", &browser);
     });
     check(dir.path(), "kept", &browser);
+}
+
+#[test]
+fn two_dictionaries_can_be_read_beside_each_other() {
+    let Some(browser) = browser() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    make_run_of_two(dir.path());
+    check(dir.path(), "beside", &browser);
+}
+
+#[test]
+fn pages_from_a_file_tell_activations_without_a_script() {
+    let Some((chromium, modules)) = browser() else { return };
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make_run(dir.path());
+    let write = |name: &str, text: &str| {
+        let path = out.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        Ok(())
+    };
+    StaticPages::open(dir.path(), None).unwrap().folder(&[3, 6], write).unwrap();
+    drive(&format!("file://{}", out.path().display()), "exported", (chromium, &modules));
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn every_dictionary_has_its_pages_and_links_stay_in_it() {
         "href=\"/latent/4?view=intervals&amp;dictionary=nar%20row\"",
         "action=\"/api/latent/3/note?dictionary=nar%20row\"",
         "href=\"/?dictionary=nar%20row\"",
-        "/api/context?latent=3",
+        "href=\"/context?latent=3&amp;",
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }
@@ -28,6 +28,11 @@ fn every_dictionary_has_its_pages_and_links_stay_in_it() {
     assert!(home.contains("name=\"dictionary\" value=\"nar row\"") && home.contains("show=alive&amp;sort="), "{home}");
     assert!(!site.get("/latent/3").body.contains("/latent/4?dictionary"), "the first needs no name");
     assert_eq!(site.get("/latent/100?dictionary=nar%20row").status, 404);
+    for of in ["wide", "nar%20row"] {
+        // What is no share, or not told, is not said.
+        assert_eq!(site.get(&format!("/api/map?dictionary={of}")).json()["variance"], json!([]), "{of}");
+        assert!(!site.get(&format!("/map?dictionary={of}")).body.contains("of the variance"), "{of}");
+    }
     assert_eq!(site.get("/?dictionary=nosuch").status, 404);
     assert_eq!(site.get("/api/latents?dictionary=..%2F..%2Felsewhere").status, 404);
     assert_eq!(site.get("/?dictionary=outside").status, 404);

@@ -39,6 +39,11 @@ fn a_folder_of_pages_needs_no_server_and_runs_nothing() {
     assert!(n_hostile > 100, "hostile text stands {n_hostile} times as text");
     let firing = |name: &str| files[name].find("latent/0.html").unwrap() < files[name].find("latent/179.html").unwrap();
     assert!(firing("index.html") && firing("latent-1.html"), "by rate the silent latent comes last");
+    let values = files["latent/0.html"].matches("tabindex=\"0\"").count();
+    assert!(
+        values > 20 && !files["latent/0.html"].contains("data-value=\"0\""),
+        "{values} tokens tell their activation"
+    );
     assert!(files["latent/179.html"].contains("fired on none of the tokens"));
     assert!(files["explanation-1.html"].find("harbours").unwrap() < files["explanation-1.html"].find("royal").unwrap());
 }

@@ -130,7 +130,11 @@ fn make_run_of(dir: &Path, vocab: Vec<Vec<u8>>) {
             json!({"n_latents": N_LATENTS, "k": 32, "steps": 4800, "l0": 31.9, "silent": 1, "input_scale": 0.04,
             "fvu": {"value": 0.2345, "low": 0.2291, "high": 0.2399, "n": 12}}),
         ),
-        ("harvest", json!({"tokens": 15360, "alive": N_LATENTS - 1, "n_latents": N_LATENTS})),
+        (
+            "harvest",
+            json!({"tokens": 15360, "alive": N_LATENTS - 1, "n_latents": N_LATENTS,
+            "dictionaries": [{"prefix": "", "map_variance": [0.0123, 0.0087]}]}),
+        ),
         (
             "explain",
             json!({"explained": 60, "abstained": 4, "method": "self",
@@ -211,7 +215,7 @@ pub(crate) fn make_run_of_two(dir: &Path) {
         run.commit_part(&format!("{prefix}examples/part-00000.parquet"), 1, |w| write_examples(w, &of)).unwrap();
     }
     let listed = json!([
-        {"name": "wide", "prefix": "latents/wide/", "site": "blocks.15.hook_resid_post"},
+        {"name": "wide", "prefix": "latents/wide/", "site": "blocks.15.hook_resid_post", "map_variance": [7, 0.1]},
         {"name": "nar row", "prefix": "latents/nar row/", "site": "blocks.3.hook_resid_post"},
         {"name": "outside", "prefix": "../elsewhere/", "site": ""},
     ]);

@@ -339,6 +339,9 @@ fn the_map_has_a_place_for_every_decoder_row() {
     assert_eq!(map["column"], "max");
     assert_eq!(json("/api/map?column=%3Cscript%3Ealert")["column"], "rate");
     assert!(get("/map").body.contains("data-map=\"/api/map?column=rate\""));
+    assert_eq!(map["variance"], serde_json::json!([0.0123, 0.0087]));
+    let told = "The axes hold 2.10\u{202f}% of the variance of these directions (1.23\u{202f}% and 0.870\u{202f}%)";
+    assert!(get("/map").body.contains(told), "{}", get("/map").body);
 }
 
 #[test]

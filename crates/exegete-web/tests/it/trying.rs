@@ -66,6 +66,21 @@ fn texts_are_tried_where_a_model_is_at_hand() {
     assert_eq!(site.send("/api/try/latents", &json!({ "text": "x", "order": "rank" })).status, 422);
     assert_eq!(site.send("/api/try/latents", &json!({ "text": "x".repeat(5000) })).status, 413);
     assert_eq!(site.send("/api/try/latent/180", &json!({ "text": "x" })).status, 404);
+    // A form is answered with a page, which the script takes the text from.
+    let form = |text: &str| {
+        let body = format!("text={text}&back=%2Flatent%2F3");
+        site.post("/api/try/latent/3", "application/x-www-form-urlencoded", &body)
+    };
+    let page = form("the+%3Cb%3E+apple");
+    assert!(
+        page.status == 200 && page.body.contains("&lt;b&gt;") && page.body.contains("Strongest: 2.50"),
+        "{}",
+        page.body
+    );
+    assert!(page.body.contains("data-value=\"2.5\" tabindex=\"0\">apple"), "{}", page.body);
+    assert!(form("the+sea").body.contains("It does not fire."));
+    let refused = form(&"x".repeat(5000));
+    assert!(refused.status == 413 && refused.body.contains("class=\"notice\""), "{}", refused.body);
     assert!(site.get("/latent/3").body.contains("Try a text") && site.get("/try").status == 200);
 }
 
