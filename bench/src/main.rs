@@ -2,14 +2,16 @@
 //!
 //! Both sides of a row are processes of their own that answer the same lines ([`side`]), so that they take turns
 //! within one run and each one's peak memory is its own. Ours is this program again, as `exegete-bench worker`.
-//! `penalties DIR` and `scales DIR` are studies and no benchmarks ([`penalties`], [`scales`]).
-//! `reference` compares what dictionaries become instead ([`mod@reference`]).
+//! `penalties DIR`, `scales DIR` and `planted` are studies and no benchmarks ([`penalties`], [`scales`], [`planted`]).
+//! `reference` compares what dictionaries become instead ([`mod@reference`]), `explain` what scores cost ([`mod@explain`]).
 //! Which rows there are, and what each is held to, stands in one table ([`rows`]); `bench/README.md` explains a row.
 
 mod compare;
+mod explain;
 mod held_out;
 mod machine;
 mod penalties;
+mod planted;
 mod reference;
 mod resident;
 mod rows;
@@ -49,6 +51,11 @@ fn main() -> Result<()> {
     {
         return scales::study(std::path::Path::new(dir));
     }
+    if let [first, n @ ..] = args.as_slice()
+        && first == "planted"
+    {
+        return planted::study(n.first().map(|n| n.parse()).transpose()?);
+    }
     let mut names = Vec::new();
     let mut options = Options { json: false, quick: false, only: None, rounds: None };
     let mut args = args.into_iter();
@@ -62,6 +69,9 @@ fn main() -> Result<()> {
         }
     }
     let [name] = names.as_slice() else { bail!("expected one benchmark, got {names:?}") };
+    if name == "explain" {
+        return explain::bench(&options);
+    }
     if name == "reference" {
         return reference::bench(&options);
     }

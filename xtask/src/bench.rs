@@ -20,6 +20,7 @@ pub(crate) fn run(name: &str, json: bool, quick: bool, only: Option<&str>) -> Re
     // Makers of dashboards want older libraries than the other peers.
     let (venv, wanted) = match name {
         "harvest" => ("venv-dashboard", "bench/requirements-dashboard.txt"),
+        "explain" => ("venv-explain", "bench/requirements-explain.txt"),
         _ => ("venv-bench", "bench/requirements.txt"),
     };
     let python = environment(venv, &root().join(wanted))?;

@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::shell::{cache, check, command};
 
+/// Begins a line of a list of requirements that names what is installed without its dependencies.
+const ALONE: &str = "# without dependencies:";
+
 /// The Python of the environment `name`, made or renewed when `requirements` differs from what it was made from.
 pub(crate) fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
     let folder = cache()?.join(name);
@@ -21,6 +24,10 @@ pub(crate) fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
         .context("Python 3 with its venv module is needed (on Debian: apt-get install python3-venv)")?;
     let list = requirements.to_string_lossy();
     check(&mut command(&python, &["-m", "pip", "install", "--quiet", "--requirement", &list]))?;
+    // What wants more than it needs is named in a comment, and installed as it stands.
+    for alone in wanted.lines().filter_map(|line| line.strip_prefix(ALONE)) {
+        check(&mut command(&python, &["-m", "pip", "install", "--quiet", "--no-deps", alone.trim()]))?;
+    }
     std::fs::write(&stamp, wanted)?;
     Ok(python)
 }

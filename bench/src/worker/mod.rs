@@ -5,6 +5,7 @@ mod dashboards;
 mod layers;
 mod organism;
 mod runtime;
+mod scores;
 mod several;
 mod train;
 
@@ -88,6 +89,7 @@ fn case_of(case: &str, folder: &Path, model: &Path) -> Result<Box<dyn Case>> {
         "load_per_layer" => Box::new(Stacks::new(&open()?, false)?),
         "dashboards_1k_128k" => Box::new(dashboards::Dashboards::open(open()?, folder)?),
         "dashboards_1k_128k_bf16" => Box::new(dashboards::Dashboards::open(kept(Residence::Bf16)?, folder)?),
+        "detection_scores" => Box::new(scores::DetectionScores::new(open()?, folder)),
         "several_one_pass" => Box::new(several::Several::new(open()?, false)?),
         "several_apart" => Box::new(several::Several::new(open()?, true)?),
         "train_organism_32x128_f32" => Box::new(OrganismStep::open(folder)?),

@@ -10,17 +10,23 @@ const RESAMPLES: u64 = 2000;
 pub fn spearman(pairs: &[(f64, f64)]) -> f64 {
     let [x, y] =
         [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|of| ranks(&pairs.iter().map(of).collect::<Vec<_>>()));
-    let mean = (pairs.len() as f64 - 1.0) / 2.0;
+    pearson(&x.into_iter().zip(y).collect::<Vec<_>>())
+}
+
+/// Pearson's correlation of pairs; NaN where either side has one value alone.
+pub fn pearson(pairs: &[(f64, f64)]) -> f64 {
+    let n = pairs.len() as f64;
+    let (mean_x, mean_y) = (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
     let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
-    for (x, y) in x.iter().zip(&y) {
-        let (x, y) = (x - mean, y - mean);
+    for (x, y) in pairs {
+        let (x, y) = (x - mean_x, y - mean_y);
         (xy, xx, yy) = (xy + x * y, xx + x * x, yy + y * y);
     }
     if xx > 0.0 && yy > 0.0 { xy / (xx * yy).sqrt() } else { f64::NAN }
 }
 
 /// Ranks from 0; equal values share the mean of their places.
-fn ranks(values: &[f64]) -> Vec<f64> {
+pub fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
     let mut ranks = vec![0.0; values.len()];

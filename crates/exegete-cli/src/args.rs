@@ -11,6 +11,7 @@ use exegete_lab::organism::OrganismSettings;
 use exegete_lab::truth::TruthSettings;
 
 use crate::args_eval::{PlaceArgs, SaeEval};
+use crate::args_explain::{Explain, Score};
 use crate::args_harvest::{Harvest, Merge};
 use crate::args_interop::{Export, Import};
 use crate::args_show::{Report, Serve, Show};
@@ -90,8 +91,10 @@ pub(crate) enum Command {
     Harvest(Box<Harvest>),
     /// Make one run of the shards of a harvest
     Merge(Merge),
-    /// Let a model explain latents of a run
-    Explain(Explain),
+    /// Let a model explain latents of a run, or a judge
+    Explain(Box<Explain>),
+    /// Score what is said of a run's latents
+    Score(Box<Score>),
     /// How well a run's latents are explained, and how far people agree with the scores
     Report(Report),
     /// Show a latent in the terminal
@@ -502,23 +505,6 @@ pub(crate) struct SaeInfo {
     pub(crate) tokens: u64,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-}
-
-#[derive(ClapArgs)]
-pub(crate) struct Explain {
-    /// The run
-    pub(crate) run: PathBuf,
-    /// The model [default: the one the run was made with]
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// Of which of the run's dictionaries; a run with one needs no name
-    #[arg(long, value_name = "NAME")]
-    pub(crate) dictionary: Option<String>,
-    /// Latents, as 1,5,10..20
-    #[arg(long)]
-    pub(crate) latents: String,
-    #[command(flatten)]
-    pub(crate) self_explain: SelfExplainSettings,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod args_eval;
+mod args_explain;
 mod args_harvest;
 mod args_interop;
 mod args_show;
@@ -9,6 +10,7 @@ mod builtin;
 mod commands;
 mod config_file;
 mod interrupt;
+mod judged;
 mod open_dictionary;
 mod open_model;
 mod printer;
@@ -60,6 +62,7 @@ fn run(args: &Args) -> ExitCode {
         Command::Harvest(settings) => commands::harvest::run(settings, common, &printer),
         Command::Merge(settings) => commands::merge::run(settings, &printer),
         Command::Explain(settings) => commands::explain::run(settings, common, &printer),
+        Command::Score(settings) => commands::score::run(settings, common, &printer),
         Command::Report(settings) => commands::report::run(settings, &printer),
         Command::Show(settings) => commands::show::run(settings, &printer),
         Command::Serve(settings) => commands::serve::run(settings, common, &printer),

@@ -16,6 +16,9 @@ pub struct Batch {
     /// Tokens that stand before each row in a cache, for what looks back at a text's tokens (the repetition penalty);
     /// empty for none.
     pub before_B: Vec<Vec<u32>>,
+    /// Position of each row's first token, where that is not behind all that the cache holds of the row: what a cache
+    /// lays together (see [`crate::Prefix::beside`]) may leave a gap. Empty for the positions behind the cache.
+    pub starts_B: Vec<usize>,
     /// The context for which rotations that depend on its length are chosen; by default the longest row, or the room
     /// in the cache.
     pub context: Option<usize>,
@@ -111,6 +114,10 @@ impl Layout {
             let detail = format!("{} prompt lengths for {} rows", batch.prompts_B.len(), batch.n_rows());
             return Err(ModelError::Request(detail));
         }
+        if !batch.starts_B.is_empty() && batch.starts_B.len() != batch.n_rows() {
+            let detail = format!("{} first positions for {} rows", batch.starts_B.len(), batch.n_rows());
+            return Err(ModelError::Request(detail));
+        }
         if let Some(cache) = cache {
             cache.check(&batch.lens_B)?;
         }
@@ -118,13 +125,14 @@ impl Layout {
         let mut longest = 0;
         for (row, n) in batch.lens_B.iter().enumerate() {
             let (first, past) = (spots.len(), cache.map_or(0, |c| c.len(row)));
-            let end = past + n;
+            let start = batch.starts_B.get(row).copied().unwrap_or(past);
+            let end = start + n;
             let prompt = batch.prompts_B.get(row).copied().unwrap_or(end);
             rows.push(AttentionRow { first, n: *n, past });
-            spots.extend((past..end).map(|position| Spot {
+            spots.extend((start..end).map(|position| Spot {
                 row,
                 position,
-                id: batch.ids[first + position - past],
+                id: batch.ids[first + position - start],
                 prompt,
             }));
             longest = longest.max(end);

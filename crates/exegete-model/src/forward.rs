@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use exegete_base::{Site, SiteKind};
-use exegete_tensor::{Tape, TensorError, Value};
+use exegete_tensor::cpu::simd::dot;
+use exegete_tensor::{Tape, TensorError, Value, f32s};
 
 use crate::batch::{Batch, Layout};
 use crate::block::{Block, linear, norm};
@@ -187,6 +188,40 @@ impl Model {
         let out = self.finish(tape, &layout, tape.reshape(resid, &[n, d])?, &mut Hooks::none())?;
         let dims: Vec<usize> = dims[..dims.len() - 1].iter().copied().chain([self.spec.vocab_size]).collect();
         Ok(tape.reshape(&out, &dims)?)
+    }
+
+    /// Logits of some tokens of the vocabulary alone, where the others are nobody's concern: nothing is recorded.
+    ///
+    /// # Shapes
+    /// `resid [.., D], ids [I] -> [.., I]`
+    ///
+    /// # Errors
+    /// Another width than the model's, an id that is not in the vocabulary.
+    pub fn unembed_only(&self, resid: &Value, ids: &[u32]) -> Result<Vec<f32>> {
+        let (d, n) = (self.spec.d_model, resid.tensor().elem_count());
+        if resid.tensor().dims().last() != Some(&d) {
+            let detail = format!("residuals {:?} for a width of {d}", resid.tensor().dims());
+            return Err(TensorError::shape("unembed_only", detail).into());
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.spec.vocab_size) {
+            return Err(ModelError::Request(format!("token {id} of a vocabulary of {}", self.spec.vocab_size)));
+        }
+        let (tape, spot) = (Tape::new(), crate::Spot { row: 0, position: 0, id: 0, prompt: 0 });
+        let layout = Layout { spots: vec![spot; n / d], rows: Vec::new(), len: None, context: 0 };
+        let at = &Visit { tape: &tape, spec: &self.spec, layout: &layout };
+        let resid = tape.reshape(&resid.tensor().into(), &[n / d, d])?;
+        let name = (None, Weight::global(Part::NormFinal));
+        let x = norm(at, &mut Hooks::none(), name, &resid, &self.weights.norm_final)?;
+        let unembed = &self.weights.unembed;
+        let mut rows = vec![vec![0f32; d]; ids.len()];
+        ids.iter().zip(&mut rows).for_each(|(id, row)| unembed.w.row(*id as usize, row));
+        let bias = unembed.bias.as_ref().map(|bias| f32s(bias.tensor())).transpose()?;
+        let logit = |x: &[f32], i: usize| {
+            let plain = dot(x, &rows[i]) + bias.as_ref().map_or(0.0, |bias| bias[ids[i] as usize]);
+            self.spec.logit_soft_cap.map_or(plain, |cap| cap * (plain / cap).tanh())
+        };
+        let x = f32s(x.tensor())?;
+        Ok(x.chunks_exact(d).flat_map(|x| (0..ids.len()).map(|i| logit(x, i)).collect::<Vec<f32>>()).collect())
     }
 
     /// Refuses a run that the machine has no room for: the widest values that live at once, and all of them where a

@@ -165,6 +165,9 @@ impl Model {
         if hooks.stop_after_layer.is_some() {
             return Err(ModelError::Request("generation needs every layer, but the hooks stop the run at one".into()));
         }
+        if !batch.starts_B.is_empty() {
+            return Err(ModelError::Request("generation goes on where the cache ends, not at positions given".into()));
+        }
         let n_rows = batch.n_rows();
         let longest = batch.lens_B.iter().enumerate().map(|(row, n)| cache.len(row) + n).max().unwrap_or(0);
         self.check_room(longest, options.max_new_tokens)?;

@@ -162,6 +162,32 @@ impl Prefix {
         self.lens_B.iter().all(|len| *len == 0)
     }
 
+    /// Lays rows of two continuations of one prefix behind each other, as if neither had seen the other: row i holds
+    /// what row `rows[i].0` of this holds, then what row `rows[i].1` of `other` has of its own. Positions stay what they
+    /// were when each was run.
+    ///
+    /// # Errors
+    /// A row that does not exist, an `other` of another model.
+    pub fn beside(&self, other: &Self, rows: &[(usize, usize)]) -> Result<Self> {
+        let Some(own) = other.segments.last().filter(|_| (other.n_layers, other.width) == (self.n_layers, self.width))
+        else {
+            return Err(ModelError::Request("prefixes of two models cannot be laid together".into()));
+        };
+        if let Some((a, b)) = rows.iter().find(|(a, b)| *a >= self.n_rows() || *b >= other.n_rows()) {
+            let detail = format!("rows {a} and {b} of prefixes of {} and {} rows", self.n_rows(), other.n_rows());
+            return Err(ModelError::Request(detail));
+        }
+        let taken = |s: &Segment, of: &dyn Fn(&(usize, usize)) -> usize| Segment {
+            layers: s.layers.clone(),
+            capacity: s.capacity,
+            rows_B: rows.iter().map(|pair| s.rows_B[of(pair)]).collect(),
+        };
+        let mut segments: Vec<Segment> = self.segments.iter().map(|s| taken(s, &|pair| pair.0)).collect();
+        segments.push(taken(own, &|pair| pair.1));
+        let lens_B = rows.iter().map(|(a, b)| self.lens_B[*a] + own.rows_B[*b].1).collect();
+        Ok(Self { segments, n_layers: self.n_layers, width: self.width, lens_B })
+    }
+
     /// A cache whose row i continues row `rows[i]`, with room for `more` positions each.
     ///
     /// # Errors

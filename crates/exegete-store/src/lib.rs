@@ -54,7 +54,7 @@ pub use notes::{Curves, Explanation, Notes};
 pub use personal::{Candidate, Label, Note, Rating};
 pub use profile::LatentProfile;
 pub use run::{Manifest, Part, Run};
-pub use scores::Score;
+pub use scores::{SHUFFLED, Score};
 pub use steps::{StepLog, StepRow, read_steps, write_steps};
 pub use task::{Labelled, Task, TaskDocument, read_task};
 pub use tokens::{TokenReader, Window, read_vocab, write_vocab, write_windows};

@@ -22,6 +22,9 @@ CREATE INDEX scores_by_scorer ON scores (scorer, against, latent);
 PRAGMA user_version = 3;
 ";
 
+/// What a score is told apart from that is a control: its text is another latent's.
+pub const SHUFFLED: &str = "shuffled";
+
 /// How well a text predicts what a latent does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
@@ -31,8 +34,7 @@ pub struct Score {
     pub text: String,
     /// The scorer's name.
     pub scorer: String,
-    /// What the latent's own examples are told apart from: `random`, `neighbours`, ...; `shuffled` for the control in which the text
-    /// is another latent's.
+    /// What the latent's own examples are told apart from: `random`, `co-firing`, ...; [`SHUFFLED`] for the control.
     pub against: String,
     /// Who judged, with the version of the prompt.
     pub judge: String,

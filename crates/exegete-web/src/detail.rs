@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use exegete_base::levels::{N_LEVELS, lower_edge, upper_edge};
 use exegete_base::{DocId, LatentId};
 use exegete_store::groups::{Slice, intervals, quantiles, strongest};
-use exegete_store::{Attribution, Example, ExampleKind, LatentRow};
+use exegete_store::{Attribution, Example, ExampleKind, LatentRow, SHUFFLED};
 use serde::Deserialize;
 
 use crate::harvest::Harvest;
 use crate::wire::{
     ExampleText, ExampleToken, ExplanationText, Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult,
-    Neuron, Profile, Related, SourceToken, TokenShare, WholeContext,
+    Neuron, Profile, Related, SourceToken, TextScore, TokenShare, WholeContext,
 };
 use crate::{Result, WebError, columns};
 
@@ -88,6 +88,7 @@ pub(crate) fn detail(harvest: &Harvest, row: &LatentRow, view: View) -> Result<L
         profile: profile(harvest, row)?,
         problems: harvest.problems().to_vec(),
         methods: methods(harvest, latent)?,
+        scores: scores(harvest, latent)?,
         label: harvest.with_notes(|notes| notes.label_of(latent))?,
         notes: harvest.with_notes(|notes| notes.notes_of(latent))?,
         top_examples: top_examples(harvest, latent, &examples)?,
@@ -176,6 +177,41 @@ fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
         result.explanations.push(ExplanationText { rank, text: e.text, scale, score, abstained: e.abstained });
     }
     Ok(methods.into_values().collect())
+}
+
+/// Scores by text, the text with the best mean over scorers first, controls last.
+fn scores(harvest: &Harvest, latent: LatentId) -> Result<Vec<TextScore>> {
+    let scores = harvest.with_notes(|notes| notes.scores_of(latent))?;
+    let mut means: BTreeMap<String, (f64, u32)> = BTreeMap::new();
+    for score in scores.iter().filter(|score| score.against != SHUFFLED && score.value.value.is_finite()) {
+        let mean = means.entry(score.text.clone()).or_default();
+        *mean = (mean.0 + score.value.value, mean.1 + 1);
+    }
+    let mean = |text: &str| means.get(text).map_or(f64::NEG_INFINITY, |(sum, n)| sum / f64::from(*n));
+    let mut told: Vec<TextScore> = scores
+        .into_iter()
+        .map(|s| TextScore {
+            text: s.text,
+            scorer: s.scorer,
+            against: s.against,
+            judge: s.judge,
+            value: s.value.value,
+            low: s.value.low,
+            high: s.value.high,
+            n: s.value.n,
+            failed: s.failed,
+            chance: s.chance,
+        })
+        .collect();
+    told.sort_by(|a, b| {
+        let is_control = |score: &TextScore| score.against == SHUFFLED;
+        let by_text = mean(&b.text).total_cmp(&mean(&a.text)).then_with(|| a.text.cmp(&b.text));
+        is_control(a)
+            .cmp(&is_control(b))
+            .then(by_text)
+            .then_with(|| (&a.scorer, &a.against).cmp(&(&b.scorer, &b.against)))
+    });
+    Ok(told)
 }
 
 fn top_examples(harvest: &Harvest, latent: LatentId, examples: &[Example]) -> Result<Vec<ExampleText>> {

@@ -14,6 +14,7 @@ use maud::{Markup, PreEscaped, html};
 use crate::pages::panels::panels_with;
 use crate::pages::pieces::{chip, document, shaded};
 use crate::pages::said::method;
+use crate::pages::scored::scores;
 use crate::vocabulary::visible;
 use crate::{Dashboard, Result, format, summary};
 
@@ -250,6 +251,7 @@ impl StaticPages {
                 div.side { (panels_with(&detail, &near)) }
                 div.main {
                     @for result in &detail.methods { (method(None, result)) }
+                    (scores(&detail.scores))
                     (examples(row, &feature))
                 }
             }

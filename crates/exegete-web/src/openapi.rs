@@ -145,7 +145,7 @@ const LINE: &[(&str, &str)] = &[
     ("top_tokens", "TokenWeight[]"),
 ];
 
-const TYPES: [Type; 41] = [
+const TYPES: [Type; 42] = [
     ("Error", &[("error", "string")]),
     ("Document", &[("openapi", "string"), ("info", "any"), ("paths", "any"), ("components", "any")]),
     ("Estimate", &[("value", "number?"), ("low", "number?"), ("high", "number?"), ("n", "integer")]),
@@ -188,6 +188,7 @@ const TYPES: [Type; 41] = [
             ("neighbours", "Related[]"),
             ("profile", "Profile"),
             ("methods", "MethodResult[]"),
+            ("scores", "TextScore[]"),
             ("label", "Label?"),
             ("notes", "Note[]"),
             ("problems", "string[]"),
@@ -236,6 +237,21 @@ const TYPES: [Type; 41] = [
             ("scale", "number?"),
             ("score", "number?"),
             ("abstained", "boolean"),
+        ],
+    ),
+    (
+        "TextScore",
+        &[
+            ("text", "string"),
+            ("scorer", "string"),
+            ("against", "string"),
+            ("judge", "string"),
+            ("value", "number?"),
+            ("low", "number?"),
+            ("high", "number?"),
+            ("n", "integer"),
+            ("failed", "integer"),
+            ("chance", "number?"),
         ],
     ),
     ("Label", &[("method", "string"), ("scale", "number?"), ("text", "string"), ("created_secs", "integer")]),

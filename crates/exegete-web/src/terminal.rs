@@ -5,7 +5,7 @@ use anstyle::{Ansi256Color, AnsiColor, Style};
 use crate::format::{count, interval, percent, said, significant};
 use crate::vocabulary::spaces_shown;
 use crate::wire::{
-    ExampleText, ExplanationText, LatentDetail, MethodResult, Neuron, Related, SourceToken, TokenWeight,
+    ExampleText, ExplanationText, LatentDetail, MethodResult, Neuron, Related, SourceToken, TextScore, TokenWeight,
 };
 
 /// Backgrounds from the weakest activation to the strongest: a ramp of the 256 colours that dark letters can be read on.
@@ -64,6 +64,7 @@ pub fn latent_lines(detail: &LatentDetail, colours: Colours) -> Vec<String> {
     for result in &detail.methods {
         lines.method(result);
     }
+    lines.scores(&detail.scores);
     for note in &detail.notes {
         lines.put(format!("  note: {}", plain(&said(&note.text))));
     }
@@ -115,6 +116,15 @@ impl Lines {
         }
         if let Some(label) = &detail.label {
             self.put(format!("  picked as its label: {}", plain(&said(&label.text))));
+        }
+    }
+
+    fn scores(&mut self, scores: &[TextScore]) {
+        for of in scores.iter().filter(|of| of.value.is_finite()) {
+            let chance = if of.chance.is_finite() { format!(", chance {:.2}", of.chance) } else { String::new() };
+            let how = format!("{} against {}, n = {}{chance}; {}", of.scorer, of.against, of.n, plain(&of.judge));
+            let value = format!("{:.2} [{:.2}, {:.2}]", of.value, of.low, of.high);
+            self.put(format!("  scores {value}  {}  {}", plain(&said(&of.text)), self.colours.dim(&how)));
         }
     }
 

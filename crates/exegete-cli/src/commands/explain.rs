@@ -1,43 +1,58 @@
-//! `exegete explain`: latents of a run explain themselves.
+//! `exegete explain`: latents of a run explain themselves, or a judge explains them.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use exegete_base::LatentId;
 use exegete_base::settings::SelfExplainSettings;
+use exegete_explain::ExplainError;
+use exegete_explain::examples::{Against, Use};
+use exegete_explain::explainers::{self, EXPLAINERS, Explainer, Given};
 use exegete_harvest::Progress;
 use exegete_methods::self_explain::{NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
-use exegete_store::{Curves, Explanation, Notes, Run, harvested};
+use exegete_store::{Curves, Explanation, Notes};
 use serde_json::{Value, json};
 
 use super::numbers;
-use crate::args::{Common, Explain};
+use crate::args::Common;
+use crate::args_explain::Explain;
 use crate::interrupt;
+use crate::judged::{self, Opened, Texts};
 use crate::printer::Printer;
-use crate::{open_model, run_dictionary};
 
 /// Where a run keeps explanations.
 pub(crate) const NOTES: &str = "run.sqlite";
 
 pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Result<()> {
     interrupt::listen();
-    let run = Run::open_to_write(&settings.run)?;
-    let recorded = run.manifest().settings["model"].as_str().map(str::to_owned);
-    let path = settings.model.clone().or(recorded).context("the run names no model; give --model")?;
     let latents = numbers::parse(&settings.latents)?;
-    let of = harvested::dictionary(&run, settings.dictionary.as_deref())?;
-    let dictionary = run_dictionary::weights(&run, &of, printer)?;
-    if let Some(latent) = latents.iter().find(|l| **l as usize >= dictionary.n_latents()) {
-        bail!("latent {latent} does not exist; the dictionary has latents 0..={}", dictionary.n_latents() - 1);
+    let judged = EXPLAINERS.iter().find(|explainer| explainer.name == settings.method);
+    if judged.is_none() && settings.method != NAME {
+        let known: Vec<&str> = EXPLAINERS.iter().map(|explainer| explainer.name).collect();
+        bail!("--method: {:?} is none; there are {NAME}, {}", settings.method, known.join(", "));
     }
-    let model = open_model::open_plain(&path, common, printer)?;
-    let explainer = SelfExplainer::new(&model, &settings.self_explain)?;
-    let mut notes = Notes::open(&run.path(&of.part(NOTES)))?;
+    let opened = Opened::new(&settings.of, common, printer)?;
+    opened.check(&latents)?;
+    let mut notes = Notes::open(&opened.run.path(&opened.of.part(NOTES)))?;
+    match judged {
+        None => by_itself(settings, &latents, (&opened, &mut notes), printer),
+        Some(explainer) => by_judge(settings, explainer, &latents, (&opened, &mut notes), common, printer),
+    }
+}
+
+/// The model says what a direction means.
+fn by_itself(
+    settings: &Explain,
+    latents: &[u32],
+    (opened, notes): (&Opened, &mut Notes),
+    printer: &Printer,
+) -> Result<()> {
+    let explainer = SelfExplainer::new(&opened.model, &settings.self_explain)?;
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let mut results = Vec::new();
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
-        let explained = explainer.explain(dictionary.decoder_row(*latent as usize))?;
-        keep(&mut notes, LatentId(*latent), &explained, &settings.self_explain)?;
+        let explained = explainer.explain(opened.dictionary.decoder_row(*latent as usize))?;
+        keep(notes, LatentId(*latent), &explained, &settings.self_explain)?;
         printer.at(i as u64 + 1, "");
         let texts: Vec<&str> = explained.answers.iter().map(|a| a.text.as_str()).collect();
         results.push(json!({"latent": latent, "abstained": explained.abstained, "texts": texts}));
@@ -46,6 +61,72 @@ pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Res
     }
     printer.end(&format!("{} latents", latents.len()));
     printer.json(&Value::Array(results));
+    Ok(())
+}
+
+/// A judge says what excerpts, or promoted words, have in common.
+fn by_judge(
+    settings: &Explain,
+    explainer: &Explainer,
+    latents: &[u32],
+    (opened, notes): (&Opened, &mut Notes),
+    common: &Common,
+    printer: &Printer,
+) -> Result<()> {
+    let other = judged::other_model(&settings.judge, opened, common, printer)?;
+    let judge = judged::judge(&settings.judge, opened, other.as_ref(), false)?;
+    let (subject, rows) = (opened.subject()?, opened.rows()?);
+    let texts = match explainer.shown.activating || explainer.shown.contrast {
+        true => Some(Texts::new(opened, &subject, &settings.excerpts, common.seed)?),
+        false => None,
+    };
+    let source = texts.as_ref().map(|texts| texts.source(&subject, &settings.excerpts, common.seed));
+    printer.begin("explain", latents.len() as u64, "latents", 0);
+    let (mut results, mut without) = (Vec::new(), 0);
+    for (i, latent) in latents.iter().enumerate() {
+        printer.check()?;
+        let Some(row) = rows.iter().find(|row| row.latent.0 == *latent) else { continue };
+        let (mut firing, mut silent) = (Vec::new(), Vec::new());
+        if let Some(source) = &source {
+            firing = source.firing(*latent, Use::Explain, settings.shown)?;
+            if explainer.shown.contrast {
+                silent = source.silent(row, &firing, Against::Random, Use::Explain, settings.shown / 2);
+            }
+        }
+        let given = Given { row, firing: &firing, silent: &silent };
+        let how = (settings.texts.max(1), common.seed);
+        let said = match explainers::explain(explainer, &subject, &*judge, &given, how) {
+            Ok(said) => said,
+            // A latent of which there is nothing to show is told of, and the others go on.
+            Err(ExplainError::Request(why)) => {
+                without += 1;
+                printer.line(format!("{latent:>6}  ({why})"));
+                results.push(json!({"latent": latent, "texts": [], "why": why}));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let made = json!({
+            "judge": judge.name(), "prompt": said.version, "shown": firing.len(), "silent": silent.len(), "failed": said.failed,
+            "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
+        });
+        let row = |(rank, text): (usize, &String)| Explanation {
+            method: explainer.name.into(),
+            rank: rank as u32,
+            text: text.clone(),
+            scale: f64::NAN,
+            score: f64::NAN,
+            abstained: false,
+            settings: made.clone(),
+        };
+        let kept: Vec<Explanation> = said.texts.iter().enumerate().map(row).collect();
+        notes.put_explanations(LatentId(*latent), explainer.name, &kept, &Curves::default())?;
+        printer.at(i as u64 + 1, "");
+        printer.line(format!("{latent:>6}  {}", said.texts.join(" | ")));
+        results.push(json!({"latent": latent, "texts": said.texts, "failed": said.failed}));
+    }
+    printer.end(&format!("{} latents, of {without} there was nothing to show", latents.len()));
+    printer.json(&json!({"explained": results, "cost": judge.cost()}));
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod sae_eval;
 pub(crate) mod sae_info;
 pub(crate) mod sae_list;
 pub(crate) mod sae_train;
+pub(crate) mod score;
 pub(crate) mod serve;
 pub(crate) mod session;
 pub(crate) mod show;

@@ -210,6 +210,7 @@ fn what_a_harvest_made_is_explained_reported_and_held_to_its_weights() {
     let agreement = &reported["agreement"]["self's own score"];
     assert!(agreement["value"].as_f64().unwrap() > 0.8 && agreement["n"] == n, "{reported}");
 
+    explained_and_scored(&of);
     let shown = told(&of("show", &["0", "--dictionary", "heads", "--color", "never"]));
     assert!(shown.contains("comes from ") && shown.contains("promotes"), "{shown}");
     let weights = dir.path().join("trained/sae/topk/sae_weights.safetensors");
@@ -225,6 +226,62 @@ fn what_a_harvest_made_is_explained_reported_and_held_to_its_weights() {
     let mut again = setup.harvest(&run, &[]);
     let again = again.output().unwrap();
     assert!(!again.status.success(), "a run of other weights, with a part missing, is not finished");
+}
+
+/// A judge explains, everything is scored, once and not again, and what is wrong with a judge is said.
+fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
+    let json = |done: &std::process::Output| -> serde_json::Value {
+        assert!(done.status.success(), "{}", stderr(done));
+        serde_json::from_slice(&done.stdout).unwrap()
+    };
+    let dictionary = ["--dictionary", "topk", "--json"];
+    let few = ["--excerpt-tokens", "8", "--pool-tokens", "3000"];
+    for method in ["judge", "output"] {
+        let flags = ["--latents", "0..2", "--method", method, "--texts", "2", "--shown", "3"];
+        let said = json(&of("explain", &[&dictionary[..], &few, &flags].concat()));
+        assert_eq!(said["explained"].as_array().unwrap().len(), 3, "{said}");
+        assert!(said["explained"][0]["texts"].as_array().is_some_and(|texts| !texts.is_empty()), "{said}");
+    }
+    let unknown = of("explain", &["--dictionary", "topk", "--latents", "0", "--method", "guess"]);
+    assert!(stderr(&unknown).contains("both-sides"), "{}", stderr(&unknown));
+
+    let sizes = ["--firing", "12", "--silent", "12", "--latents", "0..2", "--most-texts", "3"];
+    let score = |rest: &[&str]| of("score", &[&dictionary[..], &few, &sizes, rest].concat());
+    let scored = json(&score(&[
+        "--scorer",
+        "embedding,surprisal,generation,intruder",
+        "--against",
+        "random,cofiring,same-token",
+    ]));
+    let scores = scored["scores"].as_array().unwrap();
+    let count = |key: &str, name: &str| scores.iter().filter(|score| score[key] == name).count();
+    assert!(count("scorer", "embedding") >= 3 && count("scorer", "intruder") >= 1, "{scored}");
+    assert!(count("against", "shuffled") >= 3 && count("against", "itself") >= 3, "{scored}");
+    for score in scores.iter().filter(|s| s["value"]["value"].is_number()) {
+        let [low, value, high] = ["low", "value", "high"].map(|key| score["value"][key].as_f64().unwrap());
+        assert!(low <= value && value <= high && (0.0..=1.0).contains(&value), "{score}");
+    }
+    assert!(scored["cost"]["computed"].as_u64().unwrap() > 0);
+    let again = json(&score(&["--scorer", "embedding"]));
+    assert_eq!((again["scores"].as_array().unwrap().len(), &again["cost"]["computed"]), (0, &0.into()), "{again}");
+
+    let reported = json(&of("report", &dictionary));
+    assert!(reported["scores"].as_array().unwrap().iter().any(|s| s["against"] == "shuffled"), "{reported}");
+    let wrong = score(&["--scorer", "divination"]);
+    assert!(stderr(&wrong).contains("surprisal"), "{}", stderr(&wrong));
+    // Nothing listens there: what was kept is kept, and the message says how to go on.
+    let away = score(&["--scorer", "detection", "--judge", "http://127.0.0.1:9/v1", "--judge-retries", "0"]);
+    assert!(!away.status.success() && stderr(&away).contains("give the command again"), "{}", stderr(&away));
+    let dry = json(&score(&[
+        "--scorer",
+        "detection",
+        "--judge",
+        "http://127.0.0.1:9/v1",
+        "--dry-run",
+        "--judge-prices",
+        "1,1",
+    ]));
+    assert!(dry["cost"]["requests"].as_u64().unwrap() > 10 && dry["cost"]["money"].as_f64().unwrap() > 0.0, "{dry}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::examples::{Shown, groups, level, strongest};
 use super::panels::panels;
 use super::said::{self, Forms};
+use super::scored::scores;
 use super::trying::try_one;
 use super::{Frame, shell};
 use crate::detail::View;
@@ -38,6 +39,7 @@ pub(crate) fn latent(frame: &Frame, harvest: &Harvest, detail: &LatentDetail, vi
             div.side { (panels(harvest, detail)) }
             div.main {
                 @for result in &detail.methods { (said::method(Some(&forms), result)) }
+                (scores(&detail.scores))
                 @if frame.has_session { (try_one(harvest, id, &back)) }
                 (said::notes(&forms, detail))
                 @if detail.line.count == 0 {

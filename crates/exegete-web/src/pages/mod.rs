@@ -12,6 +12,7 @@ pub(crate) mod panels;
 pub(crate) mod pieces;
 mod rate;
 pub(crate) mod said;
+pub(crate) mod scored;
 mod training;
 mod trying;
 mod whole;

@@ -29,6 +29,8 @@ pub struct LatentDetail {
     pub problems: Vec<String>,
     /// What methods say about it.
     pub methods: Vec<MethodResult>,
+    /// How well texts predict what it does: of a text each scorer, the best text first.
+    pub scores: Vec<TextScore>,
     /// The text that a person picked as its label.
     pub label: Option<Label>,
     /// What people noted.
@@ -142,6 +144,31 @@ pub struct ExplanationText {
     pub score: f64,
     /// Whether the method holds that it does not know.
     pub abstained: bool,
+}
+
+/// A text's score by one scorer.
+#[derive(Debug, Clone, Serialize)]
+pub struct TextScore {
+    /// The text; empty where the latent is scored, and not a text.
+    pub text: String,
+    /// The scorer.
+    pub scorer: String,
+    /// What the latent's excerpts are told apart from; `shuffled` for another latent's text, the control.
+    pub against: String,
+    /// Who judged.
+    pub judge: String,
+    /// The score; null where nothing could be judged.
+    pub value: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Examples.
+    pub n: u64,
+    /// Examples without a verdict.
+    pub failed: u64,
+    /// What one who knows nothing reaches; null where that is not known.
+    pub chance: f64,
 }
 
 /// A level of activation.

@@ -13,7 +13,7 @@ pub use self::jobs::{Job, JobList, JobState};
 pub use self::latent::{ExampleText, ExampleToken, ExplanationText, WholeContext};
 pub use self::latent::{
     Group, Groups, LatentDetail, LevelDetail, LogitHistogram, MethodResult, Neuron, Profile, Related, SourceToken,
-    TokenShare,
+    TextScore, TokenShare,
 };
 pub use self::rating::{Rated, RatingTask};
 pub use self::session::{FiringLatent, FiringOrder, TriedLatents, TriedText, TriedToken};

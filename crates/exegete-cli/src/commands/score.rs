@@ -1,0 +1,200 @@
+//! `exegete score`: what is said of latents is scored, every text of a latent at once.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use exegete_base::LatentId;
+use exegete_explain::examples::{Against, Use};
+use exegete_explain::scorers::{self, Outcome, SCORERS, Scorer, Task};
+use exegete_harvest::Progress;
+use exegete_store::{Notes, Score};
+use serde_json::{Value, json};
+
+use super::explain::NOTES;
+use super::numbers;
+use crate::args::Common;
+use crate::args_explain::Score as Args;
+use crate::interrupt;
+use crate::judged::{self, Opened, Texts};
+use crate::printer::Printer;
+
+/// Tokens of the stretches by which the rate of any text at all is told, as long as what is written.
+const STRETCH: usize = 24;
+
+pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result<()> {
+    interrupt::listen();
+    let wanted: Vec<&Scorer> = settings.scorer.iter().map(|name| scorers::named(name)).collect::<Result<_, _>>()?;
+    let opened = Opened::new(&settings.of, common, printer)?;
+    let other = judged::other_model(&settings.judge, &opened, common, printer)?;
+    let judge = judged::judge(&settings.judge, &opened, other.as_ref(), settings.dry_run)?;
+    let path = opened.run.path(&opened.of.part(NOTES));
+    if !path.exists() {
+        bail!("nothing is said of this dictionary's latents yet: `exegete explain` comes first");
+    }
+    let mut notes = Notes::open(&path)?;
+    let said = said(&notes, settings)?;
+    let latents: Vec<u32> = said.iter().map(|(latent, _)| *latent).collect();
+    opened.check(&latents)?;
+    let (subject, rows) = (opened.subject()?, opened.rows()?);
+    printer.begin("pool", 1, "pools", 0);
+    let texts = Texts::new(&opened, &subject, &settings.excerpts, common.seed)?;
+    printer.end(&format!("codes of {} windows", texts.pool.windows.len()));
+    let source = texts.source(&subject, &settings.excerpts, common.seed);
+    let mut against: Vec<Against> = settings.against.iter().map(|arg| judged::against(*arg)).collect();
+    against.sort_unstable();
+    against.dedup();
+
+    printer.begin("score", said.len() as u64, "latents", 0);
+    let (mut told, mut few) = (Vec::new(), 0);
+    for (i, (latent, all)) in said.iter().enumerate() {
+        printer.check()?;
+        let Some(row) = rows.iter().find(|row| row.latent.0 == *latent) else { continue };
+        let firing = source.firing(*latent, Use::Score, settings.firing)?;
+        let silent: Vec<_> = against
+            .iter()
+            .map(|sort| (*sort, source.silent(row, &firing, *sort, Use::Score, settings.silent)))
+            .collect();
+        // What is said of the next latent that has another text is the control.
+        let others = said.iter().cycle().skip(i + 1).take(said.len().saturating_sub(1));
+        let control = others.flat_map(|(_, texts)| texts.first()).find(|text| !all.contains(text)).cloned();
+        let task = Task {
+            latent: *latent,
+            texts: all,
+            control: control.as_deref(),
+            firing: &firing,
+            silent: &silent,
+            base_rate: texts.pool.base_rate(*latent, STRETCH),
+            subject: &subject,
+            judge: &*judge,
+            seed: common.seed,
+        };
+        for scorer in &wanted {
+            let name = format!("{}, prompt {}", judge.name(), scorer.version);
+            if !settings.again && !settings.dry_run && is_scored(&notes, *latent, all, scorer, &name)? {
+                continue;
+            }
+            let before = judge.cost();
+            let outcomes = (scorer.score)(&task)?;
+            if settings.dry_run {
+                continue;
+            }
+            let made = json!({
+                "firing": firing.len(), "silent": silent.iter().map(|(sort, all)| (sort.name(), all.len())).collect::<BTreeMap<_, _>>(),
+                "excerpt_tokens": settings.excerpts.excerpt_tokens, "seed": common.seed, "texts": all.len(),
+                "cost": judge.cost().since(before),
+            });
+            let scores: Vec<Score> = outcomes.iter().map(|o| stored(&task, scorer, (&name, &made), o)).collect();
+            few += outcomes.iter().filter(|o| !o.value.value.is_finite()).count();
+            notes.put_scores(&scores)?;
+            told.extend(scores);
+        }
+        printer.at(i as u64 + 1, &rate(&*judge));
+    }
+    printer.end(&format!("{} scores of {} latents, {}", told.len(), said.len(), rate(&*judge)));
+    if settings.dry_run {
+        let cost = judge.cost();
+        printer.line(format!(
+            "{} requests, {} tokens read and at most {} written, {:.4} of money; {} answers are kept from before. Nothing was sent.",
+            cost.requests, cost.computed, cost.written, cost.money, cost.remembered
+        ));
+        printer.json(&json!({ "cost": cost }));
+        return Ok(());
+    }
+    tell(&told, few, printer);
+    printer.json(&json!({ "scores": told, "cost": judge.cost() }));
+    Ok(())
+}
+
+/// The different texts of each latent, the best of each method first.
+fn said(notes: &Notes, settings: &Args) -> Result<Vec<(u32, Vec<String>)>> {
+    let latents: Vec<u32> = match &settings.latents {
+        Some(listed) => numbers::parse(listed)?,
+        None => notes.first_texts()?.keys().map(|latent| latent.0).collect(),
+    };
+    let mut said = Vec::new();
+    for latent in latents {
+        let mut all: Vec<(u32, String)> = Vec::new();
+        for explanation in notes.explanations_of(LatentId(latent))? {
+            let text = explanation.text.trim();
+            if !explanation.abstained && !text.is_empty() && all.iter().all(|(_, other)| other != text) {
+                all.push((explanation.rank, text.to_owned()));
+            }
+        }
+        all.sort_by_key(|(rank, _)| *rank);
+        all.truncate(settings.most_texts);
+        if !all.is_empty() {
+            said.push((latent, all.into_iter().map(|(_, text)| text).collect()));
+        }
+    }
+    if said.is_empty() {
+        bail!("nothing is said of these latents: `exegete explain` comes first, and a method may abstain");
+    }
+    Ok(said)
+}
+
+/// Whether every text is scored by a scorer with a judge, and nothing failed.
+fn is_scored(notes: &Notes, latent: u32, texts: &[String], scorer: &Scorer, judge: &str) -> Result<bool> {
+    let scores = notes.scores_of(LatentId(latent))?;
+    let is = |score: &&Score| score.scorer == scorer.name && score.judge == judge && score.failed == 0;
+    let mine: Vec<&Score> = scores.iter().filter(is).collect();
+    Ok(match scorer.of_latent {
+        true => !mine.is_empty(),
+        false => texts.iter().all(|text| mine.iter().any(|score| score.text == *text)),
+    })
+}
+
+fn stored(task: &Task, scorer: &Scorer, (judge, made): (&str, &Value), outcome: &Outcome) -> Score {
+    let control = task.control.unwrap_or_default();
+    let text = match outcome.text {
+        Some(i) => task.texts[i].as_str(),
+        None if scorer.of_latent => "",
+        None => control,
+    };
+    Score {
+        latent: task.latent,
+        text: text.to_owned(),
+        scorer: scorer.name.to_owned(),
+        against: outcome.against.clone(),
+        judge: judge.to_owned(),
+        value: outcome.value,
+        failed: outcome.failed,
+        chance: outcome.chance,
+        measures: outcome.measures.clone(),
+        settings: made.clone(),
+    }
+}
+
+fn rate(judge: &dyn exegete_explain::Judge) -> String {
+    let cost = judge.cost();
+    let mut told = format!("{} tokens computed", cost.computed + cost.written);
+    if cost.requests > 0 {
+        told += &format!(", {} requests", cost.requests);
+    }
+    if cost.money > 0.0 {
+        told += &format!(", {:.4} spent", cost.money);
+    }
+    told
+}
+
+/// Prints the best text of each latent by each scorer.
+fn tell(scores: &[Score], few: usize, printer: &Printer) {
+    for scorer in SCORERS {
+        let mut best: BTreeMap<(&str, u32), &Score> = BTreeMap::new();
+        for score in scores.iter().filter(|s| s.scorer == scorer.name && s.value.value.is_finite()) {
+            let entry = best.entry((&score.against, score.latent)).or_insert(score);
+            if score.value.value > entry.value.value {
+                *entry = score;
+            }
+        }
+        for ((against, latent), score) in best {
+            let e = score.value;
+            printer.line(format!(
+                "{:>6}  {} against {against}: {:.3} [{:.3}, {:.3}], n = {}, chance {:.2}  {}",
+                latent, scorer.name, e.value, e.low, e.high, e.n, score.chance, score.text
+            ));
+        }
+    }
+    if few > 0 {
+        printer.line(format!("{few} scores have too few examples; the reason stands with each"));
+    }
+}

@@ -1,0 +1,70 @@
+//! Generation: the judge writes texts from what is said, and the latent either fires on them or not.
+//!
+//! A hit is any activation behind the first token; the score is the share of hits. What is reached by any text at all is the share of
+//! stretches of the run's text, as long as what is written, in which the latent fires. Source: agencyenterprise/selfie-adapters (arXiv
+//! 2602.10352); Juang et al. 2024.
+
+use exegete_base::stats::wilson;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{ITSELF, Outcome, SHUFFLED, Task};
+use crate::judge::Writing;
+use crate::{ExplainError, Result};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prompt {
+    #[allow(dead_code)] // Part of the file's form; scores name the scorer's version.
+    version: u32,
+    request: String,
+    tokens: usize,
+    texts: usize,
+    temperature: f32,
+    top_p: f32,
+}
+
+pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
+    let prompt: Prompt = toml::from_str(include_str!("../../prompts/generation.toml"))
+        .map_err(|e| ExplainError::request(format!("generation.toml: {e}")))?;
+    let mut outcomes = Vec::new();
+    for (i, text) in task.with_control().iter().enumerate() {
+        let how = Writing {
+            tokens: prompt.tokens,
+            temperature: prompt.temperature,
+            top_p: prompt.top_p,
+            seed: task.seed ^ i as u64,
+        };
+        let request = prompt.request.replace("{explanation}", text.trim());
+        let written = task.judge.write(&request, "", prompt.texts, &how)?;
+        let failed = written.iter().filter(|text| text.is_none()).count() as u64;
+        let texts: Vec<String> = written.into_iter().flatten().collect();
+        let rows: Vec<Vec<u32>> = texts.iter().map(|text| task.subject.tokens(text)).collect::<Result<_>>()?;
+        let (rows, texts): (Vec<Vec<u32>>, Vec<String>) =
+            rows.into_iter().zip(texts).filter(|(row, _)| row.len() > 1).unzip();
+        let strongest: Vec<f32> = task
+            .subject
+            .codes(&rows)?
+            .iter()
+            .map(|codes| {
+                let of = (0..codes.n_tokens()).flat_map(|at| codes.of(at)).filter(|(l, _)| *l == task.latent);
+                of.map(|(_, value)| value).fold(0.0, f32::max)
+            })
+            .collect();
+        let hits = strongest.iter().filter(|value| **value > 0.0).count() as u64;
+        let is_control = i >= task.texts.len();
+        outcomes.push(Outcome {
+            text: (!is_control).then_some(i),
+            against: if is_control { SHUFFLED } else { ITSELF }.to_owned(),
+            value: wilson(hits, rows.len() as u64),
+            failed,
+            chance: task.base_rate,
+            measures: json!({
+                "measure": "share of texts on which it fires",
+                "strongest": strongest,
+                "texts": texts.iter().take(3).collect::<Vec<_>>(),
+            }),
+        });
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,3 @@
+//! Tests of judges.
+mod local;
+mod server;
