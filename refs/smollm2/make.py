@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from common import save
-
-MODELS = Path.home() / ".cache/exegete/models"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+from real_model import GGUF, MODELS, load_tokenizer
 
 PASSAGE = """\
 The lighthouse stood at the end of a long spit of stones, and for most of the year nobody went there except the \
@@ -64,19 +61,6 @@ STRINGS = [
     "https://example.org/a_b?c=d&e=%20#f",
     "UPPER lower MiXeD snake_case camelCase " + "a" * 40 + "!?!?...---___",
 ]
-
-
-def load_tokenizer():
-    """The tokenizer of the GGUF file, with the digits split as the model was trained.
-
-    transformers drops the `smollm` pre-tokenizer's first step, which makes every digit a piece of its
-    own, when it reads a GGUF file; "  12" then differs from the model's own tokenizer.json.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(MODELS, gguf_file=GGUF)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    return tokenizer
 
 
 def write_json(name, value):

@@ -19,6 +19,9 @@ const SPLIT: u64 = 0x5713;
 /// Tokens on each side of the middle by which excerpts are told apart.
 const SAME_WITHIN: usize = 4;
 
+/// The share of an excerpt's peak from which a token is marked, as in delphi.
+pub const STRONG: f32 = 0.3;
+
 /// What excerpts are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -103,6 +106,11 @@ impl Excerpt {
         self.values.iter().copied().fold(0.0, f32::max)
     }
 
+    /// Whether the latent fires on a token with [`STRONG`] of its peak or more: such tokens are marked.
+    pub fn is_strong(&self, i: usize) -> bool {
+        self.values[i] > 0.0 && self.values[i] >= STRONG * self.peak()
+    }
+
     /// The text.
     ///
     /// # Errors
@@ -113,18 +121,7 @@ impl Excerpt {
 
     /// The text with `<<` and `>>` around runs of chosen tokens.
     pub fn marked(&self, tokenizer: &Tokenizer, is_chosen: impl Fn(usize) -> bool) -> String {
-        let (mut bytes, mut inside) = (Vec::new(), false);
-        for (i, id) in self.ids.iter().enumerate() {
-            if is_chosen(i) != inside {
-                bytes.extend_from_slice(if inside { b">>" } else { b"<<" });
-                inside = !inside;
-            }
-            bytes.extend(tokenizer.token_bytes(*id));
-        }
-        if inside {
-            bytes.extend_from_slice(b">>");
-        }
-        String::from_utf8_lossy(&bytes).trim().to_owned()
+        marked(self.ids.iter().map(|id| tokenizer.token_bytes(*id)), is_chosen).trim().to_owned()
     }
 
     /// What it reads around its middle.
@@ -132,6 +129,22 @@ impl Excerpt {
         let to = (self.middle + SAME_WITHIN + 1).min(self.ids.len());
         &self.ids[self.middle.saturating_sub(SAME_WITHIN)..to]
     }
+}
+
+/// Tokens as a text with `<<` and `>>` around runs of chosen ones.
+pub fn marked(tokens: impl Iterator<Item = Vec<u8>>, is_chosen: impl Fn(usize) -> bool) -> String {
+    let (mut bytes, mut inside) = (Vec::new(), false);
+    for (i, token) in tokens.enumerate() {
+        if is_chosen(i) != inside {
+            bytes.extend_from_slice(if inside { b">>" } else { b"<<" });
+            inside = !inside;
+        }
+        bytes.extend(token);
+    }
+    if inside {
+        bytes.extend_from_slice(b">>");
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Where excerpts come from.

@@ -118,7 +118,7 @@ fn request(prompt: &Prompt, shown: Shown, subject: &Subject, given: &Given) -> R
             let detail = "there are no excerpts on which it fires among those that are for explaining";
             return Err(ExplainError::request(format!("latent {}: {detail}", given.row.latent.0)));
         }
-        let marked = |e: &Excerpt| e.marked(tokenizer, |i| e.values[i] > 0.3 * e.peak());
+        let marked = |e: &Excerpt| e.marked(tokenizer, |i| e.is_strong(i));
         let texts = listed(given.firing.iter().map(marked).collect());
         request += &prompt.activating.replace("{examples}", &texts);
     }

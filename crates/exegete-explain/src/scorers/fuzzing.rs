@@ -1,6 +1,6 @@
 //! Fuzzing: some tokens of an excerpt are marked, and the judge says whether they are those that the text speaks of.
 //!
-//! Marked are the tokens on which the latent fires with more than three tenths of its peak. Set against them are as many tokens of
+//! Marked are the tokens on which the latent fires with three tenths of its peak or more. Set against them are as many tokens of
 //! excerpts on which it is silent, and, under `misplaced`, other tokens of the same excerpts. Source: EleutherAI/delphi.
 
 use exegete_base::sampling::pair_hash;
@@ -10,16 +10,12 @@ use crate::Result;
 use crate::examples::Excerpt;
 use crate::question::Question;
 
-/// The share of an excerpt's peak from which a token is marked.
-const MARKED_FROM: f32 = 0.3;
-
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
     let question = Question::read("fuzzing.toml", include_str!("../../prompts/fuzzing.toml"))?;
     let tokenizer = task.subject.tokenizer()?;
-    let is_marked = |excerpt: &Excerpt, i: usize| excerpt.values[i] > MARKED_FROM * excerpt.peak();
-    let n_marked = |excerpt: &Excerpt| (0..excerpt.ids.len()).filter(|i| is_marked(excerpt, *i)).count().max(1);
+    let n_marked = |excerpt: &Excerpt| (0..excerpt.ids.len()).filter(|i| excerpt.is_strong(*i)).count().max(1);
     let mut examples: Vec<String> = Vec::new();
-    examples.extend(task.firing.iter().map(|e| e.marked(tokenizer, |i| is_marked(e, i))));
+    examples.extend(task.firing.iter().map(|e| e.marked(tokenizer, |i| e.is_strong(i))));
     let by_chance = |excerpt: &Excerpt, salt: u64, n: usize| -> Option<String> {
         let mut others: Vec<usize> = (0..excerpt.ids.len()).filter(|i| excerpt.values[*i] == 0.0).collect();
         others

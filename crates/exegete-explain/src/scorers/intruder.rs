@@ -43,7 +43,7 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
             let from = round * others % (firing.len() - others + 1);
             let intruder = &silent[pair_hash(task.seed, round as u64, 0) as usize % silent.len()];
             let place = round % prompt.shown;
-            let marked = |excerpt: &Excerpt| excerpt.marked(tokenizer, |i| excerpt.values[i] > 0.3 * excerpt.peak());
+            let marked = |excerpt: &Excerpt| excerpt.marked(tokenizer, |i| excerpt.is_strong(i));
             let mut texts: Vec<String> = firing[from..from + others].iter().map(|excerpt| marked(excerpt)).collect();
             texts.insert(place, intruder.marked(tokenizer, |i| i == intruder.middle));
             let listed: String = texts

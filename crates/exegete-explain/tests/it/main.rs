@@ -1,3 +1,4 @@
 //! Tests of judges.
+mod delphi;
 mod local;
 mod server;

@@ -98,6 +98,14 @@ fn verdicts(judge: &ServerJudge, n: usize) -> Result<Vec<Option<f64>>> {
     Ok(judge.verdicts(&question(), &examples, &strings(&["a thing"]))?.concat())
 }
 
+/// What is made of an answer to a question about `n` examples at once.
+pub(super) fn verdicts_of(answer: &str, n: usize) -> Vec<Option<f64>> {
+    let answer = answer.to_owned();
+    let of = server(move |_, _| (200, said(&answer)));
+    let settings = ServerSettings { examples_a_prompt: n, ..settings(&of.url) };
+    verdicts(&ServerJudge::new(settings, None).unwrap(), n).unwrap()
+}
+
 #[test]
 fn answers_are_read_counted_and_kept() {
     let of = server(|n, body| {
