@@ -92,7 +92,9 @@ impl Opened {
 
     /// The name of the model's file, as scores keep it.
     fn model_name(path: &str) -> String {
-        Path::new(path).file_stem().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+        let name =
+            Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned());
+        name.strip_suffix(".gguf").map_or(name.clone(), str::to_owned)
     }
 }
 
@@ -141,7 +143,8 @@ pub(crate) fn other_model(
     }
 }
 
-fn is_address(judge: &str) -> bool {
+/// Whether a judge is a server.
+pub(crate) fn is_address(judge: &str) -> bool {
     judge.contains("://")
 }
 

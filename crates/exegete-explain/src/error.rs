@@ -13,6 +13,9 @@ pub enum ExplainError {
     /// Settings or input that make no sense.
     #[error("{0}")]
     Request(String),
+    /// The machine failed: a disk that is full.
+    #[error("{0}")]
+    Failed(String),
     /// The judge cannot do what a scorer needs.
     #[error("{judge} {lacks}")]
     Unable {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::pool::Pool;
 
-/// What sets the split of documents apart from other draws of the same seed.
+/// What splits documents. It depends on no seed: what explained a latent yesterday must not score it today under another one.
 const SPLIT: u64 = 0x5713;
 /// Tokens on each side of the middle by which excerpts are told apart.
 const SAME_WITHIN: usize = 4;
@@ -33,8 +33,8 @@ pub enum Use {
 
 impl Use {
     /// What a document's excerpts are for.
-    pub fn of(seed: u64, doc: DocId) -> Self {
-        if pair_hash(seed ^ SPLIT, doc.0, 0).is_multiple_of(2) { Self::Explain } else { Self::Score }
+    pub fn of(doc: DocId) -> Self {
+        if pair_hash(SPLIT, doc.0, 0).is_multiple_of(2) { Self::Explain } else { Self::Score }
     }
 }
 
@@ -169,15 +169,19 @@ impl Source<'_> {
     /// # Errors
     /// Damaged parts.
     pub fn firing(&self, latent: u32, wanted: Use, n: usize) -> Result<Vec<Excerpt>> {
-        let mut by_level: BTreeMap<usize, Vec<(u64, Excerpt)>> = BTreeMap::new();
+        let mut by_level: BTreeMap<usize, Vec<(u64, usize, Excerpt)>> = BTreeMap::new();
         let mut put = |excerpt: Excerpt, position: usize| {
             if let Some(level) = excerpt.level {
                 let place = (u64::from(excerpt.window) << 32) | position as u64;
-                by_level.entry(level).or_default().push((pair_hash(self.seed, excerpt.doc.0, place), excerpt));
+                by_level.entry(level).or_default().push((
+                    pair_hash(self.seed, excerpt.doc.0, place),
+                    position,
+                    excerpt,
+                ));
             }
         };
         for example in self.examples.latent(LatentId(latent))? {
-            if Use::of(self.seed, example.doc) != wanted {
+            if Use::of(example.doc) != wanted {
                 continue;
             }
             if let Some(window) = self.tokens.window_of(example.doc, example.window)? {
@@ -186,23 +190,25 @@ impl Source<'_> {
         }
         for firing in self.pool.firings(latent) {
             let window = &self.pool.windows[firing.window as usize];
-            if Use::of(self.seed, window.doc) == wanted {
+            if Use::of(window.doc) == wanted {
                 put(self.of_pool(firing.window as usize, firing.position as usize, latent), firing.position as usize);
             }
         }
-        let mut by_level: Vec<Vec<Excerpt>> = by_level
+        let mut by_level: Vec<Vec<(usize, Excerpt)>> = by_level
             .into_values()
             .map(|mut level| {
-                level.sort_by_key(|(hash, _)| *hash);
-                level.into_iter().rev().map(|(_, excerpt)| excerpt).collect()
+                level.sort_by_key(|(hash, ..)| *hash);
+                level.into_iter().rev().map(|(_, position, excerpt)| (position, excerpt)).collect()
             })
             .collect();
-        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let (mut found, mut seen, mut taken) = (Vec::new(), HashSet::new(), HashSet::new());
         // Rounds through the levels, the strongest first.
         while found.len() < n && by_level.iter().any(|level| !level.is_empty()) {
             for level in by_level.iter_mut().rev() {
-                while let Some(excerpt) = level.pop() {
-                    if seen.insert(excerpt.around().to_vec()) {
+                while let Some((position, excerpt)) = level.pop() {
+                    // Stretches of one window that overlap are near copies, and would count as two.
+                    let place = (excerpt.doc, excerpt.window, position / self.len.max(1));
+                    if seen.insert(excerpt.around().to_vec()) && taken.insert(place) {
                         found.push(excerpt);
                         break;
                     }
@@ -224,7 +230,7 @@ impl Source<'_> {
             Against::Decoder => self.where_fire(row.neighbours.iter().map(|p| p.0)),
             Against::SameToken => self.at_tokens(firing),
         };
-        places.retain(|(window, _)| Use::of(self.seed, self.pool.windows[*window].doc) == wanted);
+        places.retain(|(window, _)| Use::of(self.pool.windows[*window].doc) == wanted);
         // A draw of its own for every latent and comparison.
         let salt = self.seed ^ (u64::from(latent) << 8 | against as u64);
         places.sort_by_cached_key(|(window, position)| pair_hash(salt, *window as u64, *position as u64));
@@ -244,7 +250,7 @@ impl Source<'_> {
     fn anywhere(&self, wanted: Use) -> Vec<(usize, usize)> {
         let mut places = Vec::new();
         for (at, window) in self.pool.windows.iter().enumerate() {
-            if Use::of(self.seed, window.doc) == wanted {
+            if Use::of(window.doc) == wanted {
                 // One to a stretch, so that excerpts hardly overlap.
                 places.extend((self.n_bos..window.ids.len()).step_by(self.len.max(1)).map(|p| (at, p + self.len / 2)));
             }

@@ -144,12 +144,13 @@ fn request(prompt: &Prompt, shown: Shown, subject: &Subject, given: &Given) -> R
     Ok(request)
 }
 
-/// The first line of an answer, without the words that it was to begin with, quotation marks and a full stop.
+/// The first line of an answer, without the words that it was to begin with, marks, quotation marks and a full stop.
 fn one_line(answer: &str, begun: &str) -> String {
     let answer = answer.trim();
     let answer = answer.strip_prefix(begun).unwrap_or(answer);
     let line = answer.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.trim_matches(|c: char| c == '"' || c == '\'' || c == '.' || c.is_whitespace()).to_owned()
+    let line = line.replace("<<", "").replace(">>", "");
+    line.trim_matches(|c: char| matches!(c, '"' | '\'' | '.' | '-' | '*' | '•') || c.is_whitespace()).to_owned()
 }
 
 #[cfg(test)]
@@ -160,6 +161,7 @@ mod tests {
     fn answers_become_one_line() {
         assert_eq!(one_line("\n  \"words for water.\"\nAnd more", "They"), "words for water");
         assert_eq!(one_line("They have in common: rivers", "They have in common:"), "rivers");
+        assert_eq!(one_line("- <<rivers>> and lakes", "x"), "rivers and lakes");
         assert_eq!(one_line("  \n ", "x"), "");
     }
 

@@ -44,4 +44,4 @@ pub use pages::lens_page;
 pub use routes::{app, app_with};
 pub use server::{accept, serve};
 pub use session::Session;
-pub use terminal::{Colours, latent_lines};
+pub use terminal::{Colours, latent_lines, plain};

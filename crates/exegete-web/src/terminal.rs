@@ -283,7 +283,7 @@ fn chip(text: &str) -> String {
 
 /// A text that a terminal shows and does not obey: marks that turn the direction of a line are signs too. Control characters
 /// are signs already.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let is_turn =
         |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if is_turn(c) || c.is_control() { '\u{fffd}' } else { c }).collect()

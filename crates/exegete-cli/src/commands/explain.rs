@@ -10,6 +10,7 @@ use exegete_harvest::Progress;
 use exegete_methods::self_explain::{NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
 use exegete_store::{Curves, Explanation, Notes};
+use exegete_web::plain;
 use serde_json::{Value, json};
 
 use super::numbers;
@@ -57,7 +58,7 @@ fn by_itself(
         let texts: Vec<&str> = explained.answers.iter().map(|a| a.text.as_str()).collect();
         results.push(json!({"latent": latent, "abstained": explained.abstained, "texts": texts}));
         let shown = if explained.abstained { "(abstained)".into() } else { texts.join(" | ") };
-        printer.line(format!("{latent:>6}  {shown}"));
+        printer.line(format!("{latent:>6}  {}", plain(&shown)));
     }
     printer.end(&format!("{} latents", latents.len()));
     printer.json(&Value::Array(results));
@@ -120,12 +121,19 @@ fn by_judge(
             settings: made.clone(),
         };
         let kept: Vec<Explanation> = said.texts.iter().enumerate().map(row).collect();
+        if kept.is_empty() {
+            // What was said before stays: no answer is no reason to lose it.
+            printer.line(format!("{latent:>6}  (none of {} answers made sense)", said.failed));
+            results.push(json!({"latent": latent, "texts": [], "failed": said.failed}));
+            continue;
+        }
         notes.put_explanations(LatentId(*latent), explainer.name, &kept, &Curves::default())?;
         printer.at(i as u64 + 1, "");
-        printer.line(format!("{latent:>6}  {}", said.texts.join(" | ")));
+        printer.line(format!("{latent:>6}  {}", plain(&said.texts.join(" | "))));
         results.push(json!({"latent": latent, "texts": said.texts, "failed": said.failed}));
     }
-    printer.end(&format!("{} latents, of {without} there was nothing to show", latents.len()));
+    let nothing = if without > 0 { format!(", of {without} there was nothing to show") } else { String::new() };
+    printer.end(&format!("{} latents{nothing}", latents.len()));
     printer.json(&json!({"explained": results, "cost": judge.cost()}));
     Ok(())
 }

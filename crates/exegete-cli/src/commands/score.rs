@@ -8,6 +8,7 @@ use exegete_explain::examples::{Against, Use};
 use exegete_explain::scorers::{self, Outcome, SCORERS, Scorer, Task};
 use exegete_harvest::Progress;
 use exegete_store::{Notes, Score};
+use exegete_web::plain;
 use serde_json::{Value, json};
 
 use super::explain::NOTES;
@@ -23,6 +24,10 @@ const STRETCH: usize = 24;
 
 pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result<()> {
     interrupt::listen();
+    let is_server = settings.judge.judge.as_deref().is_some_and(judged::is_address);
+    if settings.dry_run && !is_server {
+        bail!("--dry-run foretells what a server would be asked; a local judge costs time alone");
+    }
     let wanted: Vec<&Scorer> = settings.scorer.iter().map(|name| scorers::named(name)).collect::<Result<_, _>>()?;
     let opened = Opened::new(&settings.of, common, printer)?;
     let other = judged::other_model(&settings.judge, &opened, common, printer)?;
@@ -70,20 +75,24 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
         };
         for scorer in &wanted {
             let name = format!("{}, prompt {}", judge.name(), scorer.version);
-            if !settings.again && !settings.dry_run && is_scored(&notes, *latent, all, scorer, &name)? {
+            // The same sizes and draws: others would be other scores.
+            let made = json!({
+                "firing": firing.len(), "silent": silent.iter().map(|(sort, all)| (sort.name(), all.len())).collect::<BTreeMap<_, _>>(),
+                "excerpt_tokens": settings.excerpts.excerpt_tokens, "seed": common.seed,
+            });
+            if !settings.again && !settings.dry_run && is_scored(&notes, (*latent, all), scorer, (&name, &made))? {
                 continue;
             }
+            printer.check()?;
             let before = judge.cost();
             let outcomes = (scorer.score)(&task)?;
             if settings.dry_run {
                 continue;
             }
-            let made = json!({
-                "firing": firing.len(), "silent": silent.iter().map(|(sort, all)| (sort.name(), all.len())).collect::<BTreeMap<_, _>>(),
-                "excerpt_tokens": settings.excerpts.excerpt_tokens, "seed": common.seed, "texts": all.len(),
-                "cost": judge.cost().since(before),
-            });
-            let scores: Vec<Score> = outcomes.iter().map(|o| stored(&task, scorer, (&name, &made), o)).collect();
+            let mut told_of = made.clone();
+            told_of["texts"] = all.len().into();
+            told_of["cost"] = json!(judge.cost().since(before));
+            let scores: Vec<Score> = outcomes.iter().map(|o| stored(&task, scorer, (&name, &told_of), o)).collect();
             few += outcomes.iter().filter(|o| !o.value.value.is_finite()).count();
             notes.put_scores(&scores)?;
             told.extend(scores);
@@ -133,9 +142,18 @@ fn said(notes: &Notes, settings: &Args) -> Result<Vec<(u32, Vec<String>)>> {
 }
 
 /// Whether every text is scored by a scorer with a judge, and nothing failed.
-fn is_scored(notes: &Notes, latent: u32, texts: &[String], scorer: &Scorer, judge: &str) -> Result<bool> {
+fn is_scored(
+    notes: &Notes,
+    (latent, texts): (u32, &[String]),
+    scorer: &Scorer,
+    (judge, made): (&str, &Value),
+) -> Result<bool> {
     let scores = notes.scores_of(LatentId(latent))?;
-    let is = |score: &&Score| score.scorer == scorer.name && score.judge == judge && score.failed == 0;
+    let alike =
+        |of: &Value| made.as_object().is_some_and(|made| made.iter().all(|(key, value)| of.get(key) == Some(value)));
+    let is = |score: &&Score| {
+        score.scorer == scorer.name && score.judge == judge && score.failed == 0 && alike(&score.settings)
+    };
     let mine: Vec<&Score> = scores.iter().filter(is).collect();
     Ok(match scorer.of_latent {
         true => !mine.is_empty(),
@@ -190,7 +208,14 @@ fn tell(scores: &[Score], few: usize, printer: &Printer) {
             let e = score.value;
             printer.line(format!(
                 "{:>6}  {} against {against}: {:.3} [{:.3}, {:.3}], n = {}, chance {:.2}  {}",
-                latent, scorer.name, e.value, e.low, e.high, e.n, score.chance, score.text
+                latent,
+                scorer.name,
+                e.value,
+                e.low,
+                e.high,
+                e.n,
+                score.chance,
+                plain(&score.text)
             ));
         }
     }

@@ -247,12 +247,9 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
 
     let sizes = ["--firing", "12", "--silent", "12", "--latents", "0..2", "--most-texts", "3"];
     let score = |rest: &[&str]| of("score", &[&dictionary[..], &few, &sizes, rest].concat());
-    let scored = json(&score(&[
-        "--scorer",
-        "embedding,surprisal,generation,intruder",
-        "--against",
-        "random,cofiring,same-token",
-    ]));
+    let against = ["--against", "random,cofiring,same-token"];
+    let most = ["--scorer", "embedding,surprisal,generation,intruder"];
+    let scored = json(&score(&[most, against].concat()));
     let scores = scored["scores"].as_array().unwrap();
     let count = |key: &str, name: &str| scores.iter().filter(|score| score[key] == name).count();
     assert!(count("scorer", "embedding") >= 3 && count("scorer", "intruder") >= 1, "{scored}");
@@ -262,8 +259,11 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
         assert!(low <= value && value <= high && (0.0..=1.0).contains(&value), "{score}");
     }
     assert!(scored["cost"]["computed"].as_u64().unwrap() > 0);
-    let again = json(&score(&["--scorer", "embedding"]));
+    let again = json(&score(&[["--scorer", "embedding"], against].concat()));
     assert_eq!((again["scores"].as_array().unwrap().len(), &again["cost"]["computed"]), (0, &0.into()), "{again}");
+
+    let other = json(&score(&["--scorer", "embedding", "--against", "decoder"]));
+    assert!(!other["scores"].as_array().unwrap().is_empty(), "another comparison is another score: {other}");
 
     let reported = json(&of("report", &dictionary));
     assert!(reported["scores"].as_array().unwrap().iter().any(|s| s["against"] == "shuffled"), "{reported}");

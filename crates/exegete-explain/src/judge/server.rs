@@ -161,10 +161,10 @@ impl ServerJudge {
             self.wait();
             match self.send(&address, request)? {
                 Sent::Answer(answer) => {
-                    self.pay(&answer);
+                    self.pay(request, &answer);
                     if let Some(memory) = &self.memory {
                         let kept = memory.keep(&address, request, &answer);
-                        kept.map_err(|e| ExplainError::request(format!("an answer could not be kept: {e}")))?;
+                        kept.map_err(|e| ExplainError::Failed(format!("an answer could not be kept: {e}")))?;
                     }
                     return Ok(Answer::Told(answer));
                 }
@@ -181,7 +181,7 @@ impl ServerJudge {
             "{away}, {} times; what was answered is kept: start the server and give the command again",
             self.settings.retries + 1
         );
-        Err(ExplainError::Refused { url: address, reason: detail })
+        Err(ExplainError::Refused { url: without_password(&address), reason: detail })
     }
 
     fn send(&self, address: &str, request: &Value) -> Result<Sent> {
@@ -201,18 +201,22 @@ impl ServerJudge {
             Err(error) => return Ok(Sent::Later(format!("the answer broke off ({error})"), None)),
         };
         let said = || {
-            let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
-            // A server may repeat the key that it refuses.
+            let text = String::from_utf8_lossy(&body[..body.len().min(4096)]).into_owned();
+            // A server may repeat the key that it refuses: it is hidden before the text is cut.
             let hidden = self.settings.key.as_deref().filter(|key| !key.is_empty());
-            hidden.map_or(text.clone(), |key| text.replace(key, "(key)"))
+            let text = hidden.map_or(text.clone(), |key| text.replace(key, "(key)"));
+            text.chars().filter(|c| !c.is_control()).take(300).collect::<String>()
         };
         let refused = |what: &str| {
             let reason = format!("{what} (status {status}): {}", said());
-            Err(ExplainError::Refused { url: address.to_owned(), reason })
+            Err(ExplainError::Refused { url: without_password(address), reason })
         };
         match status {
             200..=299 => match serde_json::from_slice::<Value>(&body) {
-                Ok(answer) if answer.is_object() => Ok(Sent::Answer(answer)),
+                // An error that comes as a success is no answer, and not kept.
+                Ok(answer) if ["choices", "data"].iter().any(|key| answer.get(key).is_some_and(Value::is_array)) => {
+                    Ok(Sent::Answer(answer))
+                }
                 _ => Ok(Sent::Senseless),
             },
             401 | 403 => refused("the key is wrong or missing; it is read from the variable that --judge-key names"),
@@ -253,9 +257,12 @@ impl ServerJudge {
         Ok(())
     }
 
-    fn pay(&self, answer: &Value) {
+    /// Counts what an answer cost: by what the server says, by the length of the texts where it says nothing.
+    fn pay(&self, request: &Value, answer: &Value) {
         let told = |key: &str| answer.get("usage").and_then(|usage| usage.get(key)).and_then(Value::as_u64);
-        self.spend(told("prompt_tokens").unwrap_or(0), told("completion_tokens").unwrap_or(0));
+        let written = || content(answer).map_or(0, |text| text.len().div_ceil(BYTES_A_TOKEN) as u64);
+        let read = told("prompt_tokens").unwrap_or_else(|| length_of(request));
+        self.spend(read, told("completion_tokens").unwrap_or_else(written));
     }
 
     fn spend(&self, read: u64, written: u64) {
@@ -266,11 +273,9 @@ impl ServerJudge {
     }
 
     fn foretell(&self, request: &Value) {
-        let text = request.get("messages").or(request.get("prompt")).or(request.get("input"));
-        let read = text.map_or(0, |text| text.to_string().len() / BYTES_A_TOKEN);
         let written = request.get("max_tokens").and_then(Value::as_u64).unwrap_or(0);
         self.state().cost.requests += 1;
-        self.spend(read as u64, written);
+        self.spend(length_of(request), written);
     }
 
     fn chat(&self, content: &str, tokens: usize, probabilities: bool) -> Value {
@@ -292,6 +297,20 @@ enum Sent {
     Answer(Value),
     Senseless,
     Later(String, Option<u64>),
+}
+
+/// Tokens of what a request shows, by its length.
+fn length_of(request: &Value) -> u64 {
+    let text = request.get("messages").or(request.get("prompt")).or(request.get("input"));
+    text.map_or(0, |text| (text.to_string().len() / BYTES_A_TOKEN) as u64)
+}
+
+/// An address without the name and the password that may stand in it.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?))) {
+        Some((scheme, (before, behind))) if !before.contains('/') => format!("{scheme}://{behind}"),
+        _ => url.to_owned(),
+    }
 }
 
 /// What a chat's answer says.

@@ -16,8 +16,7 @@ fn curves_and_greedy_answers_are_those_of_transformers() {
     let scales = golden.f32("scales").len();
     let max_scale = f64::from(golden.f32("scales")[scales - 1]);
     let [_, answered, new] = *golden.shape("answers") else { panic!("answers have three axes") };
-    let settings =
-        SelfExplainSettings { scales, max_scale, explanation_tokens: new, ..SelfExplainSettings::default() };
+    let settings = SelfExplainSettings { scales, max_scale, explanation_tokens: new, ..SelfExplainSettings::default() };
     let explainer = SelfExplainer::new(&model, &settings).unwrap();
     let (directions, at) = (golden.f32("directions"), golden.i32("answered"));
     assert!(n >= 20 && scales >= 64);
