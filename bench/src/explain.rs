@@ -187,7 +187,7 @@ fn against_delphi(folder: &Path, model: &Path, rounds: usize) -> Result<Map<Stri
         "ratio_q1": quantile(&ratios, 0.25), "ratio_q3": quantile(&ratios, 0.75), "n": rounds, "bar": BAR_SCORES,
         "met": quantile(&ratios, 0.5) >= BAR_SCORES, "peak_mib": peaks.0, "peak_mib_theirs_without_server": peaks.1,
         "theirs_answered": answered.first(), "theirs_asked": answered.get(1),
-        "changed": "vllm stubbed, OpenRouter client at loopback, temperature 0, max_tokens 64 for 3000",
+        "peer_changes": "vllm stubbed, OpenRouter client at loopback, temperature 0, max_tokens 64 for 3000",
     });
     row.as_object().cloned().context("a row is an object")
 }

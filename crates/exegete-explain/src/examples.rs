@@ -278,13 +278,42 @@ impl Source<'_> {
     fn of_example(&self, example: &Example, ids: &[u32]) -> Excerpt {
         let (position, context) = (example.position as usize, example.values.len() / 2);
         let value = |at: usize| (at + context).checked_sub(position).and_then(|i| example.values.get(i)).copied();
-        let place = (example.doc, example.window, ids);
-        Excerpt::cut(place, (self.n_bos, position), self.len, |at| value(at).unwrap_or(0.0))
+        // No further than the run has kept the latent's values: what is not known is not 0.
+        let (from, to) = (self.n_bos.max(position.saturating_sub(context)), ids.len().min(position + context + 1));
+        let place = (example.doc, example.window, &ids[..to]);
+        Excerpt::cut(place, (from, position), self.len, |at| value(at).unwrap_or(0.0))
     }
 
     fn of_pool(&self, window: usize, position: usize, latent: u32) -> Excerpt {
         let coded = &self.pool.windows[window];
         let place = (coded.doc, coded.window, coded.ids.as_slice());
         Excerpt::cut(place, (self.n_bos, position), self.len, |at| coded.value(at, latent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_stays_within_what_is_known_and_holds_its_middle() {
+        let ids: Vec<u32> = (0..40).collect();
+        let value = |at: usize| if at == 12 { 2.0 } else { 0.0 };
+        let cut = |from: usize, to: usize, position: usize, len: usize| {
+            Excerpt::cut((DocId(1), 0, &ids[..to]), (from, position), len, value)
+        };
+        let whole = cut(1, 40, 12, 8);
+        assert_eq!((whole.ids[whole.middle], whole.ids.len(), whole.peak()), (12, 8, 2.0));
+        let short = cut(9, 15, 12, 32);
+        assert_eq!((short.ids.clone(), short.middle), ((9..15).collect(), 3));
+        assert_eq!(cut(1, 40, 39, 8).ids, (32..40).collect::<Vec<u32>>());
+        assert_eq!(cut(1, 40, 1, 8).middle, 0);
+        assert_eq!(cut(1, 40, 20, 8).level, None, "silent in the middle");
+    }
+
+    #[test]
+    fn documents_are_for_one_use_about_half_each() {
+        let n = (0..2000).filter(|i| Use::of(DocId(*i)) == Use::Score).count();
+        assert!((900..1100).contains(&n), "{n}");
     }
 }

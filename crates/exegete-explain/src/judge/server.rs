@@ -437,12 +437,11 @@ impl Judge for ServerJudge {
         let answers = self.ask_all("/completions", &requests)?;
         let mut sums = Vec::with_capacity(answers.len());
         for (i, answer) in answers.into_iter().enumerate() {
-            let (from, to) = (
-                beginnings[i / texts.len().max(1)].len(),
-                beginnings[i / texts.len().max(1)].len() + texts[i % texts.len().max(1)].len(),
-            );
+            let [before, text] = [&beginnings[i / texts.len().max(1)], &texts[i % texts.len().max(1)]];
+            let from = before.chars().count();
+            let part = from..from + text.chars().count();
             sums.push(match answer {
-                Answer::Told(answer) => echoed(&answer, from..to).ok_or_else(|| ExplainError::Unable {
+                Answer::Told(answer) => echoed(&answer, part).ok_or_else(|| ExplainError::Unable {
                     judge: self.name(),
                     lacks:
                         "tells no log-probabilities of a prompt's tokens (completions with `echo`); use a local judge"
@@ -506,19 +505,21 @@ impl Judge for ServerJudge {
     }
 }
 
-/// The sum of log-probabilities of the tokens of an echoed prompt that lie in these bytes.
-fn echoed(answer: &Value, bytes: std::ops::Range<usize>) -> Option<f64> {
+/// The sum of log-probabilities of the tokens of an echoed prompt that begin among these characters.
+fn echoed(answer: &Value, part: std::ops::Range<usize>) -> Option<f64> {
     let told = answer.pointer("/choices/0/logprobs")?;
     let tokens = told.get("tokens")?.as_array()?;
     let log_probabilities = told.get("token_logprobs")?.as_array()?;
+    // Where a token begins is told by most servers; lengths of spellings go wrong where a byte is no character of its own.
+    let told_at = told.get("text_offset").and_then(Value::as_array);
     let (mut at, mut sum, mut n) = (0, 0.0, 0);
-    for (token, p) in tokens.iter().zip(log_probabilities) {
-        let len = token.as_str()?.len();
-        if bytes.contains(&at) {
+    for (i, (token, p)) in tokens.iter().zip(log_probabilities).enumerate() {
+        let begins = told_at.and_then(|all| all.get(i)?.as_u64()).map_or(at, |at| at as usize);
+        if part.contains(&begins) {
             sum += p.as_f64()?;
             n += 1;
         }
-        at += len;
+        at += token.as_str()?.chars().count();
     }
     (n > 0).then_some(sum)
 }

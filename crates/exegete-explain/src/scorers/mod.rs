@@ -36,7 +36,7 @@ pub struct Task<'a> {
     pub firing: &'a [Excerpt],
     /// Excerpts on which it is silent.
     pub silent: &'a [(Against, Vec<Excerpt>)],
-    /// The share of any stretches of text in which it fires, of the length that [`generation`] writes.
+    /// The share of any stretches of text in which it fires, as long as what the scorer `generation` writes.
     pub base_rate: f64,
     /// The model and the dictionary.
     pub subject: &'a Subject<'a>,
