@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::examples::Excerpt;
 use crate::judge::{Judge, Writing};
+use crate::question::read;
 use crate::subject::Subject;
 use crate::{ExplainError, Result};
 
@@ -85,8 +86,7 @@ pub fn explain(
     given: &Given,
     (n, seed): (usize, u64),
 ) -> Result<Said> {
-    let prompt: Prompt = toml::from_str(include_str!("../prompts/explain.toml"))
-        .map_err(|e| ExplainError::request(format!("explain.toml: {e}")))?;
+    let prompt: Prompt = read("explain.toml", include_str!("../prompts/explain.toml"))?;
     let request = request(&prompt, explainer.shown, subject, given)?;
     let mut answers = Vec::new();
     if n > 0 {

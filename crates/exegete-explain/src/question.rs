@@ -1,9 +1,10 @@
 //! Questions that are answered by yes or no, as data: `prompts/*.toml`.
 //!
 //! A prompt has four parts, in this order: instructions, an example, an explanation, the beginning of the answer. The first is the same
-//! for all; examples and explanations are many. Which of them a part may look at is the judge's to arrange.
+//! for all; examples and explanations are many. Which of them a part may look at is the judge's to arrange. A change of words raises the version in [`crate::scorers::SCORERS`].
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::{ExplainError, Result};
 
@@ -11,8 +12,6 @@ use crate::{ExplainError, Result};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// Raised when a word changes: scores of two versions are not the same.
-    pub version: u32,
     /// What stands first.
     pub instructions: String,
     /// Around an example: `{text}`.
@@ -27,13 +26,21 @@ pub struct Question {
     pub no: Vec<String>,
 }
 
+/// Reads a file of prompts.
+///
+/// # Errors
+/// What is not TOML or lacks a key; the text names `file`.
+pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|e| ExplainError::request(format!("{file}: {e}")))
+}
+
 impl Question {
     /// Reads a question.
     ///
     /// # Errors
     /// What is not TOML, lacks a part or a placeholder; the text names `file`.
     pub fn read(file: &str, text: &str) -> Result<Self> {
-        let question: Self = toml::from_str(text).map_err(|e| ExplainError::request(format!("{file}: {e}")))?;
+        let question: Self = read(file, text)?;
         let rules = [
             (question.example.contains("{text}"), "`example` needs {text}"),
             (question.explanation.contains("{explanation}"), "`explanation` needs {explanation}"),

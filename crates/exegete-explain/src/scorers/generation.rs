@@ -9,14 +9,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{ITSELF, Outcome, SHUFFLED, Task};
+use crate::Result;
 use crate::judge::Writing;
-use crate::{ExplainError, Result};
+use crate::question::read;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Prompt {
-    #[allow(dead_code)] // Part of the file's form; scores name the scorer's version.
-    version: u32,
     request: String,
     tokens: usize,
     texts: usize,
@@ -25,8 +24,7 @@ struct Prompt {
 }
 
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
-    let prompt: Prompt = toml::from_str(include_str!("../../prompts/generation.toml"))
-        .map_err(|e| ExplainError::request(format!("generation.toml: {e}")))?;
+    let prompt: Prompt = read("generation.toml", include_str!("../../prompts/generation.toml"))?;
     let mut outcomes = Vec::new();
     for (i, text) in task.with_control().iter().enumerate() {
         let how = Writing {

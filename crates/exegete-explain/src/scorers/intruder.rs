@@ -1,4 +1,4 @@
-//! Intruder: four excerpts of one level on which the latent fires and one on which it is silent, all marked; which is it?
+//! Intruder: four excerpts of like strength on which the latent fires and one on which it is silent, all marked; which is it?
 //!
 //! No text is needed: this says whether there is anything to explain. Chance is one in as many as are shown. The judge's liking for a
 //! number is met by putting the intruder at every place equally often. Source: EleutherAI/delphi (`classifier/intruder`).
@@ -9,14 +9,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Outcome, Task};
+use crate::Result;
 use crate::examples::Excerpt;
-use crate::{ExplainError, Result};
+use crate::question::read;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Prompt {
-    #[allow(dead_code)] // Part of the file's form; scores name the scorer's version.
-    version: u32,
     request: String,
     example: String,
     begun: String,
@@ -25,8 +24,7 @@ struct Prompt {
 }
 
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
-    let prompt: Prompt = toml::from_str(include_str!("../../prompts/intruder.toml"))
-        .map_err(|e| ExplainError::request(format!("intruder.toml: {e}")))?;
+    let prompt: Prompt = read("intruder.toml", include_str!("../../prompts/intruder.toml"))?;
     let tokenizer = task.subject.tokenizer()?;
     let choices: Vec<String> = (1..=prompt.shown).map(|i| format!(" {i}")).collect();
     let mut outcomes = Vec::new();

@@ -7,20 +7,18 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Outcome, Task};
-use crate::{ExplainError, Result};
+use crate::Result;
+use crate::question::read;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Prompt {
-    #[allow(dead_code)] // Part of the file's form; scores name the scorer's version.
-    version: u32,
     beginning: String,
     nothing: String,
 }
 
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
-    let prompt: Prompt = toml::from_str(include_str!("../../prompts/surprisal.toml"))
-        .map_err(|e| ExplainError::request(format!("surprisal.toml: {e}")))?;
+    let prompt: Prompt = read("surprisal.toml", include_str!("../../prompts/surprisal.toml"))?;
     let before = |text: &str| prompt.beginning.replace("{explanation}", text.trim()).trim_end().to_owned();
     let mut beginnings: Vec<String> = task.with_control().iter().map(|text| before(text)).collect();
     beginnings.push(before(&prompt.nothing));

@@ -22,7 +22,6 @@ macro_rules! stories {
 
 fn question() -> Question {
     Question {
-        version: 1,
         instructions: "Once upon a time there was a girl.".into(),
         example: " Text: {text}.".into(),
         explanation: " It is about {explanation}. Yes or no?".into(),
