@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::python::environment;
+use crate::python::{environment, install_alone};
 use crate::shell::{check, command, root};
 
 /// Runs `refs/CASE/make.py`, or all of them.
@@ -15,11 +15,7 @@ pub(crate) fn run(case: Option<&str>) -> Result<()> {
     };
     let python = environment("venv-refs", &root().join("refs/requirements.txt"))?;
     for name in wanted {
-        // Packages whose own dependencies ask for other versions than the pinned ones.
-        let alone = format!("refs/{name}/no-deps.txt");
-        if root().join(&alone).is_file() {
-            check(&mut command(&python, &["-m", "pip", "install", "--quiet", "--no-deps", "--requirement", &alone]))?;
-        }
+        install_alone(&python, &root().join(format!("refs/{name}/no-deps.txt")))?;
         check(&mut command(&python, &[&format!("refs/{name}/make.py")]))?;
     }
     Ok(())

@@ -6,9 +6,6 @@ use anyhow::{Context, Result};
 
 use crate::shell::{cache, check, command};
 
-/// Begins a line of a list of requirements that names what is installed without its dependencies.
-const ALONE: &str = "# without dependencies:";
-
 /// The Python of the environment `name`, made or renewed when `requirements` differs from what it was made from.
 pub(crate) fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
     let folder = cache()?.join(name);
@@ -24,10 +21,17 @@ pub(crate) fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
         .context("Python 3 with its venv module is needed (on Debian: apt-get install python3-venv)")?;
     let list = requirements.to_string_lossy();
     check(&mut command(&python, &["-m", "pip", "install", "--quiet", "--requirement", &list]))?;
-    // What wants more than it needs is named in a comment, and installed as it stands.
-    for alone in wanted.lines().filter_map(|line| line.strip_prefix(ALONE)) {
-        check(&mut command(&python, &["-m", "pip", "install", "--quiet", "--no-deps", alone.trim()]))?;
-    }
+    install_alone(&python, &requirements.with_extension("no-deps.txt"))?;
     std::fs::write(&stamp, wanted)?;
     Ok(python)
+}
+
+/// Installs the packages of a list, where there is one, without what they depend on: it asks for other versions than the pinned
+/// ones, or for what cannot be had.
+pub(crate) fn install_alone(python: &Path, list: &Path) -> Result<()> {
+    if list.is_file() {
+        let list = list.to_string_lossy();
+        check(&mut command(python, &["-m", "pip", "install", "--quiet", "--no-deps", "--requirement", &list]))?;
+    }
+    Ok(())
 }
