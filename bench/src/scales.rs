@@ -105,7 +105,7 @@ fn measure(path: &Path, all: &mut BTreeMap<String, Measured>) -> Result<()> {
             continue;
         }
         let direction: Vec<f32> = resid.iter().zip(&mean).map(|(r, m)| r - m).collect();
-        let unit = explainer.unit(&direction)?;
+        let unit = explainer.base(&direction)?;
         let curves = explainer.curves(&unit)?;
         let texts = explainer.texts(&unit, &curves.scales)?;
         ensure!(texts.len() == SCALES, "{} texts of {SCALES} scales", texts.len());

@@ -107,12 +107,16 @@ pub struct GenerateOptions {
     pub stop_texts: Vec<String>,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// Classifier-free guidance (Sanchez et al. 2023, arXiv 2306.17806): the second half of the batch's rows are baselines of the
+    /// first, in order. Tokens are drawn from `baseline + factor * (logits - baseline)`, both rows go on with them, and the
+    /// generation has the first half alone.
+    pub guidance: Option<f32>,
 }
 
 impl GenerateOptions {
     /// Greedy, ended by these tokens.
     pub fn greedy(max_new_tokens: usize, stop_ids: Vec<u32>) -> Self {
-        Self { max_new_tokens, stop_ids, stop_texts: Vec::new(), sampling: Sampling::greedy() }
+        Self { max_new_tokens, stop_ids, stop_texts: Vec::new(), sampling: Sampling::greedy(), guidance: None }
     }
 }
 
@@ -169,6 +173,13 @@ impl Model {
             return Err(ModelError::Request("generation goes on where the cache ends, not at positions given".into()));
         }
         let n_rows = batch.n_rows();
+        if options.guidance.is_some() && !n_rows.is_multiple_of(2) {
+            return Err(ModelError::Request(format!(
+                "guidance wants a baseline for each row, and there are {n_rows} rows"
+            )));
+        }
+        // Rows whose tokens are drawn; the others follow them.
+        let n_drawn = if options.guidance.is_some() { n_rows / 2 } else { n_rows };
         let longest = batch.lens_B.iter().enumerate().map(|(row, n)| cache.len(row) + n).max().unwrap_or(0);
         self.check_room(longest, options.max_new_tokens)?;
         let mut had: Vec<Vec<u32>> = Vec::new();
@@ -183,14 +194,25 @@ impl Model {
             [] => batch.lens_B.iter().enumerate().map(|(row, len)| cache.len(row) + len).collect(),
             given => given.to_vec(),
         };
-        let mut ids: Vec<Vec<u32>> = vec![Vec::new(); n_rows];
-        let mut stops: Vec<Option<Stop>> = vec![None; n_rows];
+        let mut ids: Vec<Vec<u32>> = vec![Vec::new(); n_drawn];
+        let mut stops: Vec<Option<Stop>> = vec![None; n_drawn];
+        let vocab = self.spec.vocab_size;
+        let mut guided = vec![0f32; if options.guidance.is_some() { n_drawn * vocab } else { 0 }];
         let mut step = Batch { prompts_B: prompts_B.clone(), ..batch };
         for i in 0..options.max_new_tokens {
             let Some(logits) = self.run(&Tape::new(), &step, Some(cache), hooks, Logits::Last)? else { break };
-            let logits = f32s(logits.tensor())?;
+            let values = f32s(logits.tensor())?;
+            let logits: &[f32] = match options.guidance {
+                None => &values,
+                Some(factor) => {
+                    let (rows, baselines) = values.split_at(n_drawn * vocab);
+                    let pairs = rows.iter().zip(baselines);
+                    guided.iter_mut().zip(pairs).for_each(|(out, (x, base))| *out = base + factor * (x - base));
+                    &guided
+                }
+            };
             let mut next = Vec::with_capacity(n_rows);
-            for (row, logits) in logits.chunks_exact(self.spec.vocab_size).enumerate() {
+            for (row, logits) in logits.chunks_exact(vocab).enumerate() {
                 if logits.iter().any(|x| x.is_nan()) || !logits.iter().any(|x| x.is_finite()) {
                     return Err(ModelError::Request(format!(
                         "the logits of row {row} at step {i} are not numbers; an edit may be too strong"
@@ -211,6 +233,9 @@ impl Model {
             }
             if stops.iter().all(Option::is_some) || i + 1 == options.max_new_tokens {
                 break;
+            }
+            if options.guidance.is_some() {
+                next.extend_from_within(..);
             }
             step = Batch { prompts_B: prompts_B.clone(), context: step.context, ..Batch::uniform(next, n_rows) };
         }

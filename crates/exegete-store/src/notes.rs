@@ -45,6 +45,9 @@ END;
 PRAGMA user_version = 1;
 ";
 
+/// What the names of curves begin with that are one layer's self-similarity; the layer's number, of three digits, follows.
+pub const BY_LAYER: &str = "self-similarity after layer ";
+
 /// A text that a method gave for a latent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {

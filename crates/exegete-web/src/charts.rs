@@ -2,7 +2,10 @@
 
 use exegete_base::levels::lower_edge;
 use exegete_base::stats::Estimate;
-use exegete_figure::{HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, histogram, line};
+use exegete_figure::{
+    HeatFigure, HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, heat_map, histogram, line,
+};
+use exegete_store::BY_LAYER;
 
 use crate::format::significant;
 use crate::wire::{Density, LogitHistogram, MethodResult, TrainedDictionary, TrainingCurves, TrainingView};
@@ -84,7 +87,7 @@ pub(crate) fn positions(positions: &[u64]) -> Result<String> {
     })
 }
 
-/// One chart a curve, marked where texts were chosen.
+/// One chart a curve, marked where texts were chosen; curves of layers are one chart, a row a layer.
 pub(crate) fn curves(result: &MethodResult) -> Vec<(String, Result<String>)> {
     let chosen = result.explanations.iter().filter(|e| e.scale.is_finite()).take(3);
     let markers: Vec<Marker> =
@@ -100,7 +103,32 @@ pub(crate) fn curves(result: &MethodResult) -> Vec<(String, Result<String>)> {
         };
         (name.clone(), line(&figure))
     };
-    result.curves.iter().map(chart).collect()
+    let mut charts: Vec<(String, Result<String>)> = plain_curves(result).map(chart).collect();
+    let layers: Vec<(f64, &Vec<f64>)> = result
+        .curves
+        .iter()
+        .filter_map(|(name, values)| Some((name.strip_prefix(BY_LAYER)?.parse().ok()?, values)))
+        .filter(|(_, values)| values.len() == result.scales.len())
+        .collect();
+    if let (&[(first, _), ..], &[start, .., _]) = (layers.as_slice(), result.scales.as_slice()) {
+        let step = result.scales[1] - start;
+        let figure = HeatFigure {
+            labels: labels("", "scale", "layer"),
+            n_rows: layers.len(),
+            n_columns: result.scales.len(),
+            values: layers.iter().flat_map(|(_, values)| values.iter().copied()).collect(),
+            row_edges: (0..=layers.len()).map(|i| first + i as f64).collect(),
+            column_edges: (0..=result.scales.len()).map(|i| start + step * (i as f64 - 0.5)).collect(),
+            size: Size { width: 290, height: 176 },
+        };
+        charts.push(("self-similarity after each layer".into(), heat_map(&figure)));
+    }
+    charts
+}
+
+/// The curves that are not one layer's.
+pub(crate) fn plain_curves(result: &MethodResult) -> impl Iterator<Item = (&String, &Vec<f64>)> {
+    result.curves.iter().filter(|(name, _)| !name.starts_with(BY_LAYER))
 }
 
 /// A curve of each of the dictionaries that are drawn, over the steps. Their legend stands beside.

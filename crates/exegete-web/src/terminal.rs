@@ -2,6 +2,7 @@
 
 use anstyle::{Ansi256Color, AnsiColor, Style};
 
+use crate::charts;
 use crate::format::{count, interval, percent, said, significant};
 use crate::vocabulary::spaces_shown;
 use crate::wire::{
@@ -142,7 +143,7 @@ impl Lines {
             let note = format!("{}{}", plain(&result.method), told(of));
             self.put(format!("  says: {text}  {}", self.colours.dim(&note)));
         }
-        for (name, values) in &result.curves {
+        for (name, values) in charts::plain_curves(result) {
             let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
             if low.is_finite() && high > low {
                 let eighth = |v: &f64| EIGHTHS[(((v - low) / (high - low) * 7.0) as usize).min(7)];

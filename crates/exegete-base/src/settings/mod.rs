@@ -3,12 +3,14 @@
 mod activations;
 mod harvest;
 mod probe;
+mod self_explain;
 mod train;
 
 pub use activations::{ActivationSettings, StoredAs};
 use clap::ValueEnum;
 pub use harvest::HarvestSettings;
 pub use probe::ProbeSettings;
+pub use self_explain::{GuidanceFrom, Insertion, ScaleRule, SelfExplainSettings};
 pub use train::{Activation, DecoderRows, KthForm, Penalty, Reconstruction, ThresholdForm, TrainSettings};
 
 use serde::{Deserialize, Serialize};
@@ -99,79 +101,6 @@ impl KeepSettings {
             (self.samples_per_level <= 1 << 12, "--samples-per-level must be at most 4096"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, text)| Err((*text).into()))
-    }
-}
-
-/// What the model is asked about the placeholder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Template {
-    /// "What is the meaning of the word?"
-    #[default]
-    Meaning,
-    /// "Repeat the word four times", with three repetitions given
-    Repeat,
-}
-
-/// How scales are ranked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScaleRule {
-    /// Self-similarity less a tenth of the entropy; the smallest scales are passed over
-    #[default]
-    Entropy,
-    /// Self-similarity and cross-entropy to the baseline, each brought to 0..1, weighted by alpha
-    CrossEntropy,
-    /// Self-similarity alone
-    SelfSimilarity,
-    /// The lowest entropy of the answer's first token
-    MinEntropy,
-    /// Peaks of self-similarity by prominence, less the entropy there by (1 - alpha) / alpha
-    Peaks,
-}
-
-/// How latents explain themselves.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
-pub struct SelfExplainSettings {
-    /// What the model is asked
-    #[arg(long, value_enum, default_value_t = Template::Meaning)]
-    pub template: Template,
-    /// Layer before which the direction replaces the placeholder's residual
-    #[arg(long, default_value_t = 2)]
-    pub insert_layer: usize,
-    /// Scales tried, spread evenly from 0
-    #[arg(long, default_value_t = 32)]
-    pub scales: usize,
-    /// Largest scale
-    #[arg(long, default_value_t = 400.0)]
-    pub max_scale: f64,
-    /// How scales are ranked
-    #[arg(long, value_enum, default_value_t = ScaleRule::Entropy)]
-    pub rule: ScaleRule,
-    /// Weight of self-similarity under --rule cross-entropy and peaks; the rest is for cross-entropy to the baseline, or entropy
-    #[arg(long, default_value_t = 0.4)]
-    pub alpha: f64,
-    /// Abstain when self-similarity never rises above this
-    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
-    pub abstain_below: f64,
-    /// Most tokens of an explanation
-    #[arg(long, default_value_t = 16)]
-    pub explanation_tokens: usize,
-}
-
-impl Default for SelfExplainSettings {
-    /// The defaults of the command line.
-    fn default() -> Self {
-        Self {
-            template: Template::Meaning,
-            insert_layer: 2,
-            scales: 32,
-            max_scale: 400.0,
-            rule: ScaleRule::Entropy,
-            alpha: 0.4,
-            abstain_below: 0.01,
-            explanation_tokens: 16,
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `exegete explain`: latents of a run explain themselves, or a judge explains them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use exegete_base::LatentId;
 use exegete_base::settings::SelfExplainSettings;
@@ -7,9 +9,9 @@ use exegete_explain::ExplainError;
 use exegete_explain::examples::{Against, Use};
 use exegete_explain::explainers::{self, EXPLAINERS, Explainer, Given};
 use exegete_harvest::Progress;
-use exegete_methods::self_explain::{NAME, SelfExplainer, SelfExplanation};
+use exegete_methods::self_explain::{AT_NORM, LayerCurve, NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
-use exegete_store::{Curves, Explanation, Notes};
+use exegete_store::{BY_LAYER, Curves, Explanation, Notes};
 use exegete_web::plain;
 use serde_json::{Value, json};
 
@@ -19,6 +21,9 @@ use crate::args_explain::Explain;
 use crate::interrupt;
 use crate::judged::{self, Opened, Texts};
 use crate::printer::Printer;
+
+/// Texts of a latent that are printed.
+const SHOWN: usize = 3;
 
 /// Where a run keeps explanations.
 pub(crate) const NOTES: &str = "run.sqlite";
@@ -56,8 +61,11 @@ fn by_itself(
         keep(notes, LatentId(*latent), &explained, &settings.self_explain)?;
         printer.at(i as u64 + 1, "");
         let texts: Vec<&str> = explained.answers.iter().map(|a| a.text.as_str()).collect();
-        results.push(json!({"latent": latent, "abstained": explained.abstained, "texts": texts}));
-        let shown = if explained.abstained { "(abstained)".into() } else { texts.join(" | ") };
+        results.push(
+            json!({"latent": latent, "abstained": explained.abstained, "texts": texts, "at_norm": explained.at_norm}),
+        );
+        let first = &texts[..texts.len().min(SHOWN)];
+        let shown = if explained.abstained { "(abstained)".into() } else { first.join(" | ") };
         printer.line(format!("{latent:>6}  {}", plain(&shown)));
     }
     printer.end(&format!("{} latents", latents.len()));
@@ -138,7 +146,7 @@ fn by_judge(
     Ok(())
 }
 
-/// Writes an explanation into the run's notes.
+/// Writes an explanation into the run's notes: what is said at every scale, and beside it what is said without a search.
 pub(crate) fn keep(
     notes: &mut Notes,
     latent: LatentId,
@@ -146,26 +154,36 @@ pub(crate) fn keep(
     settings: &SelfExplainSettings,
 ) -> Result<()> {
     let settings = serde_json::to_value(settings)?;
-    let row = |rank: usize, text: &str, scale: f64, score: f64| Explanation {
-        method: NAME.into(),
+    let row = |method: &str, rank: usize, text: &str, scale: f64, score: f64| Explanation {
+        method: method.into(),
         rank: rank as u32,
         text: text.into(),
         scale,
         score,
-        abstained: explained.abstained,
+        abstained: explained.abstained && method == NAME,
         settings: settings.clone(),
     };
     let texts: Vec<Explanation> = match explained.abstained {
-        true => vec![row(0, "", 0.0, explained.best_similarity)],
-        false => explained.answers.iter().enumerate().map(|(i, a)| row(i, &a.text, a.scale, a.merit)).collect(),
+        true => vec![row(NAME, 0, "", 0.0, explained.best_similarity)],
+        false => explained.answers.iter().enumerate().map(|(i, a)| row(NAME, i, &a.text, a.scale, a.merit)).collect(),
     };
     let c = &explained.curves;
     let curves = [
         ("self-similarity", &c.self_similarity),
         ("entropy", &c.entropy),
         ("cross-entropy to the mean embedding", &c.cross_entropy),
+        ("cross-entropy to random directions", &c.cross_entropy_random),
     ];
-    let curves = curves.into_iter().map(|(name, values)| (name.to_owned(), values.clone())).collect();
+    let mut curves: BTreeMap<String, Vec<f64>> =
+        curves.into_iter().map(|(name, values)| (name.to_owned(), values.clone())).collect();
+    for LayerCurve { layer, self_similarity } in &c.by_layer {
+        // Five digits are as many as a 32-bit cosine has, and a third of the room.
+        let rounded = self_similarity.iter().map(|x| (x * 1e5).round() / 1e5).collect();
+        curves.insert(format!("{BY_LAYER}{layer:03}"), rounded);
+    }
     notes.put_explanations(latent, NAME, &texts, &Curves { scales: c.scales.clone(), curves })?;
+    let at_norm = row(AT_NORM, 0, &explained.at_norm, f64::NAN, f64::NAN);
+    let at_norm: Vec<Explanation> = (!at_norm.text.is_empty()).then_some(at_norm).into_iter().collect();
+    notes.put_explanations(latent, AT_NORM, &at_norm, &Curves::default())?;
     Ok(())
 }

@@ -35,6 +35,7 @@ pub(crate) fn run(settings: &Generate, common: &Common, printer: &Printer) -> Re
             repetition_penalty: settings.repetition_penalty,
             seed: common.seed,
         },
+        guidance: None,
     };
     let generated = match settings.samples {
         1 => model.generate(std::slice::from_ref(&ids), &options, &mut hooks)?,

@@ -326,6 +326,7 @@ impl Judge for LocalJudge<'_> {
             stop_ids: self.model.spec.eos_ids.clone(),
             stop_texts: Vec::new(),
             sampling: Sampling { temperature: how.temperature, top_p: how.top_p, seed: how.seed, ..Sampling::greedy() },
+            guidance: None,
         };
         let batch = Batch::uniform(vec![*last; n], n);
         let made = self.model.generate_behind(&mut cache, batch, &options, &mut Hooks::none())?;

@@ -106,7 +106,14 @@ mod tests {
     fn curves(similarity: &[f64], cross: &[f64]) -> Curves {
         let scales = (0..similarity.len()).map(|i| i as f64).collect();
         let entropy = vec![0.0; similarity.len()];
-        Curves { scales, self_similarity: similarity.into(), entropy, cross_entropy: cross.into() }
+        Curves {
+            scales,
+            self_similarity: similarity.into(),
+            entropy,
+            cross_entropy: cross.into(),
+            cross_entropy_random: vec![],
+            by_layer: vec![],
+        }
     }
 
     fn settings(rule: ScaleRule) -> SelfExplainSettings {

@@ -1,52 +1,71 @@
 //! Self-explanation: the model is asked what a word means, and a direction stands in the word's place.
 //!
 //! The template's placeholder token is found, and at each of its positions the residual entering an early layer is
-//! replaced by `scale * direction`, one batch row a scale. Read at the last prompt token, where the answer starts,
-//! are the self-similarity `cos(resid, d)` near the end of the model and the entropy `H` of the answer's first
-//! token, both less their value at scale 0, and the cross-entropy of that token's distribution to the one under a
-//! neutral insertion (the mean token embedding, at unit length). From these [`choice`] ranks the scales; answers are
-//! generated greedily at all of them, in one batch, and the three best different ones are kept.
+//! replaced by `scale * direction` (or the direction is added to it), one batch row a scale. Read at the last prompt token, where
+//! the answer starts, are the self-similarity `cos(resid, d)` after every layer, of which the one near the end of the model counts,
+//! and the entropy `H` of the answer's first token, both less their value at scale 0, and the cross-entropy of that token's
+//! distribution to the one under neutral insertions: the mean token embedding, and random directions, at unit length. From these
+//! [`choice`] ranks the scales; answers are generated greedily at all of them, in one batch, and all different ones are kept. Beside
+//! them stands what is said where the direction is added once at the residual's own length, for which nothing is searched.
 //!
 //! Sources: Kharlapenko, neverix, Nanda and Conmy 2024 ("Self-explaining SAE features"), whose code this follows
-//! (placeholder, layer 2, replacement, both composites, the threshold of abstention); Chen et al. 2024 (SelfIE,
-//! arXiv 2403.10949); Ghandeharioun et al. 2024 (Patchscopes, arXiv 2401.06102).
+//! (placeholder, layer 2, replacement, both composites, the threshold of abstention, guidance); Chen et al. 2024 (SelfIE,
+//! arXiv 2403.10949); Ghandeharioun et al. 2024 (Patchscopes, arXiv 2401.06102); Karvonen et al. 2025 (addition at the
+//! residual's length).
 
+mod asker;
 pub mod choice;
 pub mod peaks;
 mod prompt;
 
-use std::sync::Arc;
-
 use exegete_base::sampling::pair_hash;
-use exegete_base::settings::SelfExplainSettings;
-use exegete_base::{Site, SiteKind};
-use exegete_model::edits::{Replace, Vectors};
-use exegete_model::{Batch, Edit, GenerateOptions, Hooks, KvCache, Logits, Model, Positions, Prefix, Steps};
+use exegete_base::settings::{GuidanceFrom, Insertion, SelfExplainSettings};
+use exegete_model::{Model, Sampling};
 use exegete_tensor::cpu::loss::{log_sum_exp, softmax_scaled};
 use exegete_tensor::cpu::simd::dot;
-use exegete_tensor::{Tape, f32s};
 use serde::{Deserialize, Serialize};
 
+pub use self::asker::Inserted;
+use self::asker::{Asker, Reading, Writing};
 use self::choice::Choice;
-use self::prompt::Prompt;
+pub use self::prompt::TEMPLATES;
 use crate::{MethodError, Result};
 
 /// Name of the method.
 pub const NAME: &str = "self";
-/// Texts that are kept.
-const N_TEXTS: usize = 3;
+/// What is said where the direction is added once at the residual's own length.
+pub const AT_NORM: &str = "self-at-norm";
+/// Random directions whose mean is a neutral insertion.
+const N_RANDOM: u64 = 4;
+/// Their seed: the same ones for every latent and every run.
+const RANDOM_SEED: u64 = 0x5e1f;
 
 /// The curves over scales.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Curves {
     /// Scales, ascending from 0.
     pub scales: Vec<f64>,
-    /// Cosine of the last position's residual with the direction, less that at scale 0.
+    /// Cosine of the last position's residual with the direction, less that at scale 0, near the end of the model.
     pub self_similarity: Vec<f64>,
     /// Entropy of the answer's first token in nats, less that at scale 0.
     pub entropy: Vec<f64>,
-    /// Cross-entropy of the answer's first token to its distribution under the neutral insertion, in nats.
+    /// Cross-entropy of the answer's first token to its distribution under the mean token embedding, in nats.
     pub cross_entropy: Vec<f64>,
+    /// The same to its distributions under random directions, the mean over them.
+    #[serde(default)]
+    pub cross_entropy_random: Vec<f64>,
+    /// Self-similarity after each layer from that of the insertion on.
+    #[serde(default)]
+    pub by_layer: Vec<LayerCurve>,
+}
+
+/// Self-similarity after one layer, over scales.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerCurve {
+    /// The layer.
+    pub layer: usize,
+    /// The cosine less that at scale 0.
+    pub self_similarity: Vec<f64>,
 }
 
 /// One answer.
@@ -54,7 +73,7 @@ pub struct Curves {
 pub struct Answer {
     /// The scale.
     pub scale: f64,
-    /// The composite there.
+    /// What the rule says of it.
     pub merit: f64,
     /// What the model said.
     pub text: String,
@@ -65,8 +84,10 @@ pub struct Answer {
 pub struct SelfExplanation {
     /// The curves.
     pub curves: Curves,
-    /// The best answers, best first; empty after abstention.
+    /// The different answers at all scales, best first by the rule; empty after abstention.
     pub answers: Vec<Answer>,
+    /// What is said where the direction is added once at the residual's own length. It may be empty, and knows no abstention.
+    pub at_norm: String,
     /// Whether no scale was worth reading.
     pub abstained: bool,
     /// The highest self-similarity over the scales.
@@ -75,53 +96,61 @@ pub struct SelfExplanation {
 
 /// Explains directions with one model and one template; the prompt's prefix is run once.
 pub struct SelfExplainer<'m> {
-    model: &'m Model,
+    asker: Asker<'m>,
     settings: SelfExplainSettings,
-    prompt: Prompt,
-    prefix: Prefix,
-    probe: Site,
-    /// Log-probabilities of the first token under the neutral insertion.
-    neutral_logp: Vec<f32>,
+    mean_embedding: Vec<f32>,
+    /// Log-probabilities of the first token under the mean embedding, and the mean of those under random directions.
+    neutral_logp: [Vec<f32>; 2],
 }
 
 impl<'m> SelfExplainer<'m> {
-    /// Prepares the template and runs its prefix and the neutral insertion.
+    /// Prepares the template and runs its prefix and the neutral insertions.
     ///
     /// # Errors
     /// A layer or a number of scales out of range, a template without its placeholder.
     pub fn new(model: &'m Model, settings: &SelfExplainSettings) -> Result<Self> {
         check(settings, model)?;
-        let prompt = Prompt::new(model, settings.template)?;
-        let first = prompt.placeholders[0];
-        let mut prefix = KvCache::new(&model.spec, 1, first.max(1))?;
-        if first > 0 {
-            let batch = Batch::one(&prompt.ids[..first]);
-            model.run(&Tape::new(), &batch, Some(&mut prefix), &mut Hooks::none(), Logits::None)?;
+        let asker = Asker::new(model, &settings.template, settings.insert_layer)?;
+        let mean_embedding = mean_embedding(model);
+        let mut this = Self { asker, settings: settings.clone(), mean_embedding, neutral_logp: Default::default() };
+        let replaced = |vector: Vec<f32>| Inserted { vector, how: Insertion::Replace, factor: 1.0 };
+        let mut rows = vec![replaced(this.mean_embedding.clone())];
+        for number in 0..N_RANDOM {
+            rows.push(replaced(unit(&this.random_direction(RANDOM_SEED, number))?));
         }
-        let probe = Site::at(SiteKind::ResidPost, probe_layer(model));
-        let prefix = prefix.freeze();
-        let mut this = Self { model, settings: settings.clone(), prompt, prefix, probe, neutral_logp: Vec::new() };
-        let mean = mean_embedding(model);
-        let (logits, _) = this.run_prompt(vec![mean])?;
-        let lse = log_sum_exp(&logits);
-        this.neutral_logp = logits.iter().map(|x| x - lse).collect();
+        let v = model.spec.vocab_size;
+        let mut logits = this.asker.read(&rows)?.logits_BV;
+        for row in logits.chunks_exact_mut(v) {
+            let lse = log_sum_exp(row);
+            row.iter_mut().for_each(|x| *x -= lse);
+        }
+        let (mean, random) = logits.split_at(v);
+        let average = |i: usize| random.iter().skip(i).step_by(v).sum::<f32>() / N_RANDOM as f32;
+        this.neutral_logp = [mean.to_vec(), (0..v).map(average).collect()];
         Ok(this)
     }
 
-    /// Explains a direction of any length; its unit vector is inserted.
+    /// Explains a direction of any length; its unit vector is inserted, unless the settings want it as it is.
     ///
     /// # Errors
     /// A direction of another width than the residual stream, or one without a direction.
     pub fn explain(&self, direction: &[f32]) -> Result<SelfExplanation> {
-        let unit = self.unit(direction)?;
-        let curves = self.curves(&unit)?;
+        let base = self.base(direction)?;
+        let curves = self.curves(&base)?;
         let best_similarity = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
-        let answers = match choice::rank(&curves, &self.settings) {
+        let ranked = match choice::rank(&curves, &self.settings) {
             Choice::Abstain => Vec::new(),
-            Choice::Scales(ranked) => self.answers(&unit, &curves, &ranked)?,
+            Choice::Scales(ranked) => ranked,
         };
+        let scales: Vec<f64> = ranked.iter().map(|(i, _)| curves.scales[*i]).collect();
+        let mut rows = self.inserted(&base, &scales);
+        rows.push(Inserted { vector: base, how: Insertion::AddAtNorm, factor: 1.0 });
+        let mut texts = self.asker.write(&rows, &self.writing())?;
+        let at_norm = texts.pop().unwrap_or_default();
+        let answer = |at: usize| Answer { scale: scales[at], merit: ranked[at].1, text: texts[at].clone() };
+        let answers: Vec<Answer> = choice::different(&texts, texts.len()).into_iter().map(answer).collect();
         // No text at any scale is as good as an abstention.
-        Ok(SelfExplanation { curves, abstained: answers.is_empty(), answers, best_similarity })
+        Ok(SelfExplanation { curves, abstained: answers.is_empty(), answers, at_norm, best_similarity })
     }
 
     /// The control: a direction drawn at random (by hash, from the seed and a number).
@@ -129,112 +158,96 @@ impl<'m> SelfExplainer<'m> {
         let uniform = |i: usize| pair_hash(seed, number, i as u64) as f64 / u64::MAX as f64;
         // The sum of twelve uniform numbers is near enough to normal for a direction.
         let normal = |i: usize| (0..12).map(|j| uniform(i * 12 + j)).sum::<f64>() - 6.0;
-        (0..self.model.spec.d_model).map(|i| normal(i) as f32).collect()
+        (0..self.asker.model.spec.d_model).map(|i| normal(i) as f32).collect()
     }
 
-    /// A direction at unit length.
+    /// What scales multiply: the direction at unit length, or as it is where the settings say so.
     ///
     /// # Errors
     /// A direction of another width than the residual stream, or one without a direction.
-    pub fn unit(&self, direction: &[f32]) -> Result<Vec<f32>> {
-        let (d, norm) = (self.model.spec.d_model, dot(direction, direction).sqrt());
+    pub fn base(&self, direction: &[f32]) -> Result<Vec<f32>> {
+        let d = self.asker.model.spec.d_model;
         if direction.len() != d {
             let detail = format!("a direction of {} values for a residual stream of width {d}", direction.len());
             return Err(MethodError::Request(format!("self-explanation needs a residual direction: {detail}")));
         }
-        if !(norm > 0.0 && norm.is_finite()) {
-            return Err(MethodError::Request("the direction is zero or not finite, so it points nowhere".into()));
-        }
-        Ok(direction.iter().map(|x| x / norm).collect())
+        let unit = unit(direction)?;
+        Ok(if self.settings.as_stored { direction.to_vec() } else { unit })
     }
 
     /// All curves, from one batch with a row a scale.
     ///
     /// # Errors
     /// The model's.
-    pub fn curves(&self, unit: &[f32]) -> Result<Curves> {
+    pub fn curves(&self, base: &[f32]) -> Result<Curves> {
         let n = self.settings.scales;
         let scales: Vec<f64> = (0..n).map(|i| self.settings.max_scale * i as f64 / (n - 1) as f64).collect();
-        let scaled = |s: &f64| unit.iter().map(|x| x * *s as f32).collect();
-        let (logits, resid) = self.run_prompt(scales.iter().map(scaled).collect())?;
-        let (v, d) = (self.model.spec.vocab_size, self.model.spec.d_model);
-        let (mut entropy, mut cross_entropy, mut p) = (Vec::new(), Vec::new(), vec![0f32; v]);
-        for row in logits.chunks_exact(v) {
+        let Reading { logits_BV, resid_LBD } = self.asker.read(&self.inserted(base, &scales))?;
+        let (v, d) = (self.asker.model.spec.vocab_size, self.asker.model.spec.d_model);
+        let [mut entropy, mut cross_entropy, mut cross_entropy_random] = [const { Vec::new() }; 3];
+        let mut p = vec![0f32; v];
+        for row in logits_BV.chunks_exact(v) {
             let lse = log_sum_exp(row);
             softmax_scaled(row, lse, 1.0, &mut p);
             let expected =
                 |f: &dyn Fn(usize) -> f32| -> f64 { (0..v).map(|i| f64::from(p[i]) * f64::from(f(i))).sum() };
             entropy.push(expected(&|i| lse - row[i]));
-            cross_entropy.push(expected(&|i| -self.neutral_logp[i]));
+            cross_entropy.push(expected(&|i| -self.neutral_logp[0][i]));
+            cross_entropy_random.push(expected(&|i| -self.neutral_logp[1][i]));
         }
-        let cosine = |row: &[f32]| f64::from(dot(row, unit) / dot(row, row).sqrt().max(f32::MIN_POSITIVE));
-        let self_similarity: Vec<f64> = resid.chunks_exact(d).map(cosine).collect();
-        let from_first = |curve: Vec<f64>| curve.iter().map(|x| x - curve[0]).collect();
-        Ok(Curves { scales, self_similarity: from_first(self_similarity), entropy: from_first(entropy), cross_entropy })
-    }
-
-    /// Runs the prompt behind its prefix with one inserted vector a row: the last position's logits `[B, V]` and
-    /// probe residuals `[B, D]`.
-    fn run_prompt(&self, vectors: Vec<Vec<f32>>) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (n_rows, d) = (vectors.len(), self.model.spec.d_model);
-        let batch = self.suffix(n_rows);
-        let mut cache = self.prefix.fork(&vec![0; n_rows], batch.ids.len() / n_rows)?;
-        let mut hooks = self.insertion(vectors).tap(self.probe);
-        let len = batch.ids.len() / n_rows;
-        let logits = self.model.run(&Tape::new(), &batch, Some(&mut cache), &mut hooks, Logits::Last)?;
-        let (Some(logits), Some(resid)) = (logits, hooks.value(self.probe)) else {
-            return Err(MethodError::Request(format!("{} was not reached", self.probe)));
+        let unit = unit(base)?;
+        let cosine = |row: &[f32]| f64::from(dot(row, &unit) / dot(row, row).sqrt().max(f32::MIN_POSITIVE));
+        let from_first = |curve: Vec<f64>| curve.iter().map(|x| x - curve[0]).collect::<Vec<f64>>();
+        let of_layer = |(layer, resid): (usize, Vec<f32>)| LayerCurve {
+            layer,
+            self_similarity: from_first(resid.chunks_exact(d).map(cosine).collect()),
         };
-        let resid = f32s(resid.tensor())?;
-        let last = resid.chunks_exact(len * d).flat_map(|row| row[(len - 1) * d..].iter().copied()).collect();
-        Ok((f32s(logits.tensor())?.to_vec(), last))
-    }
-
-    fn suffix(&self, n_rows: usize) -> Batch {
-        let ids = &self.prompt.ids[self.prompt.placeholders[0]..];
-        Batch::uniform(ids.repeat(n_rows), n_rows)
-    }
-
-    fn insertion(&self, vectors: Vec<Vec<f32>>) -> Hooks {
-        Hooks::none().edit(Edit {
-            site: Site::at(SiteKind::ResidPre, self.settings.insert_layer),
-            rows: None,
-            positions: Positions::At(self.prompt.placeholders.clone()),
-            steps: Steps::All,
-            f: Arc::new(Replace(Vectors::PerRow(vectors))),
+        let by_layer: Vec<LayerCurve> = (self.asker.layer..).zip(resid_LBD).map(of_layer).collect();
+        let probe = probe_layer(self.asker.model) - self.asker.layer;
+        let self_similarity = by_layer[probe].self_similarity.clone();
+        Ok(Curves {
+            scales,
+            self_similarity,
+            entropy: from_first(entropy),
+            cross_entropy,
+            cross_entropy_random,
+            by_layer,
         })
     }
 
-    /// Greedy answers at the scales given, best first, until [`N_TEXTS`] different ones are found.
-    fn answers(&self, unit: &[f32], curves: &Curves, picked: &[(usize, f64)]) -> Result<Vec<Answer>> {
-        let scales: Vec<f64> = picked.iter().map(|(i, _)| curves.scales[*i]).collect();
-        let texts = self.texts(unit, &scales)?;
-        let found = choice::different(&texts, N_TEXTS);
-        let answer = |at: usize| Answer { scale: scales[at], merit: picked[at].1, text: texts[at].clone() };
-        Ok(found.into_iter().map(answer).collect())
-    }
-
-    /// Greedy answers for a unit direction at each of some scales, in one batch.
+    /// Greedy answers at each of some scales, in one batch; `base` is what [`SelfExplainer::base`] gives.
     ///
     /// # Errors
     /// The model's.
-    pub fn texts(&self, unit: &[f32], scales: &[f64]) -> Result<Vec<String>> {
-        let vectors = scales.iter().map(|scale| unit.iter().map(|x| x * *scale as f32).collect()).collect();
-        let suffix = self.suffix(scales.len());
-        let room = suffix.ids.len() / scales.len().max(1) + self.settings.explanation_tokens;
-        let mut cache = self.prefix.fork(&vec![0; scales.len()], room)?;
-        let options = GenerateOptions::greedy(self.settings.explanation_tokens, self.model.spec.eos_ids.clone());
-        let mut hooks = self.insertion(vectors);
-        let new = self.model.generate_behind(&mut cache, suffix, &options, &mut hooks)?;
-        let tokenizer = self.model.tokenizer()?;
-        let text = |ids: &Vec<u32>| -> Result<String> {
-            let text = tokenizer.decode(ids)?;
-            // The template opened a quotation; what follows its end is talk about the answer.
-            let part = text.split(['"', '\n']).find(|part| !part.trim().is_empty());
-            Ok(part.unwrap_or_default().trim().to_owned())
-        };
-        new.ids.iter().map(text).collect()
+    pub fn texts(&self, base: &[f32], scales: &[f64]) -> Result<Vec<String>> {
+        self.asker.write(&self.inserted(base, scales), &self.writing())
     }
+
+    fn inserted(&self, base: &[f32], scales: &[f64]) -> Vec<Inserted> {
+        let one = |scale: &f64| self.one(base.iter().map(|x| x * *scale as f32).collect(), *scale as f32);
+        scales.iter().map(one).collect()
+    }
+
+    fn one(&self, vector: Vec<f32>, factor: f32) -> Inserted {
+        Inserted { vector, how: self.settings.insertion, factor }
+    }
+
+    fn writing(&self) -> Writing {
+        let baseline = match self.settings.guidance_from {
+            GuidanceFrom::Nothing => self.one(vec![0.0; self.asker.model.spec.d_model], 0.0),
+            GuidanceFrom::MeanEmbedding => self.one(self.mean_embedding.clone(), 1.0),
+        };
+        let guidance = (self.settings.guidance != 1.0).then_some((self.settings.guidance as f32, baseline));
+        Writing { tokens: self.settings.explanation_tokens, sampling: Sampling::greedy(), guidance }
+    }
+}
+
+fn unit(direction: &[f32]) -> Result<Vec<f32>> {
+    let norm = dot(direction, direction).sqrt();
+    if !(norm > 0.0 && norm.is_finite()) {
+        return Err(MethodError::Request("the direction is zero or not finite, so it points nowhere".into()));
+    }
+    Ok(direction.iter().map(|x| x / norm).collect())
 }
 
 /// The layer after which self-similarity is read: what enters the last layer but one, as the method's authors do.
@@ -260,10 +273,11 @@ pub fn check(s: &SelfExplainSettings, model: &Model) -> Result<()> {
         (s.max_scale > 0.0 && s.max_scale.is_finite(), "--max-scale must be a positive number"),
         ((0.0..=1.0).contains(&s.alpha), "--alpha must be between 0 and 1"),
         (s.explanation_tokens >= 1, "--explanation-tokens must be at least 1"),
+        (s.guidance.is_finite(), "--guidance must be a number"),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         Some((_, text)) => Err(MethodError::Request((*text).into())),
-        None => Prompt::new(model, s.template).map(|_| ()),
+        None => prompt::Prompt::new(model, &s.template).map(|_| ()),
     }
 }
 

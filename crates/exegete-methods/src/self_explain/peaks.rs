@@ -147,6 +147,8 @@ mod tests {
             self_similarity: scales.iter().map(|s| similarity(*s)).collect(),
             entropy: scales.iter().map(|s| entropy(*s)).collect(),
             cross_entropy: vec![1.0; N],
+            cross_entropy_random: vec![],
+            by_layer: vec![],
             scales,
         }
     }

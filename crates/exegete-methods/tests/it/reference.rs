@@ -23,7 +23,7 @@ fn curves_and_greedy_answers_are_those_of_transformers() {
     let tokenizer = model.tokenizer().unwrap();
     let mut different = 0;
     for (i, direction) in directions.chunks_exact(d).enumerate() {
-        let unit = explainer.unit(direction).unwrap();
+        let unit = explainer.base(direction).unwrap();
         let curves = explainer.curves(&unit).unwrap();
         for (name, got) in [
             ("self_similarity", &curves.self_similarity),

@@ -133,7 +133,7 @@ fn scales(result: &MethodResult) -> Markup {
                     input type="range" min="0" max=(result.scales.len() - 1) value=(index(with_text[0].scale).unwrap_or(0));
                 }
                 output {}
-                @for (name, values) in &result.curves { data.curve value=(joined(values)) { (name.replace('_', " ")) } }
+                @for (name, values) in charts::plain_curves(result) { data.curve value=(joined(values)) { (name.replace('_', " ")) } }
             }
         }
     }
