@@ -11,7 +11,7 @@ use exegete_lab::organism::OrganismSettings;
 use exegete_lab::truth::TruthSettings;
 
 use crate::args_eval::{PlaceArgs, SaeEval};
-use crate::args_explain::{Explain, Score};
+use crate::args_explain::{AdapterTrain, Explain, Score, SelfExplain};
 use crate::args_harvest::{Harvest, Merge};
 use crate::args_interop::{Export, Import};
 use crate::args_show::{Report, Serve, Show};
@@ -93,6 +93,8 @@ pub(crate) enum Command {
     Merge(Merge),
     /// Let a model explain latents of a run, or a judge
     Explain(Box<Explain>),
+    /// Train an adapter: a small map through which a model says what directions mean
+    Adapter(Box<AdapterTrain>),
     /// Score what is said of a run's latents
     Score(Box<Score>),
     /// How well a run's latents are explained, and how far people agree with the scores
@@ -115,6 +117,8 @@ pub(crate) enum ModelCommand {
     Generate(Box<Generate>),
     /// The logit lens: what every layer would say at every position
     Lens(Box<Lens>),
+    /// Ask the model what directions mean
+    SelfExplain(Box<SelfExplain>),
     /// Compare with a dump of another program's run, site by site (refs/dump.py writes one with transformers)
     Parity(Parity),
 }

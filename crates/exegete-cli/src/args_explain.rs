@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use exegete_base::settings::SelfExplainSettings;
 
+use crate::args::ModelArgs;
+
 #[derive(ClapArgs)]
 pub(crate) struct Explain {
     #[command(flatten)]
@@ -12,11 +14,11 @@ pub(crate) struct Explain {
     /// Latents, as 1,5,10..20
     #[arg(long)]
     pub(crate) latents: String,
-    /// Who explains: self (the model, asked about the direction), or a judge who is shown excerpts (judge), excerpts with and without
+    /// Who explains: self (the model, asked about the direction), adapter (the same through a trained adapter), or a judge who is shown excerpts (judge), excerpts with and without
     /// (contrast), the words that the decoder row promotes (output), or excerpts and words (both-sides)
     #[arg(long, default_value = "self")]
     pub(crate) method: String,
-    /// Texts that a judge is asked for; all but the first are drawn
+    /// Texts that a judge is asked for, or a model with an adapter; all but the first are drawn
     #[arg(long, default_value_t = 4)]
     pub(crate) texts: usize,
     /// Excerpts that a judge is shown
@@ -26,8 +28,60 @@ pub(crate) struct Explain {
     pub(crate) judge: JudgeArgs,
     #[command(flatten)]
     pub(crate) excerpts: ExcerptArgs,
+    /// The adapter of --method adapter, a .safetensors file of `exegete adapter`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) adapter: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) self_explain: SelfExplainSettings,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct SelfExplain {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Directions: FILE.safetensors[#name], SAE@latent, tokens('a')-tokens('b'), embedding('a'), random(7)
+    #[arg(long = "direction", required = true, num_args = 1.., value_name = "DIRECTION")]
+    pub(crate) directions: Vec<String>,
+    /// Where tokens('a') are read
+    #[arg(long, default_value = "blocks.8.hook_resid_post")]
+    pub(crate) site: String,
+    /// Take the mean over the directions off each
+    #[arg(long)]
+    pub(crate) less_mean: bool,
+    /// Ask through an adapter, in place of a search over scales
+    #[arg(long, value_name = "FILE")]
+    pub(crate) adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) self_explain: SelfExplainSettings,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct AdapterTrain {
+    /// A run with explanations, or a .json file of vectors with labels
+    pub(crate) pairs: PathBuf,
+    /// The model [default: the one the run was made with]
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Of which of the run's dictionaries; a run with one needs no name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dictionary: Option<String>,
+    /// Learn from the first text of this method alone
+    #[arg(long, value_name = "NAME")]
+    pub(crate) method: Option<String>,
+    /// Learn from texts alone that this scorer scores, the best of each latent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scorer: Option<String>,
+    /// The least score
+    #[arg(long, default_value_t = 0.7, requires = "scorer")]
+    pub(crate) least: f64,
+    /// What the model is asked
+    #[arg(long, default_value = exegete_methods::adapter::TEMPLATE, value_name = "NAME|FILE")]
+    pub(crate) template: String,
+    /// The adapter's file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) train: exegete_methods::adapter::TrainSettings,
 }
 
 #[derive(ClapArgs)]

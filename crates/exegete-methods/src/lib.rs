@@ -1,6 +1,7 @@
 //! Interpretability methods, one file (or folder) each, one line each in [`METHODS`].
 #![deny(missing_docs)]
 
+pub mod adapter;
 pub mod direction;
 mod error;
 pub mod lens;
@@ -37,5 +38,10 @@ pub const METHODS: &[Method] = &[
         name: self_explain::NAME,
         question: "what does the model itself say a direction means?",
         control: "random directions of the same length, put through the same choice",
+    },
+    Method {
+        name: adapter::NAME,
+        question: "what does the model itself say a direction means, where a small map has learnt how to insert it?",
+        control: "the loss of what is said where every direction is another one's",
     },
 ];

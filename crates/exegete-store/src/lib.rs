@@ -50,7 +50,7 @@ pub use examples::{Example, ExampleKind, ExampleReader, write_examples};
 pub use killpoint::killpoint;
 pub use labelled::{ConceptRow, LabelledDocument};
 pub use latents::{LatentRow, read_latents, write_latents};
-pub use notes::{BY_LAYER, Curves, Explanation, Notes};
+pub use notes::{BY_LAYER, Curves, Explanation, Notes, SAID};
 pub use personal::{Candidate, Label, Note, Rating};
 pub use profile::LatentProfile;
 pub use run::{Manifest, Part, Run};

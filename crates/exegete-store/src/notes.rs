@@ -48,6 +48,9 @@ PRAGMA user_version = 1;
 /// What the names of curves begin with that are one layer's self-similarity; the layer's number, of three digits, follows.
 pub const BY_LAYER: &str = "self-similarity after layer ";
 
+/// Name of the curve that has each scale's text, by its rank; no number where nothing is said.
+pub const SAID: &str = "text by rank";
+
 /// A text that a method gave for a latent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {

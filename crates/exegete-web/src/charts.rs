@@ -5,7 +5,7 @@ use exegete_base::stats::Estimate;
 use exegete_figure::{
     HeatFigure, HistogramFigure, Labels, LineFigure, Marker, Result, Scale, Series, Size, heat_map, histogram, line,
 };
-use exegete_store::BY_LAYER;
+use exegete_store::{BY_LAYER, SAID};
 
 use crate::format::significant;
 use crate::wire::{Density, LogitHistogram, MethodResult, TrainedDictionary, TrainingCurves, TrainingView};
@@ -126,9 +126,9 @@ pub(crate) fn curves(result: &MethodResult) -> Vec<(String, Result<String>)> {
     charts
 }
 
-/// The curves that are not one layer's.
+/// The curves that are read one by one: none of a layer's, nor what is said where.
 pub(crate) fn plain_curves(result: &MethodResult) -> impl Iterator<Item = (&String, &Vec<f64>)> {
-    result.curves.iter().filter(|(name, _)| !name.starts_with(BY_LAYER))
+    result.curves.iter().filter(|(name, _)| !name.starts_with(BY_LAYER) && *name != SAID)
 }
 
 /// A curve of each of the dictionaries that are drawn, over the steps. Their legend stands beside.

@@ -48,7 +48,7 @@ pub enum GuidanceFrom {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default)]
 pub struct SelfExplainSettings {
-    /// What the model is asked: meaning, repeat, few-shot, or a .toml file with a question, the answer's beginning and a placeholder
+    /// What the model is asked: meaning, repeat, few-shot, selfie, or a .toml file with a question, the answer's beginning and a placeholder
     #[arg(long, default_value = "meaning", value_name = "NAME|FILE")]
     pub template: String,
     /// Layer before which the direction is inserted; 0 is behind the embedding

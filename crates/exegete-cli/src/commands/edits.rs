@@ -149,7 +149,7 @@ fn scaled(text: &str, model: &Model, printer: &Printer) -> Result<(Site, Vec<f32
 }
 
 /// A direction. Dictionaries are opened here, where every way to name one is known.
-fn direction(name: &str, model: &Model, site: Site, printer: &Printer) -> Result<Vec<f32>> {
+pub(crate) fn direction(name: &str, model: &Model, site: Site, printer: &Printer) -> Result<Vec<f32>> {
     let open = |sae: &str| {
         let saved = open_dictionary::load(sae, &Choices::default(), printer);
         let found = saved.and_then(|saved| Ok(saved.dictionary.into_sae()?));

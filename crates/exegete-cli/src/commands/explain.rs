@@ -9,9 +9,10 @@ use exegete_explain::ExplainError;
 use exegete_explain::examples::{Against, Use};
 use exegete_explain::explainers::{self, EXPLAINERS, Explainer, Given};
 use exegete_harvest::Progress;
+use exegete_methods::adapter::{self, Adapter, AdapterExplainer};
 use exegete_methods::self_explain::{AT_NORM, LayerCurve, NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
-use exegete_store::{BY_LAYER, Curves, Explanation, Notes};
+use exegete_store::{BY_LAYER, Curves, Explanation, Notes, SAID};
 use exegete_web::plain;
 use serde_json::{Value, json};
 
@@ -32,14 +33,19 @@ pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Res
     interrupt::listen();
     let latents = numbers::parse(&settings.latents)?;
     let judged = EXPLAINERS.iter().find(|explainer| explainer.name == settings.method);
-    if judged.is_none() && settings.method != NAME {
+    let is_adapter = settings.method == adapter::NAME;
+    if judged.is_none() && settings.method != NAME && !is_adapter {
         let known: Vec<&str> = EXPLAINERS.iter().map(|explainer| explainer.name).collect();
-        bail!("--method: {:?} is none; there are {NAME}, {}", settings.method, known.join(", "));
+        bail!("--method: {:?} is none; there are {NAME}, {}, {}", settings.method, adapter::NAME, known.join(", "));
+    }
+    if is_adapter != settings.adapter.is_some() {
+        bail!("--method {} and --adapter go together: `exegete adapter` trains one", adapter::NAME);
     }
     let opened = Opened::new(&settings.of, common, printer)?;
     opened.check(&latents)?;
     let mut notes = Notes::open(&opened.run.path(&opened.of.part(NOTES)))?;
     match judged {
+        None if is_adapter => by_adapter(settings, &latents, (&opened, &mut notes), common, printer),
         None => by_itself(settings, &latents, (&opened, &mut notes), printer),
         Some(explainer) => by_judge(settings, explainer, &latents, (&opened, &mut notes), common, printer),
     }
@@ -71,6 +77,61 @@ fn by_itself(
     printer.end(&format!("{} latents", latents.len()));
     printer.json(&Value::Array(results));
     Ok(())
+}
+
+/// The model says what a direction means through an adapter: nothing is searched, and no text is better than another.
+fn by_adapter(
+    settings: &Explain,
+    latents: &[u32],
+    (opened, notes): (&Opened, &mut Notes),
+    common: &Common,
+    printer: &Printer,
+) -> Result<()> {
+    let Some(path) = &settings.adapter else { bail!("--adapter is missing") };
+    let trained = Adapter::open(path)?;
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let of =
+        json!({"file": file, "steps": trained.steps, "loss": trained.best_loss, "parameters": trained.n_parameters()});
+    let template = adapter_template(&settings.self_explain);
+    let explainer = AdapterExplainer::new(&opened.model, template, trained)?;
+    let tokens = settings.self_explain.explanation_tokens;
+    let made = json!({"adapter": of, "template": template, "tokens": tokens, "seed": common.seed});
+    printer.begin("explain", latents.len() as u64, "latents", 0);
+    let mut results = Vec::new();
+    for (i, latent) in latents.iter().enumerate() {
+        printer.check()?;
+        let texts = explainer.texts(
+            opened.dictionary.decoder_row(*latent as usize),
+            settings.texts.max(1),
+            tokens,
+            common.seed,
+        )?;
+        let row = |(rank, text): (usize, &String)| Explanation {
+            method: adapter::NAME.into(),
+            rank: rank as u32,
+            text: text.clone(),
+            scale: f64::NAN,
+            score: f64::NAN,
+            abstained: false,
+            settings: made.clone(),
+        };
+        let kept: Vec<Explanation> = texts.iter().enumerate().map(row).collect();
+        notes.put_explanations(LatentId(*latent), adapter::NAME, &kept, &Curves::default())?;
+        printer.at(i as u64 + 1, "");
+        printer.line(format!("{latent:>6}  {}", plain(&texts.join(" | "))));
+        results.push(json!({"latent": latent, "texts": texts}));
+    }
+    printer.end(&format!("{} latents", latents.len()));
+    printer.json(&Value::Array(results));
+    Ok(())
+}
+
+/// The template that adapters are asked with: their own, unless another is named.
+pub(crate) fn adapter_template(settings: &SelfExplainSettings) -> &str {
+    match settings.template == SelfExplainSettings::default().template {
+        true => adapter::TEMPLATE,
+        false => &settings.template,
+    }
 }
 
 /// A judge says what excerpts, or promoted words, have in common.
@@ -181,6 +242,8 @@ pub(crate) fn keep(
         let rounded = self_similarity.iter().map(|x| (x * 1e5).round() / 1e5).collect();
         curves.insert(format!("{BY_LAYER}{layer:03}"), rounded);
     }
+    let said = explained.said.iter().map(|rank| rank.map_or(f64::NAN, |rank| rank as f64));
+    curves.insert(SAID.into(), said.collect());
     notes.put_explanations(latent, NAME, &texts, &Curves { scales: c.scales.clone(), curves })?;
     let at_norm = row(AT_NORM, 0, &explained.at_norm, f64::NAN, f64::NAN);
     let at_norm: Vec<Explanation> = (!at_norm.text.is_empty()).then_some(at_norm).into_iter().collect();

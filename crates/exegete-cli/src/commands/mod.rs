@@ -1,5 +1,6 @@
 //! Commands, one file each: a function from settings and a printer to a result.
 
+pub(crate) mod adapter;
 pub(crate) mod edits;
 pub(crate) mod estimate;
 pub(crate) mod explain;
@@ -13,6 +14,7 @@ pub(crate) mod model_generate;
 pub(crate) mod model_info;
 pub(crate) mod model_lens;
 pub(crate) mod model_parity;
+pub(crate) mod model_self_explain;
 pub(crate) mod numbers;
 pub(crate) mod out_dir;
 pub(crate) mod prompt;

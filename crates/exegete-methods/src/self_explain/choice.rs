@@ -49,12 +49,17 @@ pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
 pub fn different(texts: &[String], n: usize) -> Vec<usize> {
     let mut found: Vec<usize> = Vec::new();
     for (at, text) in texts.iter().enumerate() {
-        let same = |other: &usize| texts[*other].to_lowercase() == text.to_lowercase();
+        let same = |other: &usize| is_same(&texts[*other], text);
         if found.len() < n && !text.is_empty() && !found.iter().any(same) {
             found.push(at);
         }
     }
     found
+}
+
+/// Whether two texts say the same, letter case aside.
+pub fn is_same(a: &str, b: &str) -> bool {
+    a.to_lowercase() == b.to_lowercase()
 }
 
 /// `self_similarity - 0.1 * entropy` (variant c), and the first scale that counts: entropy falls at small scales for

@@ -13,12 +13,12 @@
 //! arXiv 2403.10949); Ghandeharioun et al. 2024 (Patchscopes, arXiv 2401.06102); Karvonen et al. 2025 (addition at the
 //! residual's length).
 
-mod asker;
+pub(crate) mod asker;
 pub mod choice;
 pub mod peaks;
 mod prompt;
+pub mod study;
 
-use exegete_base::sampling::pair_hash;
 use exegete_base::settings::{GuidanceFrom, Insertion, SelfExplainSettings};
 use exegete_model::{Model, Sampling};
 use exegete_tensor::cpu::loss::{log_sum_exp, softmax_scaled};
@@ -29,7 +29,7 @@ pub use self::asker::Inserted;
 use self::asker::{Asker, Reading, Writing};
 use self::choice::Choice;
 pub use self::prompt::TEMPLATES;
-use crate::{MethodError, Result};
+use crate::{MethodError, Result, direction};
 
 /// Name of the method.
 pub const NAME: &str = "self";
@@ -86,6 +86,8 @@ pub struct SelfExplanation {
     pub curves: Curves,
     /// The different answers at all scales, best first by the rule; empty after abstention.
     pub answers: Vec<Answer>,
+    /// For each scale the number of its answer, where anything is said.
+    pub said: Vec<Option<usize>>,
     /// What is said where the direction is added once at the residual's own length. It may be empty, and knows no abstention.
     pub at_norm: String,
     /// Whether no scale was worth reading.
@@ -149,16 +151,17 @@ impl<'m> SelfExplainer<'m> {
         let at_norm = texts.pop().unwrap_or_default();
         let answer = |at: usize| Answer { scale: scales[at], merit: ranked[at].1, text: texts[at].clone() };
         let answers: Vec<Answer> = choice::different(&texts, texts.len()).into_iter().map(answer).collect();
+        let mut said = vec![None; curves.scales.len()];
+        for ((i, _), text) in ranked.iter().zip(&texts) {
+            said[*i] = answers.iter().position(|answer| choice::is_same(&answer.text, text));
+        }
         // No text at any scale is as good as an abstention.
-        Ok(SelfExplanation { curves, abstained: answers.is_empty(), answers, at_norm, best_similarity })
+        Ok(SelfExplanation { curves, abstained: answers.is_empty(), answers, said, at_norm, best_similarity })
     }
 
     /// The control: a direction drawn at random (by hash, from the seed and a number).
     pub fn random_direction(&self, seed: u64, number: u64) -> Vec<f32> {
-        let uniform = |i: usize| pair_hash(seed, number, i as u64) as f64 / u64::MAX as f64;
-        // The sum of twelve uniform numbers is near enough to normal for a direction.
-        let normal = |i: usize| (0..12).map(|j| uniform(i * 12 + j)).sum::<f64>() - 6.0;
-        (0..self.asker.model.spec.d_model).map(|i| normal(i) as f32).collect()
+        direction::random(self.asker.model.spec.d_model, seed, number)
     }
 
     /// What scales multiply: the direction at unit length, or as it is where the settings say so.

@@ -13,6 +13,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("meaning", include_str!("templates/meaning.toml")),
     ("repeat", include_str!("templates/repeat.toml")),
     ("few-shot", include_str!("templates/few-shot.toml")),
+    ("selfie", include_str!("templates/selfie.toml")),
 ];
 
 /// A template as its file has it.
@@ -102,6 +103,11 @@ impl Prompt {
             return Err(MethodError::Request(detail));
         }
         Ok(Self { ids, placeholders, ends })
+    }
+
+    /// What an answer is ended by.
+    pub(crate) fn end(&self) -> &str {
+        self.ends.first().map_or("", String::as_str)
     }
 
     /// The answer in what was generated: its first part that is not blank. What follows its end is talk about the answer.
