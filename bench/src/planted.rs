@@ -72,7 +72,7 @@ pub(crate) fn study(n: Option<usize>) -> Result<()> {
         let task = Task {
             latent: 0,
             texts: &texts,
-            control: None,
+            controls: &[],
             firing: &firing,
             silent: &[(Against::Random, silent)],
             base_rate: f64::NAN,

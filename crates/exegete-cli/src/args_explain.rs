@@ -14,7 +14,8 @@ pub(crate) struct Explain {
     /// Latents, as 1,5,10..20
     #[arg(long)]
     pub(crate) latents: String,
-    /// Who explains: self (the model, asked about the direction), adapter (the same through a trained adapter), or a judge who is shown excerpts (judge), excerpts with and without
+    /// Who explains: self (the model, asked about the direction), adapter (the same through a trained adapter), random (the
+    /// control: the model asked about random directions), or a judge who is shown excerpts (judge), excerpts with and without
     /// (contrast), the words that the decoder row promotes (output), or excerpts and words (both-sides)
     #[arg(long, default_value = "self")]
     pub(crate) method: String,

@@ -12,6 +12,12 @@ pub(crate) struct Report {
     /// Of which of the run's dictionaries; a run with one needs no name
     #[arg(long, value_name = "NAME")]
     pub(crate) dictionary: Option<String>,
+    /// A run of the same model untrained (`--model untrained:NAME`), explained and scored in the same way: the control
+    #[arg(long, value_name = "RUN")]
+    pub(crate) untrained: Option<PathBuf>,
+    /// Also compare the rules of choosing a scale, by what this scorer says of the text at each, and by what people picked
+    #[arg(long, value_name = "SCORER")]
+    pub(crate) scales: Option<String>,
 }
 
 #[derive(ClapArgs)]

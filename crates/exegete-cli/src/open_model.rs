@@ -24,6 +24,23 @@ pub(crate) fn path_of(model: &str, printer: &Printer) -> Result<PathBuf> {
     Ok(Hub::from_env()?.resolve(&reference, &tell_download(printer))?)
 }
 
+/// What stands before the name of a model whose shape and vocabulary are taken, and whose weights are drawn at random.
+const UNTRAINED: &str = "untrained:";
+
+/// Opens a model by name. `untrained:NAME` is the control of everything that is found in NAME: what is found there too, training did not
+/// put in (Heap et al. 2025, arXiv 2501.17727). Its seed is always the same, so that a run can open it again.
+fn named(name: &str, options: &LoadOptions, printer: &Printer) -> Result<Model> {
+    let Some(shape) = name.strip_prefix(UNTRAINED) else {
+        return Ok(Model::open_with(&path_of(name, printer)?, options)?);
+    };
+    if options.device.is_some() || options.processing != Processing::default() {
+        bail!("{name}: weights that are drawn stay on the processor, and are not processed");
+    }
+    // No file has them as they are.
+    let residence = if options.residence == Residence::Stored { Residence::F32 } else { options.residence };
+    Ok(exegete_lab::organism::untrained(&path_of(shape, printer)?, 0, residence)?)
+}
+
 /// How weights are kept where nothing but `--dtype` says so.
 pub(crate) fn residence(common: &Common) -> Residence {
     match common.dtype {
@@ -34,7 +51,6 @@ pub(crate) fn residence(common: &Common) -> Residence {
 
 /// Opens a model as it was asked for.
 pub(crate) fn open(args: &ModelArgs, common: &Common, printer: &Printer) -> Result<Model> {
-    let path = path_of(&args.model, printer)?;
     if args.stored_weights && common.dtype == Dtype::Bf16 {
         bail!("--stored-weights keeps weights as they are, which --dtype bf16 would change; give one of the two");
     }
@@ -45,7 +61,7 @@ pub(crate) fn open(args: &ModelArgs, common: &Common, printer: &Printer) -> Resu
         centre_unembed: args.centre_unembed,
     };
     let device = device_named(&common.device)?;
-    Ok(Model::open_with(&path, &LoadOptions { residence, processing, device })?)
+    named(&args.model, &LoadOptions { residence, processing, device }, printer)
 }
 
 /// Opens a model of which nothing is computed: its weights are checked, and stay in their file where they can.
@@ -54,7 +70,7 @@ pub(crate) fn open_to_look(args: &ModelArgs, common: &Common, printer: &Printer)
         return open(args, common, printer);
     }
     let options = LoadOptions { residence: Residence::Stored, ..LoadOptions::default() };
-    Ok(Model::open_with(&path_of(&args.model, printer)?, &options)?)
+    named(&args.model, &options, printer)
 }
 
 /// Opens a model with plain settings.
@@ -65,5 +81,5 @@ pub(crate) fn open_plain(model: &str, common: &Common, printer: &Printer) -> Res
 /// Opens a model with its weights processed, and otherwise with plain settings.
 pub(crate) fn open_processed(model: &str, processing: Processing, common: &Common, printer: &Printer) -> Result<Model> {
     let options = LoadOptions { residence: residence(common), processing, device: device_named(&common.device)? };
-    Ok(Model::open_with(&path_of(model, printer)?, &options)?)
+    named(model, &options, printer)
 }

@@ -45,6 +45,16 @@ END;
 PRAGMA user_version = 1;
 ";
 
+/// The method whose texts are controls: what the model says of directions drawn at random. They are nobody's explanations.
+pub const RANDOM: &str = "random";
+
+/// Name of the curve of self-similarity near the end of the model.
+pub const SELF_SIMILARITY: &str = "self-similarity";
+/// Name of the curve of the answer's entropy.
+pub const ENTROPY: &str = "entropy";
+/// Name of the curve of the answer's cross-entropy to what is said under the mean embedding.
+pub const CROSS_ENTROPY: &str = "cross-entropy to the mean embedding";
+
 /// What the names of curves begin with that are one layer's self-similarity; the layer's number, of three digits, follows.
 pub const BY_LAYER: &str = "self-similarity after layer ";
 
@@ -247,7 +257,7 @@ impl Notes {
     /// # Errors
     /// [`StoreError::Sqlite`].
     pub fn first_texts(&self) -> Result<BTreeMap<LatentId, String>> {
-        let query = "SELECT latent, text FROM explanations WHERE abstained = 0 AND text <> ''
+        let query = "SELECT latent, text FROM explanations WHERE abstained = 0 AND text <> '' AND method <> 'random'
                      ORDER BY method DESC, rank DESC";
         // Later rows replace earlier ones, so the first by (method, rank) stays.
         let rows = self.rows(query, [], |row| Ok((LatentId(row.get(0)?), row.get(1)?)))?;
@@ -259,7 +269,8 @@ impl Notes {
     /// # Errors
     /// [`StoreError::Sqlite`].
     pub fn first_text(&self, latent: LatentId) -> Result<Option<String>> {
-        let query = "SELECT text FROM explanations WHERE latent = ? AND abstained = 0 AND text <> ''
+        let query =
+            "SELECT text FROM explanations WHERE latent = ? AND abstained = 0 AND text <> '' AND method <> 'random'
                      ORDER BY method, rank LIMIT 1";
         Ok(self.rows(query, params![latent.0], |row| row.get(0))?.pop())
     }

@@ -24,6 +24,15 @@ PRAGMA user_version = 3;
 
 /// What a score is told apart from that is a control: its text is another latent's.
 pub const SHUFFLED: &str = "shuffled";
+/// The same: its text is what the model says of a direction drawn at random.
+pub const RANDOM_DIRECTION: &str = "random-direction";
+/// The controls.
+pub const CONTROLS: &[&str] = &[SHUFFLED, RANDOM_DIRECTION];
+
+/// Whether a score is a control's.
+pub fn is_control(against: &str) -> bool {
+    CONTROLS.contains(&against)
+}
 
 /// How well a text predicts what a latent does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +67,13 @@ impl Notes {
     pub fn put_scores(&mut self, scores: &[Score]) -> Result<()> {
         self.transaction(|transaction| {
             for s in scores {
+                if is_control(&s.against) {
+                    // A latent has one control of a kind: what was another's text before may be no text any more.
+                    transaction.execute(
+                        "DELETE FROM scores WHERE latent = ? AND scorer = ? AND judge = ? AND against = ?",
+                        params![s.latent, s.scorer, s.judge, s.against],
+                    )?;
+                }
                 transaction.execute(
                     "INSERT OR REPLACE INTO scores
                      (latent, text, scorer, against, judge, value, low, high, n, failed, chance, measures, settings)

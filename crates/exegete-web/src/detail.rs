@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use exegete_base::levels::{N_LEVELS, lower_edge, upper_edge};
 use exegete_base::{DocId, LatentId};
 use exegete_store::groups::{Slice, intervals, quantiles, strongest};
-use exegete_store::{Attribution, Example, ExampleKind, LatentRow, SHUFFLED};
+use exegete_store::{Attribution, Example, ExampleKind, LatentRow, RANDOM, is_control};
 use serde::Deserialize;
 
 use crate::harvest::Harvest;
@@ -167,11 +167,12 @@ fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
         scales: Vec::new(),
         curves: BTreeMap::new(),
     };
-    for (method, curves) in curves {
+    for (method, curves) in curves.into_iter().filter(|(method, _)| method != RANDOM) {
         let result = MethodResult { scales: curves.scales, curves: curves.curves, ..named(&method) };
         methods.insert(method, result);
     }
-    for e in explanations {
+    // What is said of random directions is a control of scores, and nobody's explanation.
+    for e in explanations.into_iter().filter(|e| e.method != RANDOM) {
         let result = methods.entry(e.method.clone()).or_insert_with(|| named(&e.method));
         let (rank, scale, score) = (e.rank, e.scale, e.score);
         result.explanations.push(ExplanationText { rank, text: e.text, scale, score, abstained: e.abstained });
@@ -179,15 +180,24 @@ fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
     Ok(methods.into_values().collect())
 }
 
-/// Scores by text, the text with the best mean over scorers first, controls last.
+/// Scores by text, the text first that stands highest among all by its scorers, controls last.
 fn scores(harvest: &Harvest, latent: LatentId) -> Result<Vec<TextScore>> {
     let scores = harvest.with_notes(|notes| notes.scores_of(latent))?;
-    let mut means: BTreeMap<String, (f64, u32)> = BTreeMap::new();
-    for score in scores.iter().filter(|score| score.against != SHUFFLED && score.value.value.is_finite()) {
-        let mean = means.entry(score.text.clone()).or_default();
-        *mean = (mean.0 + score.value.value, mean.1 + 1);
+    // Scorers have values of different kinds, so places count and not values: the share of the texts that a text is better than.
+    let mut columns: BTreeMap<(&str, &str, &str), Vec<(&str, f64)>> = BTreeMap::new();
+    for s in scores.iter().filter(|s| !is_control(&s.against) && s.value.value.is_finite()) {
+        columns.entry((&s.scorer, &s.against, &s.judge)).or_default().push((&s.text, s.value.value));
     }
-    let mean = |text: &str| means.get(text).map_or(f64::NEG_INFINITY, |(sum, n)| sum / f64::from(*n));
+    let mut places: BTreeMap<String, (f64, u32)> = BTreeMap::new();
+    for column in columns.values() {
+        for (text, value) in column {
+            let below = column.iter().filter(|(_, other)| other < value).count() as f64;
+            let same = column.iter().filter(|(_, other)| other == value).count() as f64;
+            let place = places.entry((*text).to_owned()).or_default();
+            *place = (place.0 + (below + 0.5 * same) / column.len() as f64, place.1 + 1);
+        }
+    }
+    let mean = |text: &str| places.get(text).map_or(f64::NEG_INFINITY, |(sum, n)| sum / f64::from(*n));
     let mut told: Vec<TextScore> = scores
         .into_iter()
         .map(|s| TextScore {
@@ -204,12 +214,9 @@ fn scores(harvest: &Harvest, latent: LatentId) -> Result<Vec<TextScore>> {
         })
         .collect();
     told.sort_by(|a, b| {
-        let is_control = |score: &TextScore| score.against == SHUFFLED;
+        let is_its = |score: &TextScore| is_control(&score.against);
         let by_text = mean(&b.text).total_cmp(&mean(&a.text)).then_with(|| a.text.cmp(&b.text));
-        is_control(a)
-            .cmp(&is_control(b))
-            .then(by_text)
-            .then_with(|| (&a.scorer, &a.against).cmp(&(&b.scorer, &b.against)))
+        is_its(a).cmp(&is_its(b)).then(by_text).then_with(|| (&a.scorer, &a.against).cmp(&(&b.scorer, &b.against)))
     });
     Ok(told)
 }

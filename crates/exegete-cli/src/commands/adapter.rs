@@ -8,7 +8,7 @@ use exegete_methods::adapter::{Pair, train};
 use exegete_methods::direction;
 use exegete_model::Model;
 use exegete_sae::Dictionary;
-use exegete_store::{Notes, SHUFFLED, write_atomic};
+use exegete_store::{Notes, is_control, write_atomic};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -81,7 +81,7 @@ fn from_run(settings: &AdapterTrain, opened: &Opened) -> Result<Vec<Pair>> {
         if let Some(scorer) = &settings.scorer {
             let scores = notes.scores_of(latent)?;
             let of = |text: &&str| {
-                let of = scores.iter().filter(|s| s.text == **text && s.scorer == *scorer && s.against != SHUFFLED);
+                let of = scores.iter().filter(|s| s.text == **text && s.scorer == *scorer && !is_control(&s.against));
                 of.map(|s| s.value.value).fold(f64::NEG_INFINITY, f64::max)
             };
             texts.retain(|text| of(text) >= settings.least);

@@ -12,7 +12,7 @@ use exegete_harvest::Progress;
 use exegete_methods::adapter::{self, Adapter, AdapterExplainer};
 use exegete_methods::self_explain::{AT_NORM, LayerCurve, NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
-use exegete_store::{BY_LAYER, Curves, Explanation, Notes, SAID};
+use exegete_store::{BY_LAYER, CROSS_ENTROPY, Curves, ENTROPY, Explanation, Notes, RANDOM, SAID, SELF_SIMILARITY};
 use exegete_web::plain;
 use serde_json::{Value, json};
 
@@ -34,9 +34,14 @@ pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Res
     let latents = numbers::parse(&settings.latents)?;
     let judged = EXPLAINERS.iter().find(|explainer| explainer.name == settings.method);
     let is_adapter = settings.method == adapter::NAME;
-    if judged.is_none() && settings.method != NAME && !is_adapter {
+    if judged.is_none() && ![NAME, RANDOM].contains(&settings.method.as_str()) && !is_adapter {
         let known: Vec<&str> = EXPLAINERS.iter().map(|explainer| explainer.name).collect();
-        bail!("--method: {:?} is none; there are {NAME}, {}, {}", settings.method, adapter::NAME, known.join(", "));
+        bail!(
+            "--method: {:?} is none; there are {NAME}, {}, {RANDOM}, {}",
+            settings.method,
+            adapter::NAME,
+            known.join(", ")
+        );
     }
     if is_adapter != settings.adapter.is_some() {
         bail!("--method {} and --adapter go together: `exegete adapter` trains one", adapter::NAME);
@@ -45,6 +50,7 @@ pub(crate) fn run(settings: &Explain, common: &Common, printer: &Printer) -> Res
     opened.check(&latents)?;
     let mut notes = Notes::open(&opened.run.path(&opened.of.part(NOTES)))?;
     match judged {
+        None if settings.method == RANDOM => of_random(settings, &latents, (&opened, &mut notes), common, printer),
         None if is_adapter => by_adapter(settings, &latents, (&opened, &mut notes), common, printer),
         None => by_itself(settings, &latents, (&opened, &mut notes), printer),
         Some(explainer) => by_judge(settings, explainer, &latents, (&opened, &mut notes), common, printer),
@@ -76,6 +82,48 @@ fn by_itself(
     }
     printer.end(&format!("{} latents", latents.len()));
     printer.json(&Value::Array(results));
+    Ok(())
+}
+
+/// The control: what the model says of a direction drawn at random in each latent's place. Scorers that cannot tell it from what is said of
+/// the latent are not to be believed.
+fn of_random(
+    settings: &Explain,
+    latents: &[u32],
+    (opened, notes): (&Opened, &mut Notes),
+    common: &Common,
+    printer: &Printer,
+) -> Result<()> {
+    // A random direction's text is wanted whatever the rule thinks of its curves.
+    let how = SelfExplainSettings { abstain_below: f64::NEG_INFINITY, ..settings.self_explain.clone() };
+    let explainer = SelfExplainer::new(&opened.model, &how)?;
+    let made = serde_json::to_value(&how)?;
+    printer.begin("explain", latents.len() as u64, "latents", 0);
+    let mut abstained = 0;
+    for (i, latent) in latents.iter().enumerate() {
+        printer.check()?;
+        let explained = explainer.explain(&explainer.random_direction(common.seed, u64::from(*latent)))?;
+        let would = explained.best_similarity <= settings.self_explain.abstain_below;
+        abstained += u64::from(would || explained.abstained);
+        let answer = explained.answers.first();
+        let row = answer.map(|answer| Explanation {
+            method: RANDOM.into(),
+            rank: 0,
+            text: answer.text.clone(),
+            scale: answer.scale,
+            score: answer.merit,
+            abstained: false,
+            settings: made.clone(),
+        });
+        let kept: Vec<Explanation> = row.into_iter().collect();
+        notes.put_explanations(LatentId(*latent), RANDOM, &kept, &Curves::default())?;
+        printer.at(i as u64 + 1, "");
+        printer.line(format!("{latent:>6}  {}", plain(answer.map_or("(nothing)", |answer| &answer.text))));
+    }
+    printer
+        .end(&format!("{} random directions, of which {abstained} would have been met by abstention", latents.len()));
+    let rate = exegete_base::stats::wilson(abstained, latents.len() as u64);
+    printer.json(&json!({"random_directions": latents.len(), "abstention_rate": rate}));
     Ok(())
 }
 
@@ -230,9 +278,9 @@ pub(crate) fn keep(
     };
     let c = &explained.curves;
     let curves = [
-        ("self-similarity", &c.self_similarity),
-        ("entropy", &c.entropy),
-        ("cross-entropy to the mean embedding", &c.cross_entropy),
+        (SELF_SIMILARITY, &c.self_similarity),
+        (ENTROPY, &c.entropy),
+        (CROSS_ENTROPY, &c.cross_entropy),
         ("cross-entropy to random directions", &c.cross_entropy_random),
     ];
     let mut curves: BTreeMap<String, Vec<f64>> =

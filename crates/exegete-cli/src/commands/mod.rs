@@ -19,6 +19,7 @@ pub(crate) mod numbers;
 pub(crate) mod out_dir;
 pub(crate) mod prompt;
 pub(crate) mod report;
+mod report_scales;
 pub(crate) mod sae_convert;
 pub(crate) mod sae_eval;
 pub(crate) mod sae_info;

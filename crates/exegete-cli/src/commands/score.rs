@@ -7,7 +7,7 @@ use exegete_base::LatentId;
 use exegete_explain::examples::{Against, Use};
 use exegete_explain::scorers::{self, Outcome, SCORERS, Scorer, Task};
 use exegete_harvest::Progress;
-use exegete_store::{Notes, Score};
+use exegete_store::{Notes, RANDOM, RANDOM_DIRECTION, SHUFFLED, Score, is_control};
 use exegete_web::plain;
 use serde_json::{Value, json};
 
@@ -59,13 +59,20 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             .iter()
             .map(|sort| (*sort, source.silent(row, &firing, *sort, Use::Score, settings.silent)))
             .collect();
-        // What is said of the next latent that has another text is the control.
+        // What is said of the next latent that has another text is a control, and so is what is said of a random direction.
         let others = said.iter().cycle().skip(i + 1).take(said.len().saturating_sub(1));
-        let control = others.flat_map(|(_, texts)| texts.first()).find(|text| !all.contains(text)).cloned();
+        let shuffled = others.flat_map(|(_, texts)| texts.first()).find(|text| !all.contains(text)).cloned();
+        let random = notes.explanations_of(LatentId(*latent))?.into_iter().find(|e| e.method == RANDOM && !e.abstained);
+        let random = random.map(|e| e.text).filter(|text| !all.contains(text) && Some(text) != shuffled.as_ref());
+        let controls: Vec<(&'static str, String)> = shuffled
+            .map(|text| (SHUFFLED, text))
+            .into_iter()
+            .chain(random.map(|text| (RANDOM_DIRECTION, text)))
+            .collect();
         let task = Task {
             latent: *latent,
             texts: all,
-            control: control.as_deref(),
+            controls: &controls,
             firing: &firing,
             silent: &silent,
             base_rate: texts.pool.base_rate(*latent, STRETCH),
@@ -125,7 +132,11 @@ fn said(notes: &Notes, settings: &Args) -> Result<Vec<(u32, Vec<String>)>> {
         let mut all: Vec<(u32, String)> = Vec::new();
         for explanation in notes.explanations_of(LatentId(latent))? {
             let text = explanation.text.trim();
-            if !explanation.abstained && !text.is_empty() && all.iter().all(|(_, other)| other != text) {
+            if explanation.method != RANDOM
+                && !explanation.abstained
+                && !text.is_empty()
+                && all.iter().all(|(_, other)| other != text)
+            {
                 all.push((explanation.rank, text.to_owned()));
             }
         }
@@ -162,7 +173,7 @@ fn is_scored(
 }
 
 fn stored(task: &Task, scorer: &Scorer, (judge, made): (&str, &Value), outcome: &Outcome) -> Score {
-    let control = task.control.unwrap_or_default();
+    let control = task.controls.iter().find(|(name, _)| *name == outcome.against).map_or("", |(_, text)| text.as_str());
     let text = match outcome.text {
         Some(i) => task.texts[i].as_str(),
         None if scorer.of_latent => "",
@@ -198,7 +209,8 @@ fn rate(judge: &dyn exegete_explain::Judge) -> String {
 fn tell(scores: &[Score], few: usize, printer: &Printer) {
     for scorer in SCORERS {
         let mut best: BTreeMap<(&str, u32), &Score> = BTreeMap::new();
-        for score in scores.iter().filter(|s| s.scorer == scorer.name && s.value.value.is_finite()) {
+        let own = scores.iter().filter(|s| !is_control(&s.against));
+        for score in own.filter(|s| s.scorer == scorer.name && s.value.value.is_finite()) {
             let entry = best.entry((&score.against, score.latent)).or_insert(score);
             if score.value.value > entry.value.value {
                 *entry = score;

@@ -24,13 +24,13 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
     Ok(with_correction(task, (values, idle), (n_firing, &sorts)))
 }
 
-/// Verdicts under every text and the control, and under the text that says nothing.
+/// Verdicts under every text and the controls, and under the text that says nothing.
 pub(super) fn asked(
     task: &Task,
     question: &Question,
     examples: &[String],
 ) -> Result<(Vec<Vec<Verdict>>, Vec<Verdict>)> {
-    let mut texts = task.with_control();
+    let mut texts = task.with_controls();
     texts.push(NOTHING.to_owned());
     let mut values = task.judge.verdicts(question, examples, &texts)?;
     let idle = values.pop().unwrap_or_default();
@@ -58,8 +58,8 @@ pub(super) fn with_correction(
             "balanced_accuracy_corrected": [accuracy.value, accuracy.low, accuracy.high],
         })
     };
-    let mut plain = super::outcomes(&values, task.texts.len(), (n_firing, sorts), seed, told);
-    let corrected = super::outcomes(&corrected, task.texts.len(), (n_firing, sorts), seed, told_corrected);
+    let mut plain = super::outcomes(&values, &task.rows(), (n_firing, sorts), seed, told);
+    let corrected = super::outcomes(&corrected, &task.rows(), (n_firing, sorts), seed, told_corrected);
     for (plain, corrected) in plain.iter_mut().zip(corrected) {
         if let (Value::Object(measures), Value::Object(more)) = (&mut plain.measures, corrected.measures) {
             measures.extend(more);

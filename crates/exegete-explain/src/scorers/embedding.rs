@@ -10,7 +10,7 @@ use super::{Outcome, Task};
 use crate::Result;
 
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
-    let (texts, excerpts) = (task.with_control(), task.excerpts()?);
+    let (texts, excerpts) = (task.with_controls(), task.excerpts()?);
     let all: Vec<String> = texts.iter().chain(&excerpts).cloned().collect();
     let vectors = task.judge.embed(&all)?;
     let (of_texts, of_excerpts) = vectors.split_at(texts.len());

@@ -8,7 +8,7 @@ use exegete_base::stats::wilson;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ITSELF, Outcome, SHUFFLED, Task};
+use super::{ITSELF, Outcome, Task};
 use crate::Result;
 use crate::judge::Writing;
 use crate::question::read;
@@ -26,7 +26,8 @@ struct Prompt {
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
     let prompt: Prompt = read("generation.toml", include_str!("../../prompts/generation.toml"))?;
     let mut outcomes = Vec::new();
-    for (i, text) in task.with_control().iter().enumerate() {
+    let whose = task.rows();
+    for (i, text) in task.with_controls().iter().enumerate() {
         let how = Writing {
             tokens: prompt.tokens,
             temperature: prompt.temperature,
@@ -50,10 +51,10 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
             })
             .collect();
         let hits = strongest.iter().filter(|value| **value > 0.0).count() as u64;
-        let is_control = i >= task.texts.len();
+        let (number, control) = whose[i];
         outcomes.push(Outcome {
-            text: (!is_control).then_some(i),
-            against: if is_control { SHUFFLED } else { ITSELF }.to_owned(),
+            text: number,
+            against: control.unwrap_or(ITSELF).to_owned(),
             value: wilson(hits, rows.len() as u64),
             failed,
             chance: task.base_rate,

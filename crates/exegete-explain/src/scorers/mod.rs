@@ -18,7 +18,6 @@ use crate::statistics::{Judged, auroc, balanced_accuracy, over_examples};
 use crate::subject::Subject;
 use crate::{ExplainError, Result};
 
-pub use exegete_store::SHUFFLED;
 /// Against what scorers score that compare with no other excerpts.
 pub const ITSELF: &str = "itself";
 /// Fewest examples of either kind of which anything can be said.
@@ -30,8 +29,9 @@ pub struct Task<'a> {
     pub latent: u32,
     /// What is said of it.
     pub texts: &'a [String],
-    /// What is said of another: the control.
-    pub control: Option<&'a str>,
+    /// Controls, by the name under which they are kept (`exegete_store::CONTROLS`): what is said of another latent, or of a direction
+    /// drawn at random.
+    pub controls: &'a [(&'static str, String)],
     /// Excerpts on which it fires.
     pub firing: &'a [Excerpt],
     /// Excerpts on which it is silent.
@@ -51,7 +51,7 @@ pub struct Task<'a> {
 pub struct Outcome {
     /// Number of the text; none for what is said of the latent whatever the text.
     pub text: Option<usize>,
-    /// Against what: an [`Against`], [`SHUFFLED`] for the control, [`ITSELF`].
+    /// Against what: an [`Against`], [`ITSELF`], or the name of a control.
     pub against: String,
     /// The score; not a number where nothing could be judged.
     pub value: Estimate,
@@ -62,6 +62,9 @@ pub struct Outcome {
     /// Further measures by name.
     pub measures: Value,
 }
+
+/// The number of a text, or the name of a control.
+type Whose = (Option<usize>, Option<&'static str>);
 
 /// A line of the table.
 pub struct Scorer {
@@ -142,9 +145,15 @@ pub fn named(name: &str) -> Result<&'static Scorer> {
 }
 
 impl Task<'_> {
-    /// The texts, and behind them what is said of another latent.
-    fn with_control(&self) -> Vec<String> {
-        self.texts.iter().cloned().chain(self.control.map(str::to_owned)).collect()
+    /// The texts, and behind them the controls.
+    fn with_controls(&self) -> Vec<String> {
+        self.texts.iter().chain(self.controls.iter().map(|(_, text)| text)).cloned().collect()
+    }
+
+    /// Whose the rows of [`Task::with_controls`] are.
+    fn rows(&self) -> Vec<Whose> {
+        let texts = (0..self.texts.len()).map(|i| (Some(i), None));
+        texts.chain(self.controls.iter().map(|(name, _)| (None, Some(*name)))).collect()
     }
 
     /// The excerpts as texts: those on which the latent fires, then each sort of those on which it is silent.
@@ -154,18 +163,18 @@ impl Task<'_> {
         self.firing.iter().chain(silent).map(|excerpt| excerpt.text(tokenizer)).collect()
     }
 
-    /// Scores from a value for each text (the control behind them) and each excerpt, in the order of [`Task::excerpts`].
+    /// Scores from a value for each text (the controls behind them) and each excerpt, in the order of [`Task::excerpts`].
     fn outcomes(&self, values: &[Vec<Option<f64>>], told: impl Fn(usize, &[Judged]) -> Value + Sync) -> Vec<Outcome> {
         let sorts: Vec<(&str, usize)> = self.silent.iter().map(|(sort, all)| (sort.name(), all.len())).collect();
-        outcomes(values, self.texts.len(), (self.firing.len(), &sorts), self.seed, told)
+        outcomes(values, &self.rows(), (self.firing.len(), &sorts), self.seed, told)
     }
 }
 
-/// Scores from a value for each text and each example: `n_firing` on which the latent fires, then the sorts of the others. Rows behind the
-/// first `n_texts` are controls, which are scored against the first sort alone.
+/// Scores from a value for each text and each example: `n_firing` on which the latent fires, then the sorts of the others. Rows that
+/// are controls are scored against the first sort alone, which stands among their measures.
 fn outcomes(
     values: &[Vec<Option<f64>>],
-    n_texts: usize,
+    rows: &[Whose],
     (n_firing, sorts): (usize, &[(&str, usize)]),
     seed: u64,
     told: impl Fn(usize, &[Judged]) -> Value + Sync,
@@ -174,27 +183,32 @@ fn outcomes(
     for row in 0..values.len() {
         let mut from = n_firing;
         for (i, (name, n)) in sorts.iter().enumerate() {
-            let is_control = row >= n_texts;
-            if !is_control || i == 0 {
-                wanted.push((row, if is_control { SHUFFLED } else { *name }, from..from + n));
+            let control = rows[row].1;
+            if control.is_none() || i == 0 {
+                wanted.push((row, *name, from..from + n));
             }
             from += n;
         }
     }
-    let outcome = |(row, against, silent): (usize, &str, std::ops::Range<usize>)| {
+    let outcome = |(row, sort, silent): (usize, &str, std::ops::Range<usize>)| {
         let of = |i: usize, fires: bool| values[row][i].filter(|v| v.is_finite()).map(|value| Judged { value, fires });
         let all = (0..n_firing).map(|i| of(i, true)).chain(silent.clone().map(|i| of(i, false)));
         let judged: Vec<Judged> = all.clone().flatten().collect();
         let failed = all.filter(Option::is_none).count() as u64;
         let fewest = [true, false].map(|fires| judged.iter().filter(|j| j.fires == fires).count());
-        let text = (row < n_texts).then_some(row);
+        let (text, control) = rows[row];
+        let against = control.unwrap_or(sort);
         if let Some(few) = fewest.iter().find(|n| **n < FEWEST) {
             let value = Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN, n: judged.len() as u64 };
             let measures = json!({"why": format!("{few} examples of one kind are too few to tell anything ({FEWEST} are needed)")});
             return Outcome { text, against: against.to_owned(), value, failed, chance: 0.5, measures };
         }
         let value = over_examples(&judged, seed, auroc);
-        Outcome { text, against: against.to_owned(), value, failed, chance: 0.5, measures: told(row, &judged) }
+        let mut measures = told(row, &judged);
+        if control.is_some() {
+            measures["told_apart_from"] = sort.into();
+        }
+        Outcome { text, against: against.to_owned(), value, failed, chance: 0.5, measures }
     };
     wanted.into_par_iter().map(outcome).collect()
 }

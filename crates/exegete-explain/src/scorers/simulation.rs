@@ -8,7 +8,7 @@ use exegete_base::ranks::{bootstrap, pearson};
 use exegete_base::stats::Estimate;
 use serde_json::json;
 
-use super::{FEWEST, ITSELF, Outcome, SHUFFLED, Task};
+use super::{FEWEST, ITSELF, Outcome, Task};
 use crate::Result;
 
 /// Excerpts that are simulated: the half on which the latent fires, the half on which it is silent.
@@ -32,8 +32,9 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
     let excerpts: Vec<_> = task.firing.iter().take(EXCERPTS / 2).chain(random.iter().take(EXCERPTS / 2)).collect();
     let digits: Vec<String> = (0..10).map(|k| k.to_string()).collect();
     let mut outcomes = Vec::new();
-    for (i, text) in task.with_control().iter().enumerate() {
-        let is_control = i >= task.texts.len();
+    let rows = task.rows();
+    for (i, text) in task.with_controls().iter().enumerate() {
+        let (number, control) = rows[i];
         let (mut pairs, mut failed) = (Vec::new(), 0);
         for excerpt in &excerpts {
             let beginning = format!(
@@ -57,8 +58,8 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
             false => Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN, n: pairs.len() as u64 },
         };
         outcomes.push(Outcome {
-            text: (!is_control).then_some(i),
-            against: if is_control { SHUFFLED } else { ITSELF }.to_owned(),
+            text: number,
+            against: control.unwrap_or(ITSELF).to_owned(),
             value,
             failed,
             chance: 0.0,

@@ -20,7 +20,7 @@ struct Prompt {
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
     let prompt: Prompt = read("surprisal.toml", include_str!("../../prompts/surprisal.toml"))?;
     let before = |text: &str| prompt.beginning.replace("{explanation}", text.trim()).trim_end().to_owned();
-    let mut beginnings: Vec<String> = task.with_control().iter().map(|text| before(text)).collect();
+    let mut beginnings: Vec<String> = task.with_controls().iter().map(|text| before(text)).collect();
     beginnings.push(before(&prompt.nothing));
     // A space stands before the first word, and belongs to it.
     let excerpts: Vec<String> = task.excerpts()?.iter().map(|text| format!(" {text}")).collect();

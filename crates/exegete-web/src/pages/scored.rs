@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use exegete_store::SHUFFLED;
+use exegete_store::{RANDOM_DIRECTION, SHUFFLED, is_control};
 use maud::{Markup, html};
 
 use crate::format;
@@ -10,19 +10,18 @@ use crate::wire::TextScore;
 
 /// The table of scores; nothing where there are none.
 pub(crate) fn scores(scores: &[TextScore]) -> Markup {
-    let columns: BTreeSet<(&str, &str)> = scores
-        .iter()
-        .filter(|score| score.against != SHUFFLED)
-        .map(|score| (score.scorer.as_str(), score.against.as_str()))
-        .collect();
-    let mut texts: Vec<(&str, bool)> = Vec::new();
+    let columns: BTreeSet<Column> = scores.iter().filter(|score| !is_control(&score.against)).map(Column::of).collect();
+    // A control is a row of its own, though its text may be said of the latent too.
+    let mut texts: Vec<(&str, Option<&str>)> = Vec::new();
     for score in scores {
-        let row = (score.text.as_str(), score.against == SHUFFLED);
+        let row = (score.text.as_str(), Some(score.against.as_str()).filter(|against| is_control(against)));
         if !texts.contains(&row) {
             texts.push(row);
         }
     }
     let judges: BTreeSet<&str> = scores.iter().map(|score| score.judge.as_str()).collect();
+    // A scorer that several judges were asked by has a column for each, under their names.
+    let several = |of: &Column| columns.iter().any(|other| other.scorer == of.scorer && other.judge != of.judge);
     let failed: u64 = scores.iter().map(|score| score.failed).sum();
     html! {
         @if !scores.is_empty() {
@@ -33,19 +32,23 @@ pub(crate) fn scores(scores: &[TextScore]) -> Markup {
                         thead {
                             tr {
                                 th scope="col" { "Text" }
-                                @for (scorer, against) in &columns {
-                                    th scope="col" { (scorer) @if *against != "itself" { br; span.muted { "against " (against) } } }
+                                @for column in &columns {
+                                    th scope="col" {
+                                        (column.scorer)
+                                        @if column.against != "itself" { br; span.muted { "against " (column.against) } }
+                                        @if several(column) { br; span.muted { "by " (column.judge) } }
+                                    }
                                 }
                             }
                         }
                         tbody {
-                            @for (text, is_control) in &texts {
+                            @for (text, control) in &texts {
                                 tr {
                                     th scope="row" dir="auto" {
                                         @if text.is_empty() { span.muted { "the latent, without a text" } } @else { (format::said(text)) }
-                                        @if *is_control { br; span.muted { "another latent's: the control" } }
+                                        @if let Some(control) = control { br; span.muted { (what(control)) } }
                                     }
-                                    @for (scorer, against) in &columns { td { (cell(scores, text, (scorer, against), *is_control)) } }
+                                    @for column in &columns { td { (cell(scores, text, column, *control)) } }
                                 }
                             }
                         }
@@ -54,21 +57,43 @@ pub(crate) fn scores(scores: &[TextScore]) -> Markup {
                 p.muted {
                     "Judged by " (judges.into_iter().collect::<Vec<_>>().join("; ")) "."
                     @if failed > 0 { " " (failed) " examples got no verdict." }
-                    " Controls are told apart from random excerpts."
+                    " Controls stand in their scorer's first column. The best text of many is scored too high: it was chosen by these scores."
                 }
             }
         }
     }
 }
 
-fn cell(scores: &[TextScore], text: &str, (scorer, against): (&str, &str), is_control: bool) -> Markup {
-    // A scorer's control has one value, which stands in its first column.
-    let first = scores.iter().filter(|s| s.scorer == scorer && s.against != SHUFFLED).map(|s| s.against.as_str());
-    let wanted = if is_control { SHUFFLED } else { against };
-    let is_place = !is_control
-        || against == "random"
-        || first.clone().all(|other| other != "random") && first.clone().min() == Some(against);
-    let found = scores.iter().find(|s| is_place && s.text == text && s.scorer == scorer && s.against == wanted);
+/// A scorer, what it was told apart from, and who judged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Column<'a> {
+    scorer: &'a str,
+    judge: &'a str,
+    against: &'a str,
+}
+
+impl<'a> Column<'a> {
+    fn of(score: &'a TextScore) -> Self {
+        Self { scorer: &score.scorer, judge: &score.judge, against: &score.against }
+    }
+}
+
+/// What a control is.
+fn what(control: &str) -> &'static str {
+    match control {
+        SHUFFLED => "another latent's: a control",
+        RANDOM_DIRECTION => "a random direction's: a control",
+        _ => "a control",
+    }
+}
+
+fn cell(scores: &[TextScore], text: &str, column: &Column, control: Option<&str>) -> Markup {
+    let of = |s: &&TextScore| s.scorer == column.scorer && s.judge == column.judge;
+    // A control has one value a scorer, which stands in the scorer's first column.
+    let first = scores.iter().filter(of).filter(|s| !is_control(&s.against)).map(|s| s.against.as_str()).min();
+    let is_place = control.is_none() || first == Some(column.against);
+    let wanted = control.unwrap_or(column.against);
+    let found = scores.iter().filter(of).find(|s| is_place && s.text == text && s.against == wanted);
     html! {
         @if let Some(score) = found {
             @if score.value.is_finite() {
