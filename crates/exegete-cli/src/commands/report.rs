@@ -124,6 +124,11 @@ fn tell(explained: &Explained, key: Key, untrained: Option<&[f64]>, printer: &Pr
     }
     let more = if unjudged > 0 { format!(", {unjudged} with too few examples for a score") } else { String::new() };
     printer.line(format!("  chance {chance:.2}; {} scores{more}; {failed} examples not judged", all.len()));
+    if let Some(places) = all.iter().rev().find_map(|s| s.settings["yes_by_place"].as_array()) {
+        let told: Vec<String> = places.iter().filter_map(Value::as_f64).map(|p| format!("{p:.2}")).collect();
+        printer
+            .line(format!("  share of yes by an example's place in its prompt: {} (places are drawn)", told.join(" ")));
+    }
     let density = by_density(&first, &explained.rates);
     if density.len() > 1 {
         let told = density.iter().map(|(power, e)| format!("1e{power}: {:.3} (n = {})", e.value, e.n));

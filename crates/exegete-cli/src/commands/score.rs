@@ -98,6 +98,10 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             }
             let mut told_of = made.clone();
             told_of["texts"] = all.len().into();
+            let by_place: Vec<f64> = judge.by_place().iter().map(|(sum, n)| sum / (*n).max(1) as f64).collect();
+            if !by_place.is_empty() {
+                told_of["yes_by_place"] = json!(by_place);
+            }
             told_of["cost"] = json!(judge.cost().since(before));
             let scores: Vec<Score> = outcomes.iter().map(|o| stored(&task, scorer, (&name, &told_of), o)).collect();
             few += outcomes.iter().filter(|o| !o.value.value.is_finite()).count();

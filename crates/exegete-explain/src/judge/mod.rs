@@ -107,4 +107,10 @@ pub trait Judge {
 
     /// What it has cost so far.
     fn cost(&self) -> Cost;
+
+    /// How often it has said yes of the example at each place of a prompt, and of how many there: what shows whether the place decides.
+    /// Empty for one who is shown one example at a time, or all of them at the same place.
+    fn by_place(&self) -> Vec<(f64, u64)> {
+        Vec::new()
+    }
 }

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use exegete_base::sampling::pair_hash;
 use serde_json::{Value, json};
 
 use super::memory::Memory;
@@ -66,6 +67,8 @@ struct State {
     cost: Cost,
     /// When the next request may be sent.
     next: Option<Instant>,
+    /// Sum of the verdicts at each place of a list, and how many there were.
+    by_place: Vec<(f64, u64)>,
 }
 
 /// What came of a request.
@@ -104,6 +107,17 @@ impl ServerJudge {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // A thread that died while it counted has at worst left one count out.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn count_places(&self, told: &[Verdict]) {
+        let mut state = self.state();
+        let n = state.by_place.len().max(told.len());
+        state.by_place.resize(n, (0.0, 0));
+        for (place, verdict) in state.by_place.iter_mut().zip(told) {
+            if let Some(verdict) = verdict {
+                *place = (place.0 + verdict, place.1 + 1);
+            }
+        }
     }
 
     /// Sends each request, some at once, in any order; answers are in order.
@@ -357,7 +371,20 @@ fn listed(answer: &Value, n: usize) -> Option<Vec<Verdict>> {
     (list.len() == n).then(|| list.iter().map(one).collect())
 }
 
+/// In which order the examples of lists are shown under an explanation; single ones need none.
+fn order(row: usize, n: usize, group: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    if group > 1 {
+        order.sort_by_key(|i| pair_hash(0, row as u64, *i as u64));
+    }
+    order
+}
+
 impl Judge for ServerJudge {
+    fn by_place(&self) -> Vec<(f64, u64)> {
+        self.state().by_place.clone()
+    }
+
     fn name(&self) -> String {
         let host = self.settings.url.split("//").nth(1).unwrap_or(&self.settings.url);
         // What stands before an @ is a name and a password.
@@ -368,8 +395,12 @@ impl Judge for ServerJudge {
     fn verdicts(&self, question: &Question, examples: &[String], explanations: &[String]) -> Result<Vec<Vec<Verdict>>> {
         let group = self.settings.examples_a_prompt.max(1);
         let mut requests = Vec::new();
-        for explanation in explanations {
-            for examples in examples.chunks(group) {
+        // Each explanation meets the examples of a list in an order of its own, so that no place goes with firing or with silence.
+        let orders: Vec<Vec<usize>> = (0..explanations.len()).map(|row| order(row, examples.len(), group)).collect();
+        for (explanation, order) in explanations.iter().zip(&orders) {
+            for part in order.chunks(group) {
+                let examples: Vec<&String> = part.iter().map(|i| &examples[*i]).collect();
+                let examples = examples.as_slice();
                 let mut text = question.instructions.clone();
                 match examples {
                     [one] if group == 1 => text += &question.example(one),
@@ -394,15 +425,19 @@ impl Judge for ServerJudge {
         }
         let mut answers = self.ask_all("/chat/completions", &requests)?.into_iter();
         let mut all = Vec::with_capacity(explanations.len());
-        for _ in explanations {
-            let mut row = Vec::with_capacity(examples.len());
-            for examples in examples.chunks(group) {
-                let n = examples.len();
-                match answers.next() {
-                    Some(Answer::Told(answer)) if group == 1 => row.push(verdict(question, &answer)),
-                    Some(Answer::Told(answer)) => row.extend(listed(&answer, n).unwrap_or_else(|| vec![None; n])),
-                    _ => row.extend(vec![None; n]),
+        for order in &orders {
+            let mut row = vec![None; examples.len()];
+            for part in order.chunks(group) {
+                let n = part.len();
+                let told = match answers.next() {
+                    Some(Answer::Told(answer)) if group == 1 => vec![verdict(question, &answer)],
+                    Some(Answer::Told(answer)) => listed(&answer, n).unwrap_or_else(|| vec![None; n]),
+                    _ => vec![None; n],
+                };
+                if group > 1 {
+                    self.count_places(&told);
                 }
+                part.iter().zip(told).for_each(|(i, verdict)| row[*i] = verdict);
             }
             all.push(row);
         }

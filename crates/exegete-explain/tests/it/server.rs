@@ -98,12 +98,42 @@ fn verdicts(judge: &ServerJudge, n: usize) -> Result<Vec<Option<f64>>> {
     Ok(judge.verdicts(&question(), &examples, &strings(&["a thing"]))?.concat())
 }
 
-/// What is made of an answer to a question about `n` examples at once.
+/// The numbers of the examples of a prompt, in their order.
+fn shown(body: &str) -> Vec<usize> {
+    let number = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok();
+    body.split("example ").skip(1).filter_map(number).collect()
+}
+
+/// What is made of an answer to a question about `n` examples at once, in the order in which they were shown.
 pub(super) fn verdicts_of(answer: &str, n: usize) -> Vec<Option<f64>> {
-    let answer = answer.to_owned();
-    let of = server(move |_, _| (200, said(&answer)));
+    let (answer, places) = (answer.to_owned(), Arc::new(Mutex::new(Vec::new())));
+    let seen = places.clone();
+    let of = server(move |_, body| {
+        *seen.lock().unwrap() = shown(body);
+        (200, said(&answer))
+    });
     let settings = ServerSettings { examples_a_prompt: n, ..settings(&of.url) };
-    verdicts(&ServerJudge::new(settings, None).unwrap(), n).unwrap()
+    let told = verdicts(&ServerJudge::new(settings, None).unwrap(), n).unwrap();
+    let places = places.lock().unwrap();
+    places.iter().map(|i| told[*i]).collect()
+}
+
+#[test]
+fn places_of_a_list_are_drawn_and_what_they_do_is_told() {
+    // A judge that says yes of whatever stands first, and otherwise knows the first four.
+    let of = server(|_, body| {
+        let told = shown(body).into_iter().enumerate().map(|(place, i)| u8::from(place == 0 || i < 4));
+        (200, said(&format!("{:?}", told.collect::<Vec<_>>())))
+    });
+    let judge = ServerJudge::new(ServerSettings { examples_a_prompt: 4, ..settings(&of.url) }, None).unwrap();
+    let examples: Vec<String> = (0..8).map(|i| format!("example {i}")).collect();
+    let all = judge.verdicts(&question(), &examples, &strings(&["a thing", "another", "a third", "more"])).unwrap();
+    assert!(all.iter().all(|row| row[..4].iter().all(|v| *v == Some(1.0))), "verdicts go back to their examples");
+    assert!(all[0] != all[1] || all[0] != all[2], "each explanation has an order of its own");
+    let places = judge.by_place();
+    assert_eq!(places.len(), 4);
+    assert_eq!(places[0], (8.0, 8));
+    assert!(places[1..].iter().all(|(yes, n)| *n == 8 && *yes < 8.0), "{places:?}");
 }
 
 #[test]
@@ -162,13 +192,21 @@ fn nonsense_is_an_example_without_a_verdict() {
 
 #[test]
 fn lists_must_be_as_long_as_what_was_shown() {
-    let of = server(|n, body| {
+    let first = Arc::new(Mutex::new(Vec::new()));
+    let seen = first.clone();
+    let of = server(move |n, body| {
         assert!(body.contains("JSON list of"));
+        if n == 0 {
+            *seen.lock().unwrap() = shown(body);
+        }
         (200, if n == 0 { said("Here: [1, 0, true]") } else { said("[1]") })
     });
     let judge =
         ServerJudge::new(ServerSettings { at_once: 1, examples_a_prompt: 3, ..settings(&of.url) }, None).unwrap();
-    assert_eq!(verdicts(&judge, 5).unwrap(), [Some(1.0), Some(0.0), Some(1.0), None, None]);
+    let mut want = vec![None; 5];
+    let told = verdicts(&judge, 5).unwrap();
+    first.lock().unwrap().iter().zip([1.0, 0.0, 1.0]).for_each(|(i, verdict)| want[*i] = Some(verdict));
+    assert_eq!(told, want);
 }
 
 #[test]

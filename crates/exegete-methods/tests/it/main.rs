@@ -1,4 +1,5 @@
 //! Tests of methods.
+mod adapter;
 mod lens;
 mod reference;
 mod self_explain;

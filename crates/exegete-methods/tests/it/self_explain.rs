@@ -1,7 +1,7 @@
 //! Identities of self-explanation, on stories260K.
 
-use exegete_base::settings::SelfExplainSettings;
-use exegete_methods::self_explain::SelfExplainer;
+use exegete_base::settings::{GuidanceFrom, Insertion, SelfExplainSettings};
+use exegete_methods::self_explain::{SelfExplainer, TEMPLATES};
 use exegete_model::Model;
 use exegete_testkit::assert_close;
 
@@ -65,4 +65,74 @@ fn bad_settings_and_directions_are_refused() {
     let explainer = SelfExplainer::new(&model, &settings(4)).unwrap();
     assert!(explainer.explain(&[0.0; 64]).unwrap_err().to_string().contains("zero"));
     assert!(explainer.explain(&[1.0; 63]).unwrap_err().to_string().contains("63"));
+}
+
+#[test]
+fn insertions_templates_and_guidance_are_what_they_say() {
+    let model = stories!();
+    let of = |s: SelfExplainSettings| SelfExplainer::new(&model, &s).unwrap();
+    let replace = of(settings(9));
+    let direction = replace.random_direction(3, 1);
+    // Adding nothing is the prompt as it is; replacing by nothing is not.
+    let add = of(SelfExplainSettings { insertion: Insertion::Add, ..settings(9) });
+    let at_norm = of(SelfExplainSettings { insertion: Insertion::AddAtNorm, max_scale: 2.0, ..settings(9) });
+    let base = replace.base(&direction).unwrap();
+    let texts = |e: &SelfExplainer| e.texts(&base, &[0.0]).unwrap();
+    assert_eq!(texts(&add), texts(&at_norm));
+    let curves = [&add, &at_norm].map(|e| e.curves(&base).unwrap());
+    assert_eq!(curves[0].cross_entropy[0], curves[1].cross_entropy[0]);
+    assert_ne!(curves[0].cross_entropy[0], replace.curves(&base).unwrap().cross_entropy[0]);
+    assert_ne!(curves[0].self_similarity[5], curves[1].self_similarity[5]);
+    // A row that is twice as long is inserted twice as long only where rows go in as they are.
+    let longer: Vec<f32> = base.iter().map(|x| x * 2.0).collect();
+    let stored = of(SelfExplainSettings { as_stored: true, max_scale: 10.0, ..settings(9) });
+    let (twice, once) = (stored.curves(&stored.base(&longer).unwrap()).unwrap(), replace.curves(&base).unwrap());
+    assert_close("as stored", &as_f32(&twice.self_similarity), &as_f32(&once.self_similarity), 1e-4);
+    // Self-similarity that counts is that of its layer.
+    let of_layer = once.by_layer.iter().find(|c| c.layer == model.spec.n_layers - 3).unwrap();
+    assert_eq!(of_layer.self_similarity, once.self_similarity);
+    assert_eq!(once.by_layer.len(), model.spec.n_layers - 2);
+    // Guidance away from what is said anyway leads nowhere; away from nothing it leads somewhere.
+    let guided = |factor: f64, from: GuidanceFrom| {
+        let guided = of(SelfExplainSettings { guidance: factor, guidance_from: from, ..settings(9) });
+        guided.texts(&base, &[0.0, 5.0, 20.0]).unwrap()
+    };
+    let plain = replace.texts(&base, &[0.0, 5.0, 20.0]).unwrap();
+    assert_eq!(guided(1.0, GuidanceFrom::Nothing), plain);
+    let strong = guided(8.0, GuidanceFrom::Nothing);
+    assert_eq!(strong[0], plain[0], "scale 0 is its own baseline");
+    assert_ne!(strong[1..], plain[1..]);
+    assert_ne!(guided(8.0, GuidanceFrom::MeanEmbedding), strong);
+    for (name, _) in TEMPLATES {
+        let named = of(SelfExplainSettings { template: (*name).into(), ..settings(5) });
+        assert!(named.curves(&base).unwrap().entropy.iter().all(|h| h.is_finite()), "{name}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("own.toml");
+    std::fs::write(&own, "begun = 'A Q is a'\nplaceholder = 'Q'\n").unwrap();
+    let own = of(SelfExplainSettings { template: own.display().to_string(), ..settings(5) });
+    assert!(!own.texts(&base, &[5.0]).unwrap()[0].is_empty());
+    let bad = dir.path().join("bad.toml");
+    std::fs::write(&bad, "begun = 'A Q is a'\nquery = 'Q'\n").unwrap();
+    let refused =
+        SelfExplainer::new(&model, &SelfExplainSettings { template: bad.display().to_string(), ..settings(5) });
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("bad.toml") && refused.contains("query"), "{refused}");
+}
+
+#[test]
+fn every_scale_has_its_answer() {
+    let model = stories!();
+    let explainer = SelfExplainer::new(&model, &SelfExplainSettings { abstain_below: -1.0, ..settings(9) }).unwrap();
+    let direction = explainer.random_direction(3, 1);
+    let explained = explainer.explain(&direction).unwrap();
+    let texts = explainer.texts(&explainer.base(&direction).unwrap(), &explained.curves.scales).unwrap();
+    let mut said = 0;
+    for (i, answer) in explained.said.iter().enumerate() {
+        if let Some(answer) = answer {
+            assert_eq!(explained.answers[*answer].text.to_lowercase(), texts[i].to_lowercase());
+            said += 1;
+        }
+    }
+    assert!(said >= 3 && explained.answers.iter().enumerate().all(|(i, a)| !explained.answers[..i].contains(a)));
 }
