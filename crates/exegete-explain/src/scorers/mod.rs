@@ -5,6 +5,8 @@ mod embedding;
 mod fuzzing;
 mod generation;
 mod intruder;
+mod output;
+mod output_surprisal;
 pub mod simulation;
 mod surprisal;
 
@@ -12,6 +14,7 @@ use exegete_base::stats::Estimate;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use crate::completions::Completions;
 use crate::examples::{Against, Excerpt};
 use crate::judge::Judge;
 use crate::statistics::{Judged, auroc, balanced_accuracy, over_examples};
@@ -40,6 +43,8 @@ pub struct Task<'a> {
     pub base_rate: f64,
     /// The model and the dictionary.
     pub subject: &'a Subject<'a>,
+    /// Texts written while latents are amplified.
+    pub completions: &'a Completions<'a>,
     /// The judge.
     pub judge: &'a dyn Judge,
     /// Seed of draws and intervals.
@@ -120,6 +125,20 @@ pub const SCORERS: &[Scorer] = &[
         version: 1,
         of_latent: false,
         score: simulation::score,
+    },
+    Scorer {
+        name: "output",
+        question: "does the judge know from the text what the model writes while the latent is amplified?",
+        version: 1,
+        of_latent: false,
+        score: output::score,
+    },
+    Scorer {
+        name: "output-surprisal",
+        question: "is the text likeliest behind what the model writes while the latent is amplified?",
+        version: 1,
+        of_latent: false,
+        score: output_surprisal::score,
     },
     Scorer {
         name: "intruder",
