@@ -13,7 +13,8 @@ pub(crate) struct Explain {
     #[arg(long)]
     pub(crate) latents: String,
     /// Who explains: self (the model, asked about the direction), or a judge who is shown excerpts (judge), excerpts with and without
-    /// (contrast), the words that the decoder row promotes (output), or excerpts and words (both-sides)
+    /// (contrast), the words that the decoder row promotes (output), those that become likelier where it is amplified (token-change), or
+    /// excerpts and words (both-sides)
     #[arg(long, default_value = "self")]
     pub(crate) method: String,
     /// Texts that a judge is asked for; all but the first are drawn
@@ -37,7 +38,7 @@ pub(crate) struct Score {
     /// Latents, as 1,5,10..20 [default: all of which anything is said]
     #[arg(long)]
     pub(crate) latents: Option<String>,
-    /// Scorers: detection, fuzzing, surprisal, embedding, generation, simulation, intruder
+    /// Scorers: detection, fuzzing, surprisal, embedding, generation, simulation, output, output-surprisal, intruder
     #[arg(long, value_delimiter = ',', default_value = "detection,embedding")]
     pub(crate) scorer: Vec<String>,
     /// Texts of a latent that are scored, the best of each method first

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use exegete_base::LatentId;
+use exegete_explain::completions::Completions;
 use exegete_explain::examples::{Against, Use};
 use exegete_explain::scorers::{self, Outcome, SCORERS, Scorer, Task};
 use exegete_harvest::Progress;
@@ -45,6 +46,8 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
     let texts = Texts::new(&opened, &subject, &settings.excerpts, common.seed)?;
     printer.end(&format!("codes of {} windows", texts.pool.windows.len()));
     let source = texts.source(&subject, &settings.excerpts, common.seed);
+    let fire = rows.iter().filter(|row| row.stats.count > 0).map(|row| row.latent.0);
+    let completions = Completions::new(&subject, fire, common.seed);
     let mut against: Vec<Against> = settings.against.iter().map(|arg| judged::against(*arg)).collect();
     against.sort_unstable();
     against.dedup();
@@ -70,6 +73,7 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             silent: &silent,
             base_rate: texts.pool.base_rate(*latent, STRETCH),
             subject: &subject,
+            completions: &completions,
             judge: &*judge,
             seed: common.seed,
         };
