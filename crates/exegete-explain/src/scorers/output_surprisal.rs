@@ -2,7 +2,8 @@
 //!
 //! `log p(text | amplified) - log p(text | clean)`, in nats, is told beside the score (Paulo et al. 2024, arXiv 2410.13928: the
 //! intervention score). The score is the share of rounds of [`super::output`] in which the latent's own texts make what is said likelier
-//! than those of either other latent do. No judge has to pick a group here, so a small one will do. Equals are not found.
+//! than those of either other latent do. No judge has to pick a group here, so a small one will do. Equals are not found. Some
+//! texts make anything likelier that follows them: what they make of descriptions of nothing is taken off in `share_corrected`.
 
 use std::collections::HashSet;
 
@@ -19,6 +20,7 @@ use crate::question::read;
 struct Prompt {
     beginning: String,
     text: String,
+    idle: Vec<String>,
 }
 
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
@@ -47,17 +49,17 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
         }
     }
     let texts = task.with_control();
-    let behind: Vec<String> = texts.iter().map(|text| format!(" {}", text.trim())).collect();
+    let behind: Vec<String> = texts.iter().chain(&prompt.idle).map(|text| format!(" {}", text.trim())).collect();
     let told = task.judge.log_probabilities(&beginnings, &behind)?;
-    let outcome = |i: usize| {
-        let gains: Vec<f64> = told[1..].iter().map(|row| row[i] - told[0][i]).collect();
+    // By group, in the order of `places`.
+    let gains = |i: usize| told[1..].iter().map(|row| row[i] - told[0][i]).collect::<Vec<f64>>();
+    let mut idle = vec![0f64; places.len()];
+    for i in texts.len()..behind.len() {
+        idle.iter_mut().zip(gains(i)).for_each(|(idle, gain)| *idle += gain / prompt.idle.len() as f64);
+    }
+    let found = |gains: &[f64]| {
         let gain = |latent: u32, target: usize| {
             places.iter().position(|place| *place == (latent, target)).map_or(f64::NAN, |at| gains[at])
-        };
-        let mean = |is_own: bool| {
-            let of = places.iter().zip(&gains).filter(|((latent, _), _)| (*latent == task.latent) == is_own);
-            let of: Vec<f64> = of.map(|(_, gain)| *gain).collect();
-            of.iter().sum::<f64>() / of.len() as f64
         };
         let (mut right, mut failed) = (0, 0);
         for round in &rounds {
@@ -68,11 +70,22 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
                 false => failed += 1,
             }
         }
+        (wilson(right, rounds.len() as u64 - failed), failed)
+    };
+    let outcome = |i: usize| {
+        let gains = gains(i);
+        let mean = |is_own: bool| {
+            let of = places.iter().zip(&gains).filter(|((latent, _), _)| (*latent == task.latent) == is_own);
+            let of: Vec<f64> = of.map(|(_, gain)| *gain).collect();
+            of.iter().sum::<f64>() / of.len() as f64
+        };
+        let (value, failed) = found(&gains);
+        let (corrected, _) = found(&gains.iter().zip(&idle).map(|(gain, idle)| gain - idle).collect::<Vec<f64>>());
         let measures = json!({
             "measure": "share of groups found", "nats_gained": mean(true), "nats_gained_others": mean(false),
-            "amplified": own.reached,
+            "share_corrected": [corrected.value, corrected.low, corrected.high], "amplified": own.reached,
         });
-        output::of_text(task, i, wilson(right, rounds.len() as u64 - failed), failed, measures)
+        output::of_text(task, i, value, failed, measures)
     };
     Ok((0..texts.len()).map(outcome).collect())
 }

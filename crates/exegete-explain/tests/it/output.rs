@@ -299,6 +299,7 @@ fn surprisal_finds_the_group_that_makes_what_is_said_likeliest() {
     let subject = subject(&model, planted(&model, &tokens(&model)));
     let outcomes = scored(&subject, "output-surprisal", 0, &says(&PLANTED, |_, _| None));
     assert_eq!((outcomes[0].value.value, outcomes[0].value.n), (1.0, 18), "{outcomes:?}");
+    assert_eq!(outcomes[0].measures["share_corrected"][0], 1.0);
     let gained = |i: usize, key: &str| outcomes[i].measures[key].as_f64().unwrap();
     assert!(gained(0, "nats_gained") > gained(0, "nats_gained_others") + 1.0, "{outcomes:?}");
     assert!(outcomes[1].value.value < 0.5, "{outcomes:?}");
