@@ -148,7 +148,12 @@ impl<'a> Amplifier<'a> {
             if tried.iter().any(|(_, kl)| (kl - wanted).abs() <= TOLERANCE) {
                 break;
             }
-            let above = tried.iter().filter(|(_, kl)| !(*kl < wanted)).map(|(value, _)| *value).min_by(f64::total_cmp);
+            // A divergence that is no number is one of logits that grew out of bounds.
+            let above = tried
+                .iter()
+                .filter(|(_, kl)| kl.is_nan() || *kl >= wanted)
+                .map(|(value, _)| *value)
+                .min_by(f64::total_cmp);
             let below = tried.iter().filter(|(value, kl)| *kl < wanted && above.is_none_or(|above| *value < above));
             let below = below.map(|(value, _)| *value).max_by(f64::total_cmp);
             let next = match (below, above) {
