@@ -6,12 +6,14 @@
 //! is the share of concepts, by scorer, with Wilson's interval, and the areas of each sort of explanation.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use exegete_base::sampling::pair_hash;
 use exegete_base::stats::{mean_of, wilson};
 use exegete_base::{DocId, Site, SiteKind};
+use exegete_explain::completions::Completions;
 use exegete_explain::examples::{Against, Excerpt};
 use exegete_explain::judge::local::LocalJudge;
 use exegete_explain::scorers::{self, Task};
@@ -51,7 +53,8 @@ pub(crate) fn study(n: Option<usize>) -> Result<()> {
     let organism = Model::open(&builtin::path(Part::Model)?)?;
     let saved = load(&builtin::path(Part::Sae)?, &Choices::default())?.dictionary.into_sae()?;
     let site = Site::at(SiteKind::ResidPost, 2);
-    let subject = Subject { model: &organism, dictionary: &saved, site, bos: None };
+    let subject = Subject { model: &organism, dictionary: Arc::new(saved), site, bos: None };
+    let completions = Completions::new(&subject, [], SEED);
     let judge = LocalJudge::new(&judge_model, "SmolLM2-135M-Instruct")?;
     let mut ranked: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
     let mut first: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
@@ -77,6 +80,8 @@ pub(crate) fn study(n: Option<usize>) -> Result<()> {
             silent: &[(Against::Random, silent)],
             base_rate: f64::NAN,
             subject: &subject,
+            completions: &completions,
+            adapter: None,
             judge: &judge,
             seed: SEED,
         };

@@ -16,7 +16,8 @@ pub(crate) struct Explain {
     pub(crate) latents: String,
     /// Who explains: self (the model, asked about the direction), adapter (the same through a trained adapter), random (the
     /// control: the model asked about random directions), or a judge who is shown excerpts (judge), excerpts with and without
-    /// (contrast), the words that the decoder row promotes (output), or excerpts and words (both-sides)
+    /// (contrast), the words that the decoder row promotes (output), those that become likelier where it is amplified
+    /// (token-change), or excerpts and words (both-sides)
     #[arg(long, default_value = "self")]
     pub(crate) method: String,
     /// Texts that a judge is asked for, or a model with an adapter; all but the first are drawn
@@ -92,7 +93,8 @@ pub(crate) struct Score {
     /// Latents, as 1,5,10..20 [default: all of which anything is said]
     #[arg(long)]
     pub(crate) latents: Option<String>,
-    /// Scorers: detection, fuzzing, surprisal, embedding, generation, simulation, intruder
+    /// Scorers: detection, fuzzing, surprisal, embedding, generation, simulation, output, output-surprisal, faithfulness,
+    /// intruder
     #[arg(long, value_delimiter = ',', default_value = "detection,embedding")]
     pub(crate) scorer: Vec<String>,
     /// Texts of a latent that are scored, the best of each method first
@@ -110,6 +112,9 @@ pub(crate) struct Score {
     /// Score again what is scored
     #[arg(long)]
     pub(crate) again: bool,
+    /// The adapter of --scorer faithfulness, a .safetensors file of `exegete adapter`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) adapter: Option<PathBuf>,
     /// Say how much would be asked of a server and what it would cost, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,

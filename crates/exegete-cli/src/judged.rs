@@ -1,6 +1,7 @@
 //! A run with its model and dictionary, and a judge: what `explain` and `score` begin with.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use exegete_base::settings::TextSettings;
@@ -29,7 +30,7 @@ pub(crate) struct Opened {
     pub(crate) model: Model,
     /// What the model was opened by.
     pub(crate) model_path: String,
-    pub(crate) dictionary: Sae,
+    pub(crate) dictionary: Arc<Sae>,
 }
 
 impl Opened {
@@ -42,7 +43,7 @@ impl Opened {
         let recorded = run.manifest().settings["model"].as_str().map(str::to_owned);
         let model_path = of.model.clone().or(recorded).context("the run names no model; give --model")?;
         let of = harvested::dictionary(&run, of.dictionary.as_deref())?;
-        let dictionary = run_dictionary::weights(&run, &of, printer)?;
+        let dictionary = Arc::new(run_dictionary::weights(&run, &of, printer)?);
         let model = open_model::open_plain(&model_path, common, printer)?;
         Ok(Self { run, of, model, model_path, dictionary })
     }
@@ -79,7 +80,7 @@ impl Opened {
         let windows = self.run.manifest().settings.get("windows");
         let text = windows.map_or_else(|| Ok(TextSettings::default()), |w| serde_json::from_value(w.clone()))?;
         let (bos, _) = windows::bos_and_room(&self.model, &text)?;
-        Ok(Subject { model: &self.model, dictionary: &self.dictionary, site, bos })
+        Ok(Subject { model: &self.model, dictionary: self.dictionary.clone(), site, bos })
     }
 
     /// What a run knows of its latents.

@@ -1,11 +1,13 @@
 //! Explanations by a judge: what do the excerpts, or the words that a latent promotes, have in common?
 //!
 //! One line each in [`EXPLAINERS`]. Excerpts come from documents that no scorer sees. Sources: Bills et al. 2023; Paulo et al. 2024
-//! (delphi); Gur-Arieh et al. 2025 (arXiv 2501.08319: the vocabulary of the decoder row, and both sides together).
+//! (delphi); Gur-Arieh et al. 2025 (arXiv 2501.08319: the vocabulary of the decoder row, the change of probabilities, and both sides
+//! together).
 
 use exegete_store::LatentRow;
 use serde::Deserialize;
 
+use crate::amplify::{Amplifier, Reached};
 use crate::examples::Excerpt;
 use crate::judge::{Judge, Writing};
 use crate::question::read;
@@ -19,8 +21,18 @@ pub struct Shown {
     pub activating: bool,
     /// Excerpts on which it is silent.
     pub contrast: bool,
-    /// The words that its decoder row promotes and suppresses.
-    pub logits: bool,
+    /// The words that it promotes and suppresses.
+    pub words: Option<Words>,
+}
+
+/// How it is known which words a latent promotes and suppresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// By the logits of its decoder row: VocabProj.
+    DecoderRow,
+    /// By the change of the next token's probabilities while it is amplified: TokenChange. Its site need not write to the residual
+    /// stream.
+    Change,
 }
 
 /// A line of the table.
@@ -33,10 +45,14 @@ pub struct Explainer {
 
 /// Every explainer with a judge.
 pub const EXPLAINERS: &[Explainer] = &[
-    Explainer { name: "judge", shown: Shown { activating: true, contrast: false, logits: false } },
-    Explainer { name: "contrast", shown: Shown { activating: true, contrast: true, logits: false } },
-    Explainer { name: "output", shown: Shown { activating: false, contrast: false, logits: true } },
-    Explainer { name: "both-sides", shown: Shown { activating: true, contrast: false, logits: true } },
+    Explainer { name: "judge", shown: Shown { activating: true, contrast: false, words: None } },
+    Explainer { name: "contrast", shown: Shown { activating: true, contrast: true, words: None } },
+    Explainer { name: "output", shown: Shown { activating: false, contrast: false, words: Some(Words::DecoderRow) } },
+    Explainer { name: "token-change", shown: Shown { activating: false, contrast: false, words: Some(Words::Change) } },
+    Explainer {
+        name: "both-sides",
+        shown: Shown { activating: true, contrast: false, words: Some(Words::DecoderRow) },
+    },
 ];
 
 #[derive(Deserialize)]
@@ -62,6 +78,8 @@ pub struct Given<'a> {
     pub firing: &'a [Excerpt],
     /// Excerpts on which it is silent.
     pub silent: &'a [Excerpt],
+    /// What amplifies it.
+    pub amplifier: &'a Amplifier<'a>,
 }
 
 /// What was said, and by which version of the prompt.
@@ -73,6 +91,8 @@ pub struct Said {
     pub failed: usize,
     /// Version of the prompt.
     pub version: u32,
+    /// How far the latent was amplified for the words that were shown.
+    pub amplified: Option<Reached>,
 }
 
 /// Asks for `n` explanations; where several are asked for, all but the first are drawn.
@@ -87,7 +107,7 @@ pub fn explain(
     (n, seed): (usize, u64),
 ) -> Result<Said> {
     let prompt: Prompt = read("explain.toml", include_str!("../prompts/explain.toml"))?;
-    let request = request(&prompt, explainer.shown, subject, given)?;
+    let (request, amplified) = request(&prompt, explainer.shown, subject, given)?;
     let mut answers = Vec::new();
     if n > 0 {
         let surest = Writing { tokens: prompt.tokens, temperature: 0.0, top_p: 1.0, seed };
@@ -106,10 +126,10 @@ pub fn explain(
             None => failed += 1,
         }
     }
-    Ok(Said { texts, failed, version: prompt.version })
+    Ok(Said { texts, failed, version: prompt.version, amplified })
 }
 
-fn request(prompt: &Prompt, shown: Shown, subject: &Subject, given: &Given) -> Result<String> {
+fn request(prompt: &Prompt, shown: Shown, subject: &Subject, given: &Given) -> Result<(String, Option<Reached>)> {
     let tokenizer = subject.tokenizer()?;
     let listed = |texts: Vec<String>| -> String { texts.iter().map(|t| prompt.example.replace("{text}", t)).collect() };
     let mut request = String::new();
@@ -126,22 +146,30 @@ fn request(prompt: &Prompt, shown: Shown, subject: &Subject, given: &Given) -> R
         let texts: Vec<String> = given.silent.iter().map(|e| e.text(tokenizer)).collect::<Result<_>>()?;
         request += &prompt.contrast.replace("{examples}", &listed(texts));
     }
-    if shown.logits {
-        let words = |of: &[(u32, f32)]| {
-            let words: Vec<String> =
-                of.iter().map(|(id, _)| format!("{:?}", tokenizer.token_text(*id).trim())).collect();
-            words.join(", ")
+    let mut amplified = None;
+    if let Some(how) = shown.words {
+        let (promoted, suppressed) = match how {
+            Words::DecoderRow => (given.row.top_tokens.clone(), given.row.bottom_tokens.clone()),
+            Words::Change => {
+                let change = given.amplifier.change(given.row.latent.0)?;
+                amplified = Some(change.at);
+                (change.promoted, change.suppressed)
+            }
         };
-        let (promoted, suppressed) = (words(&given.row.top_tokens), words(&given.row.bottom_tokens));
         if promoted.is_empty() {
             let detail =
                 "the run does not know what its decoder row promotes: its site does not write to the residual stream";
             return Err(ExplainError::request(format!("latent {}: {detail}", given.row.latent.0)));
         }
+        let words = |of: &[(u32, f32)]| {
+            let words: Vec<String> =
+                of.iter().map(|(id, _)| format!("{:?}", tokenizer.token_text(*id).trim())).collect();
+            words.join(", ")
+        };
         let part = if shown.activating { &prompt.logits } else { &prompt.logits_alone };
-        request += &part.replace("{promoted}", &promoted).replace("{suppressed}", &suppressed);
+        request += &part.replace("{promoted}", &words(&promoted)).replace("{suppressed}", &words(&suppressed));
     }
-    Ok(request)
+    Ok((request, amplified))
 }
 
 /// The first line of an answer, without the words that it was to begin with, marks, quotation marks and a full stop.

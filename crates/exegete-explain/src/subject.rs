@@ -1,8 +1,10 @@
 //! The model and the dictionary that explanations are about.
 
+use std::sync::Arc;
+
 use exegete_base::Site;
 use exegete_model::{Batch, Hooks, Logits, Model, Tokenizer};
-use exegete_sae::{Codes, Dictionary, Sae};
+use exegete_sae::{Codes, Dictionary};
 use exegete_tensor::{Tape, f32s};
 
 use crate::{ExplainError, Result};
@@ -15,7 +17,7 @@ pub struct Subject<'m> {
     /// The model.
     pub model: &'m Model,
     /// The dictionary.
-    pub dictionary: &'m Sae,
+    pub dictionary: Arc<dyn Dictionary>,
     /// The site.
     pub site: Site,
     /// What stands before a text, as in the run's windows.

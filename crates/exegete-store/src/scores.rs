@@ -74,6 +74,11 @@ impl Notes {
                         params![s.latent, s.scorer, s.judge, s.against],
                     )?;
                 }
+                // What had no number gives way to what was found later, whatever it was told apart from.
+                transaction.execute(
+                    "DELETE FROM scores WHERE latent = ? AND scorer = ? AND judge = ? AND text = ? AND value IS NULL AND against = 'itself'",
+                    params![s.latent, s.scorer, s.judge, s.text],
+                )?;
                 transaction.execute(
                     "INSERT OR REPLACE INTO scores
                      (latent, text, scorer, against, judge, value, low, high, n, failed, chance, measures, settings)

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use exegete_base::LatentId;
 use exegete_base::settings::SelfExplainSettings;
 use exegete_explain::ExplainError;
+use exegete_explain::amplify::Amplifier;
 use exegete_explain::examples::{Against, Use};
 use exegete_explain::explainers::{self, EXPLAINERS, Explainer, Given};
 use exegete_harvest::Progress;
@@ -194,6 +195,7 @@ fn by_judge(
     let other = judged::other_model(&settings.judge, opened, common, printer)?;
     let judge = judged::judge(&settings.judge, opened, other.as_ref(), false)?;
     let (subject, rows) = (opened.subject()?, opened.rows()?);
+    let amplifier = Amplifier::new(&subject);
     let texts = match explainer.shown.activating || explainer.shown.contrast {
         true => Some(Texts::new(opened, &subject, &settings.excerpts, common.seed)?),
         false => None,
@@ -211,7 +213,7 @@ fn by_judge(
                 silent = source.silent(row, &firing, Against::Random, Use::Explain, settings.shown / 2);
             }
         }
-        let given = Given { row, firing: &firing, silent: &silent };
+        let given = Given { row, firing: &firing, silent: &silent, amplifier: &amplifier };
         let how = (settings.texts.max(1), common.seed);
         let said = match explainers::explain(explainer, &subject, &*judge, &given, how) {
             Ok(said) => said,
@@ -226,7 +228,7 @@ fn by_judge(
         };
         let made = json!({
             "judge": judge.name(), "prompt": said.version, "shown": firing.len(), "silent": silent.len(), "failed": said.failed,
-            "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
+            "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens, "amplified": said.amplified,
         });
         let row = |(rank, text): (usize, &String)| Explanation {
             method: explainer.name.into(),

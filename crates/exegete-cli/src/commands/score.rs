@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use exegete_base::LatentId;
+use exegete_base::stats::Estimate;
+use exegete_explain::ExplainError;
+use exegete_explain::completions::Completions;
 use exegete_explain::examples::{Against, Use};
-use exegete_explain::scorers::{self, Outcome, SCORERS, Scorer, Task};
+use exegete_explain::scorers::{self, ITSELF, Outcome, SCORERS, Scorer, Task};
 use exegete_harvest::Progress;
+use exegete_methods::adapter::{self, Adapter, AdapterExplainer};
 use exegete_store::{Notes, RANDOM, RANDOM_DIRECTION, SHUFFLED, Score, is_control};
 use exegete_web::plain;
 use serde_json::{Value, json};
@@ -45,12 +49,21 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
     let texts = Texts::new(&opened, &subject, &settings.excerpts, common.seed)?;
     printer.end(&format!("codes of {} windows", texts.pool.windows.len()));
     let source = texts.source(&subject, &settings.excerpts, common.seed);
+    let fire = rows.iter().filter(|row| row.stats.count > 0).map(|row| row.latent.0);
+    let completions = Completions::new(&subject, fire, common.seed);
     let mut against: Vec<Against> = settings.against.iter().map(|arg| judged::against(*arg)).collect();
     against.sort_unstable();
     against.dedup();
 
+    let through = match &settings.adapter {
+        Some(path) => {
+            let trained = Adapter::open(path)?;
+            Some(AdapterExplainer::new(&opened.model, adapter::TEMPLATE, trained)?)
+        }
+        None => None,
+    };
     printer.begin("score", said.len() as u64, "latents", 0);
-    let (mut told, mut few) = (Vec::new(), 0);
+    let (mut told, mut few, mut unable) = (Vec::new(), 0, Vec::new());
     for (i, (latent, all)) in said.iter().enumerate() {
         printer.check()?;
         let Some(row) = rows.iter().find(|row| row.latent.0 == *latent) else { continue };
@@ -77,10 +90,15 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             silent: &silent,
             base_rate: texts.pool.base_rate(*latent, STRETCH),
             subject: &subject,
+            completions: &completions,
+            adapter: through.as_ref(),
             judge: &*judge,
             seed: common.seed,
         };
         for scorer in &wanted {
+            if unable.contains(&scorer.name) {
+                continue;
+            }
             let name = format!("{}, prompt {}", judge.name(), scorer.version);
             // The same sizes and draws: others would be other scores.
             let made = json!({
@@ -92,7 +110,18 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             }
             printer.check()?;
             let before = judge.cost();
-            let outcomes = (scorer.score)(&task)?;
+            let outcomes = match (scorer.score)(&task) {
+                Ok(outcomes) => outcomes,
+                // What one scorer cannot do is told and kept with the result, and the others go on.
+                Err(error) => {
+                    let Some(why) = hindrance(&error) else { return Err(error.into()) };
+                    printer.note(&format!("{} of latent {latent}: no score: {why}", scorer.name));
+                    if matches!(error, ExplainError::Unable { .. }) {
+                        unable.push(scorer.name);
+                    }
+                    no_score(&task, scorer, &why)
+                }
+            };
             if settings.dry_run {
                 continue;
             }
@@ -123,6 +152,30 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
     tell(&told, few, printer);
     printer.json(&json!({ "scores": told, "cost": judge.cost() }));
     Ok(())
+}
+
+/// Why a scorer has no score of a latent, where the work can go on: not after a refusal, a budget or a full disk.
+fn hindrance(error: &ExplainError) -> Option<String> {
+    match error {
+        ExplainError::Request(_) | ExplainError::Unable { .. } | ExplainError::Model(_) | ExplainError::Method(_) => {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Scores that are no numbers and say why. They count as failed, so that the same command tries again.
+fn no_score(task: &Task, scorer: &Scorer, why: &str) -> Vec<Outcome> {
+    let texts = if scorer.of_latent { vec![None] } else { (0..task.texts.len()).map(Some).collect() };
+    let none = |text: Option<usize>| Outcome {
+        text,
+        against: ITSELF.to_owned(),
+        value: Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN, n: 0 },
+        failed: 1,
+        chance: f64::NAN,
+        measures: json!({ "why": why }),
+    };
+    texts.into_iter().map(none).collect()
 }
 
 /// The different texts of each latent, the best of each method first.

@@ -236,7 +236,7 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
     };
     let dictionary = ["--dictionary", "topk", "--json"];
     let few = ["--excerpt-tokens", "8", "--pool-tokens", "3000"];
-    for method in ["judge", "output"] {
+    for method in ["judge", "output", "token-change"] {
         let flags = ["--latents", "0..2", "--method", method, "--texts", "2", "--shown", "3"];
         let said = json(&of("explain", &[&dictionary[..], &few, &flags].concat()));
         assert_eq!(said["explained"].as_array().unwrap().len(), 3, "{said}");
@@ -248,15 +248,16 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
     let sizes = ["--firing", "12", "--silent", "12", "--latents", "0..2", "--most-texts", "3"];
     let score = |rest: &[&str]| of("score", &[&dictionary[..], &few, &sizes, rest].concat());
     let against = ["--against", "random,cofiring,same-token"];
-    let most = ["--scorer", "embedding,surprisal,generation,intruder"];
+    let most = ["--scorer", "embedding,surprisal,generation,output-surprisal,intruder"];
     let scored = json(&score(&[most, against].concat()));
     let scores = scored["scores"].as_array().unwrap();
     let count = |key: &str, name: &str| scores.iter().filter(|score| score[key] == name).count();
     assert!(count("scorer", "embedding") >= 3 && count("scorer", "intruder") >= 1, "{scored}");
+    assert!(count("scorer", "output-surprisal") >= 3, "{scored}");
     assert!(count("against", "shuffled") >= 3 && count("against", "itself") >= 3, "{scored}");
     for score in scores.iter().filter(|s| s["value"]["value"].is_number()) {
         let [low, value, high] = ["low", "value", "high"].map(|key| score["value"][key].as_f64().unwrap());
-        assert!(low <= value && value <= high && (0.0..=1.0).contains(&value), "{score}");
+        assert!(low <= value + 1e-12 && value <= high + 1e-12 && (0.0..=1.0).contains(&value), "{score}");
     }
     assert!(scored["cost"]["computed"].as_u64().unwrap() > 0);
     let again = json(&score(&[["--scorer", "embedding"], against].concat()));

@@ -378,15 +378,28 @@ impl Judge for LocalJudge<'_> {
 
     fn choose(&self, prompts: &[(String, String)], choices: &[String]) -> Result<Vec<Vec<f64>>> {
         let (common, ids) = self.told_apart(choices)?;
-        let mut all = Vec::with_capacity(prompts.len());
-        for (request, begun) in prompts {
-            let mut row = self.opening(request)?;
-            row.extend(self.closing(begun)?);
-            row.extend(&common);
-            self.count(row.len(), 0);
-            let batch = Batch::one(&row);
-            let logits = self.logits_at(&batch, None, &batch.last_tokens(), &ids)?;
-            all.push(distribution(&logits));
+        let row = |(request, begun): &(String, String)| -> Result<Vec<u32>> {
+            Ok([self.opening(request)?, self.closing(begun)?, common.clone()].concat())
+        };
+        let mut rows: Vec<Vec<u32>> = prompts.iter().map(row).collect::<Result<_>>()?;
+        // What all prompts begin with is run once; of one alone there is nothing to share.
+        let shared = if rows.len() > 1 { common_beginning(rows.iter()).len() } else { 0 };
+        let head = match shared {
+            0 => None,
+            n => Some(self.head(&rows[0][..n])?),
+        };
+        rows.iter_mut().for_each(|row| drop(row.drain(..shared)));
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let mut all = Vec::with_capacity(rows.len());
+        for rows in rows.chunks((TOKENS_AT_ONCE / longest.max(1)).max(1)) {
+            let batch = Batch::rows(rows);
+            let mut cache = match &head {
+                Some(head) => Some(head.fork(&vec![0; rows.len()], longest)?),
+                None => None,
+            };
+            self.count(batch.ids.len(), rows.len() * shared);
+            let logits = self.logits_at(&batch, cache.as_mut(), &batch.last_tokens(), &ids)?;
+            all.extend(logits.chunks_exact(ids.len()).map(distribution));
         }
         Ok(all)
     }

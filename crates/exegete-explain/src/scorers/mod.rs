@@ -2,16 +2,21 @@
 
 mod detection;
 mod embedding;
+mod faithfulness;
 mod fuzzing;
 mod generation;
 mod intruder;
+mod output;
+mod output_surprisal;
 pub mod simulation;
 mod surprisal;
 
 use exegete_base::stats::Estimate;
+use exegete_methods::adapter::AdapterExplainer;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use crate::completions::Completions;
 use crate::examples::{Against, Excerpt};
 use crate::judge::Judge;
 use crate::statistics::{Judged, auroc, balanced_accuracy, over_examples};
@@ -40,6 +45,10 @@ pub struct Task<'a> {
     pub base_rate: f64,
     /// The model and the dictionary.
     pub subject: &'a Subject<'a>,
+    /// Texts written while latents are amplified.
+    pub completions: &'a Completions<'a>,
+    /// What tells how likely texts are for directions, where there is one.
+    pub adapter: Option<&'a AdapterExplainer<'a>>,
     /// The judge.
     pub judge: &'a dyn Judge,
     /// Seed of draws and intervals.
@@ -123,6 +132,27 @@ pub const SCORERS: &[Scorer] = &[
         version: 1,
         of_latent: false,
         score: simulation::score,
+    },
+    Scorer {
+        name: "output",
+        question: "does the judge know from the text what the model writes while the latent is amplified?",
+        version: 1,
+        of_latent: false,
+        score: output::score,
+    },
+    Scorer {
+        name: "output-surprisal",
+        question: "is the text likeliest behind what the model writes while the latent is amplified?",
+        version: 1,
+        of_latent: false,
+        score: output_surprisal::score,
+    },
+    Scorer {
+        name: "faithfulness",
+        question: "is the text likelier from the latent's own direction than from others', through an adapter?",
+        version: 1,
+        of_latent: false,
+        score: faithfulness::score,
     },
     Scorer {
         name: "intruder",

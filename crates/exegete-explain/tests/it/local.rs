@@ -152,6 +152,22 @@ fn log_probabilities_are_those_of_the_whole_text() {
 }
 
 #[test]
+fn choices_are_the_same_asked_together_and_apart() {
+    let model = stories!();
+    let judge = LocalJudge::new(&model, "stories").unwrap();
+    let prompt = |end: &str| (format!("Once there was a cat and a dog. {end}"), "She saw the".to_owned());
+    let prompts = [prompt("The cat ran home."), prompt("A big dog sat in the sun"), prompt("")];
+    let choices = strings(&["1", "2"]);
+    let together = judge.choose(&prompts, &choices).unwrap();
+    let computed = judge.cost().computed;
+    for (prompt, together) in prompts.iter().zip(&together) {
+        let alone = judge.choose(std::slice::from_ref(prompt), &choices).unwrap();
+        assert!(alone[0].iter().zip(together).all(|(a, b)| (a - b).abs() < 1e-5), "{alone:?} {together:?}");
+    }
+    assert!(judge.cost().computed > computed * 2 - computed / 8, "what prompts begin with is computed once");
+}
+
+#[test]
 fn what_a_judge_cannot_do_is_said() {
     let model = stories!();
     let judge = LocalJudge::new(&model, "stories").unwrap();

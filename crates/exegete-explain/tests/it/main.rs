@@ -1,4 +1,5 @@
 //! Tests of judges.
 mod delphi;
 mod local;
+mod output;
 mod server;
