@@ -19,6 +19,7 @@ use exegete_base::{Site, SiteKind};
 use exegete_lab::builtin::{self, Part};
 use exegete_lab::language::{Language, probes};
 use exegete_methods::direction::at_last_token;
+use exegete_methods::self_explain::plateaus::Background;
 use exegete_methods::self_explain::study::{Comparison, Item, compare};
 use exegete_methods::self_explain::{Curves, SelfExplainer};
 use exegete_model::Model;
@@ -54,19 +55,20 @@ struct Wanted {
 /// Measures what is not there yet, and tells how the rules compare.
 pub(crate) fn study(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)?;
-    let words =
-        measured(&dir.join("words.jsonl"), SelfExplainSettings { scales: SCALES, ..Default::default() }, &words)?;
+    let settings = SelfExplainSettings { scales: SCALES, ..Default::default() };
+    let (words, background) = measured(&dir.join("words.jsonl"), settings, &words)?;
     say(format_args!("words of SmolLM2-135M-Instruct"));
-    tell(&compare(&items(&words, says)));
+    tell(&compare(&items(&words, says), &background));
     let settings = SelfExplainSettings {
         scales: SCALES,
         max_scale: ORGANISM_MAX,
         insert_layer: ORGANISM_INSERT,
         ..Default::default()
     };
-    let definitions = measured(&dir.join("organism.jsonl"), settings, &definitions)?;
+    let (definitions, background) = measured(&dir.join("organism.jsonl"), settings, &definitions)?;
     say(format_args!("definitions of the organism"));
-    tell(&compare(&items(&definitions, |text, accepted| accepted.iter().any(|a| a == text))));
+    let is = |text: &str, accepted: &[String]| accepted.iter().any(|a| a == text);
+    tell(&compare(&items(&definitions, is), &background));
     Ok(())
 }
 
@@ -146,12 +148,12 @@ fn less_mean(
     Ok(words.iter().zip(&residuals).map(wanted).collect())
 }
 
-/// All directions as they are in the file, those that were not yet measured first.
+/// All directions as they are in the file, those that were not yet measured first; and what is said of random ones.
 fn measured(
     path: &Path,
     settings: SelfExplainSettings,
     wanted: &dyn Fn() -> Result<(Model, Vec<Wanted>)>,
-) -> Result<Vec<Measured>> {
+) -> Result<(Vec<Measured>, Background)> {
     let mut all: BTreeMap<(String, usize), Measured> = BTreeMap::new();
     if path.exists() {
         for line in BufReader::new(File::open(path)?).lines() {
@@ -181,7 +183,8 @@ fn measured(
             progress(format_args!("{} directions of {n}", i + 1));
         }
     }
-    Ok(all.into_values().collect())
+    let background = explainer.background()?.clone();
+    Ok((all.into_values().collect(), background))
 }
 
 /// Whether a text says an accepted answer, as a whole word.
@@ -211,8 +214,8 @@ fn tell(told: &Comparison) {
     }
     say(format_args!("{:<27} {}; any scale {}", "best scale", shown(&told.oracle), shown(&told.any)));
     for rule in &told.rules {
-        if let Some([first, three]) = &rule.ours_less {
-            say(format_args!("peaks less {:<27} top 1 {}  top 3 {}", rule.rule, shown(first), shown(three)));
+        if let Some([first, three]) = &rule.last_less {
+            say(format_args!("plateaus less {:<27} top 1 {}  top 3 {}", rule.rule, shown(first), shown(three)));
         }
     }
 }

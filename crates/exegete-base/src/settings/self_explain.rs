@@ -18,6 +18,8 @@ pub enum ScaleRule {
     MinEntropy,
     /// Peaks of self-similarity by prominence, less the entropy there by (1 - alpha) / alpha
     Peaks,
+    /// Words that stay over many scales and are said of few random directions, less the entropy there by (1 - alpha) / alpha
+    Plateaus,
 }
 
 /// What is done with a direction at the placeholder.
@@ -69,10 +71,12 @@ pub struct SelfExplainSettings {
     /// How scales are ranked
     #[arg(long, value_enum, default_value_t = ScaleRule::Entropy)]
     pub rule: ScaleRule,
-    /// Weight of self-similarity under --rule cross-entropy and peaks; the rest is for cross-entropy to the baseline, or entropy
+    /// Weight under --rule cross-entropy (of self-similarity), peaks and plateaus; the rest is for cross-entropy to the baseline, or
+    /// entropy
     #[arg(long, default_value_t = 0.4)]
     pub alpha: f64,
-    /// Abstain when self-similarity never rises above this
+    /// Abstain when self-similarity never rises above this; under --rule plateaus, when the best word is worth no more than this above
+    /// that of a random direction
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     pub abstain_below: f64,
     /// Most tokens of an explanation

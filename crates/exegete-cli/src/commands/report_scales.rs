@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use exegete_base::LatentId;
+use exegete_methods::self_explain::plateaus::Background;
 use exegete_methods::self_explain::study::{Comparison, Item, compare};
 use exegete_methods::self_explain::{Curves, NAME};
 use exegete_store::{CROSS_ENTROPY, ENTROPY, Notes, SAID, SELF_SIMILARITY, is_control};
@@ -25,7 +26,9 @@ pub(super) fn tell(notes: &Notes, scorer: &str, printer: &Printer) -> Result<Com
             items.len()
         );
     }
-    let told = compare(&items);
+    // What is said of everything is seen among the latents themselves.
+    let background = Background::of(&items.iter().map(|item| item.texts.clone()).collect::<Vec<_>>());
+    let told = compare(&items, &background);
     printer.line(format!(
         "rules of choosing a scale, by {scorer} ({picked} latents by what people picked): weights chosen on {} latents, told of {} others",
         told.tuned_on, told.items

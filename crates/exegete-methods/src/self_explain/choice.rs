@@ -4,6 +4,7 @@ use exegete_base::settings::{ScaleRule, SelfExplainSettings};
 
 use super::Curves;
 use super::peaks::{Peak, peaks};
+use super::plateaus::Background;
 
 /// What the rule says.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,12 +18,30 @@ pub enum Choice {
 /// The least confidence of a peak that is worth reading, in standard deviations of the curve's noise.
 const LEAST_CONFIDENCE: f64 = 4.0;
 
+/// What is said at each scale, scale 0 among them, and what is said of directions that mean nothing; for rules that look at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// A text a scale.
+    pub texts: &'a [String],
+    /// What random directions say.
+    pub background: &'a Background,
+}
+
 /// Ranks all scales by the rule asked for, best first. Both composites are published, and run in their authors'
 /// code; `docs/self-explanation.md` says how they compare.
 ///
-/// Abstains where self-similarity never rises above `abstain_below`, and under the rule of peaks where none stands out. Scale 0
+/// Abstains where self-similarity never rises above `abstain_below`, under the rule of peaks where none stands out, and under that of
+/// plateaus where nothing is said that is not said of random directions, or no texts are given. Scale 0
 /// inserts nothing and is never chosen.
-pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
+pub fn rank(curves: &Curves, said: Option<Said>, settings: &SelfExplainSettings) -> Choice {
+    if settings.rule == ScaleRule::Plateaus {
+        // The threshold is one of what is said, and not of how near the direction it is held.
+        let ranked = said.and_then(|Said { texts, background }| {
+            let beta = (1.0 - settings.alpha) / settings.alpha.max(f64::MIN_POSITIVE);
+            background.rank(texts, &curves.entropy, beta, settings.abstain_below)
+        });
+        return ranked.map_or(Choice::Abstain, Choice::Scales);
+    }
     let best = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
     // `f64::max` passes over NaN, so a curve of nothing else ends at the smallest number and abstains.
     if best <= settings.abstain_below {
@@ -37,6 +56,8 @@ pub fn rank(curves: &Curves, settings: &SelfExplainSettings) -> Choice {
             Some(merits) => (1, merits),
             None => return Choice::Abstain,
         },
+        // Ranked above.
+        ScaleRule::Plateaus => return Choice::Abstain,
     };
     let mut ranked: Vec<(usize, f64)> = merits.into_iter().enumerate().skip(from).collect();
     ranked.retain(|(_, merit)| merit.is_finite());
@@ -126,7 +147,7 @@ mod tests {
     }
 
     fn order(curves: &Curves, rule: ScaleRule) -> Option<Vec<usize>> {
-        match rank(curves, &settings(rule)) {
+        match rank(curves, None, &settings(rule)) {
             Choice::Scales(ranked) => Some(ranked.iter().map(|r| r.0).collect()),
             Choice::Abstain => None,
         }

@@ -16,10 +16,13 @@
 pub(crate) mod asker;
 pub mod choice;
 pub mod peaks;
+pub mod plateaus;
 mod prompt;
 pub mod study;
 
-use exegete_base::settings::{GuidanceFrom, Insertion, SelfExplainSettings};
+use std::cell::OnceCell;
+
+use exegete_base::settings::{GuidanceFrom, Insertion, ScaleRule, SelfExplainSettings};
 use exegete_model::{Model, Sampling};
 use exegete_tensor::cpu::loss::{log_sum_exp, softmax_scaled};
 use exegete_tensor::cpu::simd::dot;
@@ -27,7 +30,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::asker::Inserted;
 use self::asker::{Asker, Reading, Writing};
-use self::choice::Choice;
+use self::choice::{Choice, Said};
+use self::plateaus::Background;
 pub use self::prompt::TEMPLATES;
 use crate::{MethodError, Result, direction};
 
@@ -39,6 +43,10 @@ pub const AT_NORM: &str = "self-at-norm";
 const N_RANDOM: u64 = 4;
 /// Their seed: the same ones for every latent and every run.
 const RANDOM_SEED: u64 = 0x5e1f;
+
+/// Random directions that tell which words are said of anything, and scales at which they are asked.
+const BACKGROUND: u64 = 32;
+const BACKGROUND_SCALES: usize = 8;
 
 /// The curves over scales.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +111,7 @@ pub struct SelfExplainer<'m> {
     mean_embedding: Vec<f32>,
     /// Log-probabilities of the first token under the mean embedding, and the mean of those under random directions.
     neutral_logp: [Vec<f32>; 2],
+    background: OnceCell<Background>,
 }
 
 impl<'m> SelfExplainer<'m> {
@@ -114,7 +123,8 @@ impl<'m> SelfExplainer<'m> {
         check(settings, model)?;
         let asker = Asker::new(model, &settings.template, settings.insert_layer)?;
         let mean_embedding = mean_embedding(model);
-        let mut this = Self { asker, settings: settings.clone(), mean_embedding, neutral_logp: Default::default() };
+        let (neutral_logp, background) = (Default::default(), OnceCell::new());
+        let mut this = Self { asker, settings: settings.clone(), mean_embedding, neutral_logp, background };
         let replaced = |vector: Vec<f32>| Inserted { vector, how: Insertion::Replace, factor: 1.0 };
         let mut rows = vec![replaced(this.mean_embedding.clone())];
         for number in 0..N_RANDOM {
@@ -140,16 +150,28 @@ impl<'m> SelfExplainer<'m> {
         let base = self.base(direction)?;
         let curves = self.curves(&base)?;
         let best_similarity = curves.self_similarity.iter().copied().fold(f64::MIN, f64::max);
-        let ranked = match choice::rank(&curves, &self.settings) {
+        // A rule that looks at texts needs them before it can abstain; the others save them.
+        let looks = self.settings.rule == ScaleRule::Plateaus;
+        let early = if looks { None } else { Some(choice::rank(&curves, None, &self.settings)) };
+        let scales = if early == Some(Choice::Abstain) { &[] } else { curves.scales.as_slice() };
+        let mut rows = self.inserted(&base, scales);
+        rows.push(Inserted { vector: base, how: Insertion::AddAtNorm, factor: 1.0 });
+        let mut all = self.asker.write(&rows, &self.writing())?;
+        let at_norm = all.pop().unwrap_or_default();
+        let choice = match early {
+            Some(choice) => choice,
+            None => {
+                let said = Said { texts: &all, background: self.background()? };
+                choice::rank(&curves, Some(said), &self.settings)
+            }
+        };
+        let ranked = match choice {
             Choice::Abstain => Vec::new(),
             Choice::Scales(ranked) => ranked,
         };
-        let scales: Vec<f64> = ranked.iter().map(|(i, _)| curves.scales[*i]).collect();
-        let mut rows = self.inserted(&base, &scales);
-        rows.push(Inserted { vector: base, how: Insertion::AddAtNorm, factor: 1.0 });
-        let mut texts = self.asker.write(&rows, &self.writing())?;
-        let at_norm = texts.pop().unwrap_or_default();
-        let answer = |at: usize| Answer { scale: scales[at], merit: ranked[at].1, text: texts[at].clone() };
+        let texts: Vec<String> = ranked.iter().map(|(i, _)| all[*i].clone()).collect();
+        let answer =
+            |at: usize| Answer { scale: curves.scales[ranked[at].0], merit: ranked[at].1, text: texts[at].clone() };
         let answers: Vec<Answer> = choice::different(&texts, texts.len()).into_iter().map(answer).collect();
         let mut said = vec![None; curves.scales.len()];
         for ((i, _), text) in ranked.iter().zip(&texts) {
@@ -162,6 +184,23 @@ impl<'m> SelfExplainer<'m> {
     /// The control: a direction drawn at random (by hash, from the seed and a number).
     pub fn random_direction(&self, seed: u64, number: u64) -> Vec<f32> {
         direction::random(self.asker.model.spec.d_model, seed, number)
+    }
+
+    /// What is said of random directions, at some of the scales. It takes as long as a few explanations, once.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn background(&self) -> Result<&Background> {
+        if let Some(background) = self.background.get() {
+            return Ok(background);
+        }
+        let n = self.settings.scales.min(BACKGROUND_SCALES);
+        let scales: Vec<f64> = (1..=n).map(|i| self.settings.max_scale * i as f64 / n as f64).collect();
+        let mut said = Vec::new();
+        for number in 0..BACKGROUND {
+            said.push(self.texts(&unit(&self.random_direction(RANDOM_SEED, N_RANDOM + number))?, &scales)?);
+        }
+        Ok(self.background.get_or_init(|| Background::of(&said)))
     }
 
     /// What scales multiply: the direction at unit length, or as it is where the settings say so.

@@ -13,7 +13,8 @@ use exegete_base::stats::Estimate;
 use serde::Serialize;
 
 use super::Curves;
-use super::choice::{Choice, different, rank};
+use super::choice::{Choice, Said, different, rank};
+use super::plateaus::Background;
 
 /// Texts that a rule may give.
 const TEXTS: usize = 3;
@@ -22,13 +23,14 @@ const SEED: u64 = 0;
 /// Weights that are tried where a rule has one.
 const ALPHAS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 
-/// The rules that are compared, and whether they have a weight; ours is last.
+/// The rules that are compared, and whether they have a weight; what the others are set against is last.
 pub const RULES: &[(ScaleRule, &str, bool)] = &[
     (ScaleRule::SelfSimilarity, "self-similarity", false),
     (ScaleRule::MinEntropy, "min-entropy", false),
     (ScaleRule::Entropy, "entropy (composite c)", false),
     (ScaleRule::CrossEntropy, "cross-entropy (composite b)", true),
     (ScaleRule::Peaks, "peaks", true),
+    (ScaleRule::Plateaus, "plateaus", true),
 ];
 
 /// A direction as it was measured.
@@ -57,8 +59,8 @@ pub struct RuleResult {
     pub best_of_three: Estimate,
     /// Items of which it says nothing.
     pub abstained: usize,
-    /// Ours less this one, over the same items; none for ours.
-    pub ours_less: Option<[Estimate; 2]>,
+    /// The last rule less this one, over the same items; none for itself.
+    pub last_less: Option<[Estimate; 2]>,
 }
 
 /// How the rules compare.
@@ -78,12 +80,19 @@ pub struct Comparison {
     pub any: Estimate,
 }
 
-/// Compares all rules.
-pub fn compare(items: &[Item]) -> Comparison {
+/// Compares all rules. Hits are counted, so none abstains for its own reasons where another would speak: an abstention is worth nothing.
+pub fn compare(items: &[Item], background: &Background) -> Comparison {
     let is_tuned = |item: &&Item| pair_hash(SEED, item.about, 1).is_multiple_of(2);
     let (tuning, test): (Vec<&Item>, Vec<&Item>) = items.iter().partition(is_tuned);
-    let settings = |rule: ScaleRule, alpha: f64| SelfExplainSettings { rule, alpha, ..SelfExplainSettings::default() };
-    let all = |of: &[&Item], s: &SelfExplainSettings| of.iter().map(|item| worth(item, s)).collect::<Vec<[f64; 2]>>();
+    let settings = |rule: ScaleRule, alpha: f64| SelfExplainSettings {
+        rule,
+        alpha,
+        abstain_below: f64::NEG_INFINITY,
+        ..SelfExplainSettings::default()
+    };
+    let all = |of: &[&Item], s: &SelfExplainSettings| {
+        of.iter().map(|item| worth(item, background, s)).collect::<Vec<[f64; 2]>>()
+    };
     let mut measured = Vec::new();
     for (rule, name, has_alpha) in RULES {
         let sum = |alpha: &f64| all(&tuning, &settings(*rule, *alpha)).iter().map(|w| w[0] + w[1]).sum::<f64>();
@@ -91,17 +100,17 @@ pub fn compare(items: &[Item]) -> Comparison {
         // Of equals the first: `max_by` would take the last.
         let alpha = best.fold((f64::MIN, 0.4), |best, next| if next.0 > best.0 { next } else { best }).1;
         let chosen = settings(*rule, if *has_alpha { alpha } else { 0.4 });
-        let abstained = test.iter().filter(|item| rank(&item.curves, &chosen) == Choice::Abstain).count();
+        let abstained = test.iter().filter(|item| choose(item, background, &chosen) == Choice::Abstain).count();
         measured.push((*name, has_alpha.then_some(alpha), all(&test, &chosen), abstained));
     }
     let about: Vec<u64> = test.iter().map(|item| item.about).collect();
-    let ours = measured.last().map(|(_, _, of, _)| of.clone()).unwrap_or_default();
+    let last = measured.last().map(|(_, _, of, _)| of.clone()).unwrap_or_default();
     let n_rules = measured.len();
     let rules = measured.into_iter().enumerate().map(|(i, (rule, alpha, of, abstained))| {
         let told = |k: usize| over(&about, &of.iter().map(|w| w[k]).collect::<Vec<_>>());
-        let less = |k: usize| over(&about, &ours.iter().zip(&of).map(|(ours, w)| ours[k] - w[k]).collect::<Vec<_>>());
-        let ours_less = (i + 1 < n_rules).then(|| [less(0), less(1)]);
-        RuleResult { rule, alpha, first: told(0), best_of_three: told(1), abstained, ours_less }
+        let less = |k: usize| over(&about, &last.iter().zip(&of).map(|(last, w)| last[k] - w[k]).collect::<Vec<_>>());
+        let last_less = (i + 1 < n_rules).then(|| [less(0), less(1)]);
+        RuleResult { rule, alpha, first: told(0), best_of_three: told(1), abstained, last_less }
     });
     let rules = rules.collect();
     let judged = |item: &Item| -> Vec<f64> { item.worth[1..].iter().flatten().copied().collect() };
@@ -120,11 +129,15 @@ pub fn compare(items: &[Item]) -> Comparison {
 }
 
 /// The worth of a rule's first text, and of the best of its first different ones; nothing after abstention.
-fn worth(item: &Item, settings: &SelfExplainSettings) -> [f64; 2] {
-    let Choice::Scales(ranked) = rank(&item.curves, settings) else { return [0.0; 2] };
+fn worth(item: &Item, background: &Background, settings: &SelfExplainSettings) -> [f64; 2] {
+    let Choice::Scales(ranked) = choose(item, background, settings) else { return [0.0; 2] };
     let texts: Vec<String> = ranked.iter().map(|(i, _)| item.texts[*i].clone()).collect();
     let of: Vec<f64> = different(&texts, TEXTS).into_iter().map(|at| item.worth[ranked[at].0].unwrap_or(0.0)).collect();
     [of.first().copied().unwrap_or(0.0), of.iter().copied().fold(0.0, f64::max)]
+}
+
+fn choose(item: &Item, background: &Background, settings: &SelfExplainSettings) -> Choice {
+    rank(&item.curves, Some(Said { texts: &item.texts, background }), settings)
 }
 
 /// The mean, with an interval over what items are about.
@@ -151,7 +164,7 @@ mod tests {
         let hump = |s: f64| (-((s - at as f64) / 4.0).powi(2)).exp();
         let curves = Curves {
             self_similarity: scales.iter().map(|s| 0.3 * hump(*s) + 0.01 * s).collect(),
-            entropy: vec![0.0; 64],
+            entropy: scales.iter().map(|s| -0.001 * s).collect(),
             cross_entropy: vec![1.0; 64],
             cross_entropy_random: vec![],
             by_layer: vec![],
@@ -165,13 +178,14 @@ mod tests {
     #[test]
     fn a_rule_that_finds_the_hump_beats_one_that_takes_the_maximum() {
         let items: Vec<Item> = (0..80).map(|i| item(i / 2, 20 + (i as usize % 7))).collect();
-        let told = compare(&items);
+        let random: Vec<Vec<String>> = (0..4).map(|_| (0..64).map(|i| format!("wrong {i}")).collect()).collect();
+        let told = compare(&items, &Background::of(&random));
         assert_eq!(told.tuned_on + told.items, 80);
         assert_eq!(told.about * 2, told.items, "what is about one thing stands in one half");
-        let [argmax, .., ours] = told.rules.as_slice() else { panic!() };
-        assert_eq!((argmax.first.value, ours.first.value), (0.0, 1.0));
-        let less = argmax.ours_less.unwrap()[0];
-        assert!(less.low > 0.0 && ours.ours_less.is_none());
+        let [argmax, .., peaks, plateaus] = told.rules.as_slice() else { panic!() };
+        assert_eq!((argmax.first.value, peaks.first.value, plateaus.first.value), (0.0, 1.0, 1.0));
+        let less = argmax.last_less.unwrap()[0];
+        assert!(less.low > 0.0 && plateaus.last_less.is_none());
         assert_eq!(told.oracle.value, 1.0);
         assert!((told.any.value - 5.0 / 63.0).abs() < 1e-9);
     }
