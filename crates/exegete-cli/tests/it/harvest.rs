@@ -211,6 +211,7 @@ fn what_a_harvest_made_is_explained_reported_and_held_to_its_weights() {
     assert!(agreement["value"].as_f64().unwrap() > 0.8 && agreement["n"] == n, "{reported}");
 
     explained_and_scored(&of);
+    controlled_and_adapted(&of, dir.path());
     let shown = told(&of("show", &["0", "--dictionary", "heads", "--color", "never"]));
     assert!(shown.contains("comes from ") && shown.contains("promotes"), "{shown}");
     let weights = dir.path().join("trained/sae/topk/sae_weights.safetensors");
@@ -266,8 +267,17 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
     let other = json(&score(&["--scorer", "embedding", "--against", "decoder"]));
     assert!(!other["scores"].as_array().unwrap().is_empty(), "another comparison is another score: {other}");
 
-    let reported = json(&of("report", &dictionary));
-    assert!(reported["scores"].as_array().unwrap().iter().any(|s| s["against"] == "shuffled"), "{reported}");
+    let reported = json(&of("report", &[&dictionary[..], &["--scales", "embedding"]].concat()));
+    let of_scorer = |name: &str| -> Vec<serde_json::Value> {
+        let all = reported["scores"].as_array().unwrap().iter();
+        all.filter(|s| s["scorer"] == name).cloned().collect()
+    };
+    let told = of_scorer("embedding");
+    assert!(told.len() >= 3 && told[0]["first"]["mean"]["value"].is_number(), "{reported}");
+    assert_eq!(told[0]["controls"][0]["name"], "shuffled", "{reported}");
+    assert!(told.iter().all(|s| s["against"] != "shuffled"), "controls stand beside their scorers: {reported}");
+    let rules = reported["scales"]["rules"].as_array().unwrap();
+    assert!(rules.iter().any(|rule| rule["rule"] == "plateaus" && rule["first"]["n"].is_number()), "{reported}");
     let wrong = score(&["--scorer", "divination"]);
     assert!(stderr(&wrong).contains("surprisal"), "{}", stderr(&wrong));
     // Nothing listens there: what was kept is kept, and the message says how to go on.
@@ -283,6 +293,62 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
         "1,1",
     ]));
     assert!(dry["cost"]["requests"].as_u64().unwrap() > 10 && dry["cost"]["money"].as_f64().unwrap() > 0.0, "{dry}");
+}
+
+/// Random directions are a control, an adapter is trained on what was said, and tells directions by texts.
+fn controlled_and_adapted(of: &dyn Fn(&str, &[&str]) -> std::process::Output, dir: &std::path::Path) {
+    let json = |done: &std::process::Output| -> serde_json::Value {
+        assert!(done.status.success(), "{}", stderr(done));
+        serde_json::from_slice(&done.stdout).unwrap()
+    };
+    let dictionary = ["--dictionary", "topk", "--json"];
+    let quick = ["--scales", "4", "--explanation-tokens", "3", "--insert-layer", "1", "--abstain-below", "-1"];
+    let random =
+        json(&of("explain", &[&dictionary[..], &quick, &["--latents", "0..2", "--method", "random"]].concat()));
+    assert_eq!(random["random_directions"], 3, "{random}");
+    let few = ["--excerpt-tokens", "8", "--pool-tokens", "3000", "--firing", "12", "--silent", "12"];
+    let score = |rest: &[&str]| of("score", &[&dictionary[..], &few, &["--latents", "0..2", "--again"], rest].concat());
+    let scored = json(&score(&["--scorer", "embedding"]));
+    let against = |name: &str| scored["scores"].as_array().unwrap().iter().filter(|s| s["against"] == name).count();
+    assert!(against("random-direction") >= 2, "{scored}");
+    let random_texts: Vec<&str> = scored["scores"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|s| s["against"] == "random-direction")
+        .map(|s| s["text"].as_str().unwrap())
+        .collect();
+    let shown = json(&of("show", &["0", "--dictionary", "topk", "--json"]));
+    assert!(shown["methods"].as_array().unwrap().iter().all(|m| m["method"] != "random"), "{shown} {random_texts:?}");
+
+    let explained = of("explain", &[&dictionary[..], &quick, &["--latents", "0..39"]].concat());
+    assert!(explained.status.success(), "{}", stderr(&explained));
+    let file = dir.join("adapter.safetensors");
+    let file = file.to_str().unwrap();
+    let train = ["--method", "self", "--epochs", "2", "--batch", "16", "--out", file];
+    let trained = json(&of("adapter", &[&dictionary[..], &train].concat()));
+    assert!(trained["loss"].as_f64().unwrap() <= trained["loss_before"].as_f64().unwrap(), "{trained}");
+    let adapted = ["--latents", "0..2", "--method", "adapter", "--adapter", file, "--texts", "2"];
+    let said = json(&of("explain", &[&dictionary[..], &adapted].concat()));
+    assert_eq!(said.as_array().unwrap().len(), 3, "{said}");
+    let without = of("explain", &["--dictionary", "topk", "--latents", "0", "--method", "adapter"]);
+    assert!(!without.status.success() && stderr(&without).contains("--adapter"), "{}", stderr(&without));
+    // One scorer that cannot score is told of, and the other goes on.
+    let scored = score(&["--scorer", "faithfulness,embedding"]);
+    assert!(stderr(&scored).contains("faithfulness needs --adapter"), "{}", stderr(&scored));
+    let scored = json(&scored);
+    let of_scorer = |scored: &serde_json::Value, name: &str| -> Vec<serde_json::Value> {
+        scored["scores"].as_array().unwrap().iter().filter(|s| s["scorer"] == name).cloned().collect()
+    };
+    assert!(of_scorer(&scored, "faithfulness").iter().all(|s| s["value"]["value"].is_null()), "{scored}");
+    assert!(!of_scorer(&scored, "embedding").is_empty(), "{scored}");
+    let scored = json(&score(&["--scorer", "faithfulness", "--adapter", file]));
+    let faithful = of_scorer(&scored, "faithfulness");
+    assert!(faithful.len() >= 3 && faithful.iter().all(|s| s["value"]["n"] == 31), "{scored}");
+    let broken = dir.join("broken.safetensors");
+    std::fs::write(&broken, &std::fs::read(file).unwrap()[..200]).unwrap();
+    let refused = score(&["--scorer", "faithfulness", "--adapter", broken.to_str().unwrap()]);
+    assert!(!refused.status.success() && stderr(&refused).contains("broken.safetensors"), "{}", stderr(&refused));
 }
 
 #[test]
