@@ -30,6 +30,9 @@ pub(crate) struct Explain {
     pub(crate) judge: JudgeArgs,
     #[command(flatten)]
     pub(crate) excerpts: ExcerptArgs,
+    /// Ask again about latents that were dealt with, with the same settings
+    #[arg(long)]
+    pub(crate) again: bool,
     /// The adapter of --method adapter, a .safetensors file of `exegete adapter`
     #[arg(long, value_name = "FILE")]
     pub(crate) adapter: Option<PathBuf>,
@@ -107,7 +110,7 @@ pub(crate) struct Score {
     #[arg(long, default_value_t = 50)]
     pub(crate) silent: usize,
     /// What the latent's excerpts are told apart from; scores stand side by side
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "random,cofiring")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "random,co-firing")]
     pub(crate) against: Vec<AgainstArg>,
     /// Score again what is scored
     #[arg(long)]
@@ -143,7 +146,8 @@ pub(crate) enum AgainstArg {
     /// Anywhere in the text
     Random,
     /// Where a latent fires that often fires together with this one
-    Cofiring,
+    #[value(alias = "cofiring")]
+    CoFiring,
     /// Where a latent fires whose decoder row is near this one's
     Decoder,
     /// Around the tokens on which it often fires

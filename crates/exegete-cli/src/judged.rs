@@ -197,7 +197,7 @@ pub(crate) fn judge<'m>(
 pub(crate) fn against(arg: AgainstArg) -> Against {
     match arg {
         AgainstArg::Random => Against::Random,
-        AgainstArg::Cofiring => Against::Cofiring,
+        AgainstArg::CoFiring => Against::Cofiring,
         AgainstArg::Decoder => Against::Decoder,
         AgainstArg::SameToken => Against::SameToken,
     }

@@ -95,6 +95,18 @@ pub struct Said {
     pub amplified: Option<Reached>,
 }
 
+/// Version of what judges are asked.
+///
+/// # Errors
+/// The prompt's file.
+pub fn version() -> Result<u32> {
+    Ok(prompt()?.version)
+}
+
+fn prompt() -> Result<Prompt> {
+    read("explain.toml", include_str!("../prompts/explain.toml"))
+}
+
 /// Asks for `n` explanations; where several are asked for, all but the first are drawn.
 ///
 /// # Errors
@@ -106,7 +118,7 @@ pub fn explain(
     given: &Given,
     (n, seed): (usize, u64),
 ) -> Result<Said> {
-    let prompt: Prompt = read("explain.toml", include_str!("../prompts/explain.toml"))?;
+    let prompt = prompt()?;
     let (request, amplified) = request(&prompt, explainer.shown, subject, given)?;
     let mut answers = Vec::new();
     if n > 0 {

@@ -184,9 +184,9 @@ fn methods(harvest: &Harvest, latent: LatentId) -> Result<Vec<MethodResult>> {
 fn scores(harvest: &Harvest, latent: LatentId) -> Result<Vec<TextScore>> {
     let scores = harvest.with_notes(|notes| notes.scores_of(latent))?;
     // Scorers have values of different kinds, so places count and not values: the share of the texts that a text is better than.
-    let mut columns: BTreeMap<(&str, &str, &str), Vec<(&str, f64)>> = BTreeMap::new();
+    let mut columns: BTreeMap<[&str; 3], Vec<(&str, f64)>> = BTreeMap::new();
     for s in scores.iter().filter(|s| !is_control(&s.against) && s.value.value.is_finite()) {
-        columns.entry((&s.scorer, &s.against, &s.judge)).or_default().push((&s.text, s.value.value));
+        columns.entry([&s.scorer, &s.against, &s.judge]).or_default().push((&s.text, s.value.value));
     }
     let mut places: BTreeMap<String, (f64, u32)> = BTreeMap::new();
     for column in columns.values() {

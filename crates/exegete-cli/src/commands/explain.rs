@@ -66,10 +66,15 @@ fn by_itself(
     printer: &Printer,
 ) -> Result<()> {
     let explainer = SelfExplainer::new(&opened.model, &settings.self_explain)?;
+    let asked = serde_json::to_value(&settings.self_explain)?;
     printer.begin("explain", latents.len() as u64, "latents", 0);
-    let mut results = Vec::new();
+    let (mut results, mut there) = (Vec::new(), 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
+        if is_there(notes, *latent, NAME, &asked, settings.again)? {
+            there += 1;
+            continue;
+        }
         let explained = explainer.explain(opened.dictionary.decoder_row(*latent as usize))?;
         keep(notes, LatentId(*latent), &explained, &settings.self_explain)?;
         printer.at(i as u64 + 1, "");
@@ -81,7 +86,7 @@ fn by_itself(
         let shown = if explained.abstained { "(abstained)".into() } else { first.join(" | ") };
         printer.line(format!("{latent:>6}  {}", plain(&shown)));
     }
-    printer.end(&format!("{} latents", latents.len()));
+    printer.end(&format!("{} latents{}", latents.len(), before(there)));
     printer.json(&Value::Array(results));
     Ok(())
 }
@@ -100,9 +105,13 @@ fn of_random(
     let explainer = SelfExplainer::new(&opened.model, &how)?;
     let made = serde_json::to_value(&how)?;
     printer.begin("explain", latents.len() as u64, "latents", 0);
-    let mut abstained = 0;
+    let (mut abstained, mut there) = (0, 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
+        if is_there(notes, *latent, RANDOM, &made, settings.again)? {
+            there += 1;
+            continue;
+        }
         let explained = explainer.explain(&explainer.random_direction(common.seed, u64::from(*latent)))?;
         let would = explained.best_similarity <= settings.self_explain.abstain_below;
         abstained += u64::from(would || explained.abstained);
@@ -121,9 +130,12 @@ fn of_random(
         printer.at(i as u64 + 1, "");
         printer.line(format!("{latent:>6}  {}", plain(answer.map_or("(nothing)", |answer| &answer.text))));
     }
-    printer
-        .end(&format!("{} random directions, of which {abstained} would have been met by abstention", latents.len()));
-    let rate = exegete_base::stats::wilson(abstained, latents.len() as u64);
+    printer.end(&format!(
+        "{} random directions{}; {abstained} of the others would have been met by abstention",
+        latents.len(),
+        before(there)
+    ));
+    let rate = exegete_base::stats::wilson(abstained, (latents.len() - there) as u64);
     printer.json(&json!({"random_directions": latents.len(), "abstention_rate": rate}));
     Ok(())
 }
@@ -144,11 +156,15 @@ fn by_adapter(
     let template = adapter_template(&settings.self_explain);
     let explainer = AdapterExplainer::new(&opened.model, template, trained)?;
     let tokens = settings.self_explain.explanation_tokens;
-    let made = json!({"adapter": of, "template": template, "tokens": tokens, "seed": common.seed});
+    let made = json!({"adapter": of, "template": template, "tokens": tokens, "asked": settings.texts.max(1), "seed": common.seed});
     printer.begin("explain", latents.len() as u64, "latents", 0);
-    let mut results = Vec::new();
+    let (mut results, mut there) = (Vec::new(), 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
+        if is_there(notes, *latent, adapter::NAME, &made, settings.again)? {
+            there += 1;
+            continue;
+        }
         let texts = explainer.texts(
             opened.dictionary.decoder_row(*latent as usize),
             settings.texts.max(1),
@@ -170,9 +186,24 @@ fn by_adapter(
         printer.line(format!("{latent:>6}  {}", plain(&texts.join(" | "))));
         results.push(json!({"latent": latent, "texts": texts}));
     }
-    printer.end(&format!("{} latents", latents.len()));
+    printer.end(&format!("{} latents{}", latents.len(), before(there)));
     printer.json(&Value::Array(results));
     Ok(())
+}
+
+/// Whether a method has dealt with a latent with the same settings: what was begun goes on, unless `--again` is given. Keys that only say
+/// what came of it are not asked about.
+fn is_there(notes: &Notes, latent: u32, method: &str, asked: &Value, again: bool) -> Result<bool> {
+    let alike = |of: &Value| match asked.as_object() {
+        Some(asked) => asked.iter().all(|(key, value)| of.get(key) == Some(value)),
+        None => false,
+    };
+    Ok(!again && notes.explanations_of(LatentId(latent))?.iter().any(|e| e.method == method && alike(&e.settings)))
+}
+
+/// Says how many latents were dealt with before.
+fn before(there: usize) -> String {
+    if there > 0 { format!(", {there} of them before (--again asks them anew)") } else { String::new() }
 }
 
 /// The template that adapters are asked with: their own, unless another is named.
@@ -202,9 +233,17 @@ fn by_judge(
     };
     let source = texts.as_ref().map(|texts| texts.source(&subject, &settings.excerpts, common.seed));
     printer.begin("explain", latents.len() as u64, "latents", 0);
-    let (mut results, mut without) = (Vec::new(), 0);
+    let asked = json!({
+        "judge": judge.name(), "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
+        "asked": settings.texts.max(1), "most_shown": settings.shown, "prompt": explainers::version()?,
+    });
+    let (mut results, mut without, mut there) = (Vec::new(), 0, 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
+        if is_there(notes, *latent, explainer.name, &asked, settings.again)? {
+            there += 1;
+            continue;
+        }
         let Some(row) = rows.iter().find(|row| row.latent.0 == *latent) else { continue };
         let (mut firing, mut silent) = (Vec::new(), Vec::new());
         if let Some(source) = &source {
@@ -226,10 +265,11 @@ fn by_judge(
             }
             Err(error) => return Err(error.into()),
         };
-        let made = json!({
-            "judge": judge.name(), "prompt": said.version, "shown": firing.len(), "silent": silent.len(), "failed": said.failed,
-            "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens, "amplified": said.amplified,
-        });
+        let mut made = asked.clone();
+        made["shown"] = firing.len().into();
+        made["silent"] = silent.len().into();
+        made["failed"] = said.failed.into();
+        made["amplified"] = json!(said.amplified);
         let row = |(rank, text): (usize, &String)| Explanation {
             method: explainer.name.into(),
             rank: rank as u32,
@@ -252,7 +292,7 @@ fn by_judge(
         results.push(json!({"latent": latent, "texts": said.texts, "failed": said.failed}));
     }
     let nothing = if without > 0 { format!(", of {without} there was nothing to show") } else { String::new() };
-    printer.end(&format!("{} latents{nothing}", latents.len()));
+    printer.end(&format!("{} latents{nothing}{}", latents.len(), before(there)));
     printer.json(&json!({"explained": results, "cost": judge.cost()}));
     Ok(())
 }

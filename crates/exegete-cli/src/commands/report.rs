@@ -241,7 +241,9 @@ pub(super) fn shown(of: &Estimate) -> String {
 
 /// How far judges of one scorer agree over the same texts: other models, or other arrangements of the same prompts.
 fn tell_judges(scores: &[Score], printer: &Printer) -> Vec<Value> {
-    let mut by: BTreeMap<(&str, &str), BTreeMap<&str, BTreeMap<(u32, &str), f64>>> = BTreeMap::new();
+    // By scorer and comparison, then by judge: values by latent and text.
+    type ByJudge<'a> = BTreeMap<&'a str, BTreeMap<(u32, &'a str), f64>>;
+    let mut by: BTreeMap<(&str, &str), ByJudge> = BTreeMap::new();
     for s in scores.iter().filter(|s| !is_control(&s.against) && s.value.value.is_finite()) {
         let judges = by.entry((&s.scorer, &s.against)).or_default();
         judges.entry(&s.judge).or_default().insert((s.latent, &s.text), s.value.value);

@@ -23,9 +23,6 @@ use crate::interrupt;
 use crate::judged::{self, Opened, Texts};
 use crate::printer::Printer;
 
-/// Tokens of the stretches by which the rate of any text at all is told, as long as what is written.
-const STRETCH: usize = 24;
-
 pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result<()> {
     interrupt::listen();
     let is_server = settings.judge.judge.as_deref().is_some_and(judged::is_address);
@@ -62,6 +59,7 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
         }
         None => None,
     };
+    let stretch = scorers::generated_tokens()?;
     printer.begin("score", said.len() as u64, "latents", 0);
     let (mut told, mut few, mut unable) = (Vec::new(), 0, Vec::new());
     for (i, (latent, all)) in said.iter().enumerate() {
@@ -88,7 +86,7 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             controls: &controls,
             firing: &firing,
             silent: &silent,
-            base_rate: texts.pool.base_rate(*latent, STRETCH),
+            base_rate: texts.pool.base_rate(*latent, stretch),
             subject: &subject,
             completions: &completions,
             adapter: through.as_ref(),

@@ -23,8 +23,17 @@ struct Prompt {
     top_p: f32,
 }
 
+fn prompt() -> Result<Prompt> {
+    read("generation.toml", include_str!("../../prompts/generation.toml"))
+}
+
+/// Tokens that are written.
+pub(super) fn tokens() -> Result<usize> {
+    Ok(prompt()?.tokens)
+}
+
 pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
-    let prompt: Prompt = read("generation.toml", include_str!("../../prompts/generation.toml"))?;
+    let prompt = prompt()?;
     let mut outcomes = Vec::new();
     let whose = task.rows();
     for (i, text) in task.with_controls().iter().enumerate() {

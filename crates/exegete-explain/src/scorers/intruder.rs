@@ -43,7 +43,15 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
             let place = round % prompt.shown;
             let marked = |excerpt: &Excerpt| excerpt.marked(tokenizer, |i| excerpt.is_strong(i));
             let mut texts: Vec<String> = firing[from..from + others].iter().map(|excerpt| marked(excerpt)).collect();
-            texts.insert(place, intruder.marked(tokenizer, |i| i == intruder.middle));
+            // As many tokens are marked as in the middle one of the others, or their number would give it away.
+            let mut marks: Vec<usize> = firing[from..from + others]
+                .iter()
+                .map(|excerpt| (0..excerpt.ids.len()).filter(|i| excerpt.is_strong(*i)).count())
+                .collect();
+            marks.sort_unstable();
+            let n = marks[others / 2].clamp(1, intruder.ids.len());
+            let first = intruder.middle.saturating_sub(n / 2).min(intruder.ids.len() - n);
+            texts.insert(place, intruder.marked(tokenizer, |i| (first..first + n).contains(&i)));
             let listed: String = texts
                 .iter()
                 .enumerate()

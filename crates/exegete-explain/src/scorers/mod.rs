@@ -157,11 +157,19 @@ pub const SCORERS: &[Scorer] = &[
     Scorer {
         name: "intruder",
         question: "does the judge find the excerpt that is none of the latent's, with no text at all?",
-        version: 1,
+        version: 2,
         of_latent: true,
         score: intruder::score,
     },
 ];
+
+/// Tokens of what the scorer `generation` lets the judge write: of stretches of this length the rate of any text is told.
+///
+/// # Errors
+/// The prompt's file.
+pub fn generated_tokens() -> Result<usize> {
+    generation::tokens()
+}
 
 /// The scorer of this name.
 ///
