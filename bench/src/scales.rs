@@ -78,6 +78,7 @@ fn items(all: &[Measured], hits: impl Fn(&str, &[String]) -> bool) -> Vec<Item> 
         curves: m.curves.clone(),
         texts: m.texts.clone(),
         worth: m.texts.iter().map(|text| Some(f64::from(u8::from(hits(text, &m.accepted))))).collect(),
+        nothing: 0.0,
     };
     all.iter().map(item).collect()
 }

@@ -54,7 +54,7 @@ pub use notes::{BY_LAYER, CROSS_ENTROPY, Curves, ENTROPY, Explanation, Notes, RA
 pub use personal::{Candidate, Label, Note, Rating};
 pub use profile::LatentProfile;
 pub use run::{Manifest, Part, Run};
-pub use scores::{CONTROLS, RANDOM_DIRECTION, SHUFFLED, Score, is_control};
+pub use scores::{CONTROLS, RANDOM_DIRECTION, SHUFFLED, Score, control_against, control_of, is_control};
 pub use steps::{StepLog, StepRow, read_steps, write_steps};
 pub use task::{Labelled, Task, TaskDocument, read_task};
 pub use tokens::{TokenReader, Window, read_vocab, write_vocab, write_windows};

@@ -29,9 +29,24 @@ pub const RANDOM_DIRECTION: &str = "random-direction";
 /// The controls.
 pub const CONTROLS: &[&str] = &[SHUFFLED, RANDOM_DIRECTION];
 
+/// The `against` of a control's score: which control, and what it was told apart from, as the score that it stands beside.
+pub fn control_against(control: &str, against: &str) -> String {
+    format!("{control} ({against})")
+}
+
+/// Which control a score is of, and what it was told apart from; none for scores of a latent's own texts.
+pub fn control_of(against: &str) -> Option<(&'static str, &str)> {
+    CONTROLS.iter().find_map(|name| {
+        let rest = against.strip_prefix(name)?;
+        // Before controls named what they were told apart from, they stood alone.
+        let inside = if rest.is_empty() { Some("") } else { rest.strip_prefix(" (").and_then(|r| r.strip_suffix(')')) };
+        inside.map(|inside| (*name, inside))
+    })
+}
+
 /// Whether a score is a control's.
 pub fn is_control(against: &str) -> bool {
-    CONTROLS.contains(&against)
+    control_of(against).is_some()
 }
 
 /// How well a text predicts what a latent does.
@@ -43,7 +58,7 @@ pub struct Score {
     pub text: String,
     /// The scorer's name.
     pub scorer: String,
-    /// What the latent's own examples are told apart from: `random`, `co-firing`, ...; [`SHUFFLED`] for the control.
+    /// What the latent's own examples are told apart from: `random`, `co-firing`, ...; [`control_against`] for a control.
     pub against: String,
     /// Who judged, with the version of the prompt.
     pub judge: String,

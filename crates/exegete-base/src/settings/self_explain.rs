@@ -39,7 +39,7 @@ pub enum Insertion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuidanceFrom {
-    /// The prompt with nothing inserted (scale 0)
+    /// Scale 0: the placeholder's residual replaced by zeros, or left as it is where directions are added
     #[default]
     Nothing,
     /// The prompt with the mean token embedding inserted, at unit length

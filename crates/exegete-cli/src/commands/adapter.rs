@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use exegete_harvest::Progress;
-use exegete_methods::adapter::{Pair, train};
+use exegete_methods::adapter::{self, Pair, train};
 use exegete_methods::direction;
+use exegete_methods::self_explain::AT_NORM;
 use exegete_model::Model;
 use exegete_sae::Dictionary;
-use exegete_store::{Notes, is_control, write_atomic};
+use exegete_store::{Notes, RANDOM, is_control, write_atomic};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -48,8 +49,11 @@ fn learn(settings: &AdapterTrain, model: &Model, pairs: &[Pair], common: &Common
     write_atomic(&settings.out, |w| std::io::Write::write_all(w, &bytes))?;
     let [learnt, held] = trained.pairs;
     printer.end(&format!("{} steps on {learnt} pairs", trained.adapter.steps));
+    if trained.adapter.steps == 0 {
+        printer.note("note: no pass made the pairs held out likelier; the adapter is the one that training began with");
+    }
     printer.line(format!(
-        "loss of {held} pairs held out: {:.3} nats a token, {:.3} before, {:.3} with another's direction",
+        "loss of {held} pairs held out, by which the pass was chosen: {:.3} nats a token, {:.3} before, {:.3} with another's direction",
         trained.loss, trained.loss_before, trained.loss_shuffled
     ));
     let scale = trained.adapter.scale().map(|scale| format!(", scale {scale:.2}")).unwrap_or_default();
@@ -72,7 +76,9 @@ fn from_run(settings: &AdapterTrain, opened: &Opened) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for latent in notes.first_texts()?.into_keys() {
         let all = notes.explanations_of(latent)?;
-        let of_method = |method: &str| settings.method.as_deref().is_none_or(|wanted| wanted == method);
+        // What is said of random directions is nobody's, and what an adapter says is what another is to learn from no one.
+        let is_said = |method: &str| ![RANDOM, AT_NORM, adapter::NAME].contains(&method);
+        let of_method = |method: &str| settings.method.as_deref().map_or(is_said(method), |wanted| wanted == method);
         let mut texts: Vec<&str> = all
             .iter()
             .filter(|e| !e.abstained && !e.text.trim().is_empty() && of_method(&e.method))
@@ -89,7 +95,7 @@ fn from_run(settings: &AdapterTrain, opened: &Opened) -> Result<Vec<Pair>> {
         }
         if let Some(text) = texts.first() {
             let direction = opened.dictionary.decoder_row(latent.0 as usize).to_vec();
-            pairs.push(Pair { direction, text: (*text).to_owned(), held_out: None });
+            pairs.push(Pair { direction, text: (*text).to_owned(), held_out: None, latent: Some(latent.0) });
         }
     }
     if pairs.is_empty() {
@@ -140,7 +146,7 @@ fn from_file(path: &Path) -> Result<Vec<Pair>> {
             })?;
             let held_out = labelled.split.map(|split| split != "train");
             for text in labelled.labels.into_iter().filter(|label| !label.trim().is_empty()) {
-                pairs.push(Pair { direction: row.to_vec(), text, held_out });
+                pairs.push(Pair { direction: row.to_vec(), text, held_out, latent: None });
             }
         }
     }

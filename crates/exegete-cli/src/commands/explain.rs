@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use exegete_base::LatentId;
-use exegete_base::settings::SelfExplainSettings;
+use exegete_base::settings::{ScaleRule, SelfExplainSettings};
 use exegete_explain::ExplainError;
 use exegete_explain::amplify::Amplifier;
 use exegete_explain::examples::{Against, Use};
@@ -66,17 +66,18 @@ fn by_itself(
     printer: &Printer,
 ) -> Result<()> {
     let explainer = SelfExplainer::new(&opened.model, &settings.self_explain)?;
-    let asked = serde_json::to_value(&settings.self_explain)?;
+    let asked = asked_of(&settings.self_explain, &opened.model_path)?;
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let (mut results, mut there) = (Vec::new(), 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
         if is_there(notes, *latent, NAME, &asked, settings.again)? {
             there += 1;
+            printer.at(i as u64 + 1, "");
             continue;
         }
         let explained = explainer.explain(opened.dictionary.decoder_row(*latent as usize))?;
-        keep(notes, LatentId(*latent), &explained, &settings.self_explain)?;
+        keep(notes, LatentId(*latent), &explained, &asked)?;
         printer.at(i as u64 + 1, "");
         let texts: Vec<&str> = explained.answers.iter().map(|a| a.text.as_str()).collect();
         results.push(
@@ -100,21 +101,35 @@ fn of_random(
     common: &Common,
     printer: &Printer,
 ) -> Result<()> {
-    // A random direction's text is wanted whatever the rule thinks of its curves.
-    let how = SelfExplainSettings { abstain_below: f64::NEG_INFINITY, ..settings.self_explain.clone() };
-    let explainer = SelfExplainer::new(&opened.model, &how)?;
-    let made = serde_json::to_value(&how)?;
+    let explainer = SelfExplainer::new(&opened.model, &settings.self_explain)?;
+    // A random direction's text is wanted whatever the rule thinks of it; how often the rule would have kept silent is told.
+    let whatever = SelfExplainSettings {
+        rule: ScaleRule::Entropy,
+        abstain_below: f64::NEG_INFINITY,
+        ..settings.self_explain.clone()
+    };
+    let anyway = SelfExplainer::new(&opened.model, &whatever)?;
+    let mut made = asked_of(&settings.self_explain, &opened.model_path)?;
+    made["seed"] = common.seed.into();
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let (mut abstained, mut there) = (0, 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
         if is_there(notes, *latent, RANDOM, &made, settings.again)? {
             there += 1;
+            printer.at(i as u64 + 1, "");
             continue;
         }
-        let explained = explainer.explain(&explainer.random_direction(common.seed, u64::from(*latent)))?;
-        let would = explained.best_similarity <= settings.self_explain.abstain_below;
-        abstained += u64::from(would || explained.abstained);
+        let mut direction = explainer.random_direction(common.seed, u64::from(*latent));
+        // As long as the row in whose place it stands, for rows that go in as they are.
+        let length = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let by = length(opened.dictionary.decoder_row(*latent as usize)) / length(&direction);
+        direction.iter_mut().for_each(|x| *x *= by as f32);
+        let mut explained = explainer.explain(&direction)?;
+        if explained.abstained {
+            abstained += 1;
+            explained = anyway.explain(&direction)?;
+        }
         let answer = explained.answers.first();
         let row = answer.map(|answer| Explanation {
             method: RANDOM.into(),
@@ -131,9 +146,10 @@ fn of_random(
         printer.line(format!("{latent:>6}  {}", plain(answer.map_or("(nothing)", |answer| &answer.text))));
     }
     printer.end(&format!(
-        "{} random directions{}; {abstained} of the others would have been met by abstention",
+        "{} random directions{}; {abstained} of {} would have been met by abstention",
         latents.len(),
-        before(there)
+        before(there),
+        latents.len() - there
     ));
     let rate = exegete_base::stats::wilson(abstained, (latents.len() - there) as u64);
     printer.json(&json!({"random_directions": latents.len(), "abstention_rate": rate}));
@@ -151,18 +167,18 @@ fn by_adapter(
     let Some(path) = &settings.adapter else { bail!("--adapter is missing") };
     let trained = Adapter::open(path)?;
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let of =
-        json!({"file": file, "steps": trained.steps, "loss": trained.best_loss, "parameters": trained.n_parameters()});
-    let template = adapter_template(&settings.self_explain);
-    let explainer = AdapterExplainer::new(&opened.model, template, trained)?;
+    let of = json!({"file": file, "steps": trained.steps, "loss": trained.best_loss.map(|x| x.to_string()), "parameters": trained.n_parameters()});
+    let template = adapter_template(&settings.self_explain, &trained).to_owned();
+    let explainer = AdapterExplainer::new(&opened.model, &template, trained)?;
     let tokens = settings.self_explain.explanation_tokens;
-    let made = json!({"adapter": of, "template": template, "tokens": tokens, "asked": settings.texts.max(1), "seed": common.seed});
+    let made = json!({"adapter": of, "model": opened.model_path, "template": template, "tokens": tokens, "asked": settings.texts.max(1), "seed": common.seed});
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let (mut results, mut there) = (Vec::new(), 0);
     for (i, latent) in latents.iter().enumerate() {
         printer.check()?;
         if is_there(notes, *latent, adapter::NAME, &made, settings.again)? {
             there += 1;
+            printer.at(i as u64 + 1, "");
             continue;
         }
         let texts = explainer.texts(
@@ -191,6 +207,16 @@ fn by_adapter(
     Ok(())
 }
 
+/// What the answers of self-explanation depend on: settings, model, and a template of one's own to the letter.
+pub(crate) fn asked_of(settings: &SelfExplainSettings, model: &str) -> Result<Value> {
+    let mut asked = serde_json::to_value(settings)?;
+    asked["model"] = model.into();
+    if settings.template.ends_with(".toml") {
+        asked["template_text"] = std::fs::read_to_string(&settings.template).unwrap_or_default().into();
+    }
+    Ok(asked)
+}
+
 /// Whether a method has dealt with a latent with the same settings: what was begun goes on, unless `--again` is given. Keys that only say
 /// what came of it are not asked about.
 fn is_there(notes: &Notes, latent: u32, method: &str, asked: &Value, again: bool) -> Result<bool> {
@@ -206,10 +232,10 @@ fn before(there: usize) -> String {
     if there > 0 { format!(", {there} of them before (--again asks them anew)") } else { String::new() }
 }
 
-/// The template that adapters are asked with: their own, unless another is named.
-pub(crate) fn adapter_template(settings: &SelfExplainSettings) -> &str {
+/// The template that an adapter is asked with: the one it was trained with, unless another is named.
+pub(crate) fn adapter_template<'a>(settings: &'a SelfExplainSettings, adapter: &'a Adapter) -> &'a str {
     match settings.template == SelfExplainSettings::default().template {
-        true => adapter::TEMPLATE,
+        true => adapter.template(),
         false => &settings.template,
     }
 }
@@ -234,7 +260,7 @@ fn by_judge(
     let source = texts.as_ref().map(|texts| texts.source(&subject, &settings.excerpts, common.seed));
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let asked = json!({
-        "judge": judge.name(), "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
+        "judge": judge.name(), "model": opened.model_path, "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
         "asked": settings.texts.max(1), "most_shown": settings.shown, "prompt": explainers::version()?,
     });
     let (mut results, mut without, mut there) = (Vec::new(), 0, 0);
@@ -242,6 +268,7 @@ fn by_judge(
         printer.check()?;
         if is_there(notes, *latent, explainer.name, &asked, settings.again)? {
             there += 1;
+            printer.at(i as u64 + 1, "");
             continue;
         }
         let Some(row) = rows.iter().find(|row| row.latent.0 == *latent) else { continue };
@@ -298,13 +325,7 @@ fn by_judge(
 }
 
 /// Writes an explanation into the run's notes: what is said at every scale, and beside it what is said without a search.
-pub(crate) fn keep(
-    notes: &mut Notes,
-    latent: LatentId,
-    explained: &SelfExplanation,
-    settings: &SelfExplainSettings,
-) -> Result<()> {
-    let settings = serde_json::to_value(settings)?;
+pub(crate) fn keep(notes: &mut Notes, latent: LatentId, explained: &SelfExplanation, settings: &Value) -> Result<()> {
     let row = |method: &str, rank: usize, text: &str, scale: f64, score: f64| Explanation {
         method: method.into(),
         rank: rank as u32,

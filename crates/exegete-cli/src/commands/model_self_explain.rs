@@ -37,8 +37,9 @@ pub(crate) fn run(settings: &SelfExplain, common: &Common, printer: &Printer) ->
     }
     let mut told = Vec::new();
     if let Some(path) = &settings.adapter {
-        let template = adapter_template(&settings.self_explain);
-        let explainer = AdapterExplainer::new(&model, template, Adapter::open(path)?)?;
+        let trained = Adapter::open(path)?;
+        let template = adapter_template(&settings.self_explain, &trained).to_owned();
+        let explainer = AdapterExplainer::new(&model, &template, trained)?;
         for (name, direction) in settings.directions.iter().zip(&directions) {
             let texts = explainer.texts(direction, SHOWN, settings.self_explain.explanation_tokens, common.seed)?;
             printer.line(format!("{name}: {}", plain(&texts.join(" | "))));
@@ -52,7 +53,7 @@ pub(crate) fn run(settings: &SelfExplain, common: &Common, printer: &Printer) ->
             printer.line(format!(
                 "{name}: highest self-similarity {best:.3}{}",
                 match explained.abstained {
-                    true => ", so no scale is believed",
+                    true => "; the rule abstained",
                     false => "",
                 }
             ));

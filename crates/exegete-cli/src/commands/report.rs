@@ -8,7 +8,7 @@ use exegete_base::LatentId;
 use exegete_base::ranks::{bootstrap, spearman};
 use exegete_base::stats::{Estimate, mean_of};
 use exegete_store::harvested::{self, LATENTS};
-use exegete_store::{Notes, Rating, Run, Score, is_control, read_latents};
+use exegete_store::{CONTROLS, Notes, RANDOM, Rating, Run, Score, control_of, is_control, read_latents};
 use serde_json::{Value, json};
 
 use super::explain::NOTES;
@@ -53,6 +53,8 @@ struct Explained {
     scores: Vec<Score>,
     /// The first text of each latent, which no score has chosen.
     first: BTreeMap<LatentId, String>,
+    /// The first text of each method, by method and latent.
+    by_method: BTreeMap<String, BTreeMap<u32, String>>,
     /// How often each latent fires.
     rates: BTreeMap<u32, f64>,
 }
@@ -68,7 +70,15 @@ impl Explained {
         let notes = Notes::open_read_only(&notes)?;
         let rows = read_latents(&run.path(&dictionary.part(LATENTS)))?;
         let rates = rows.iter().map(|row| (row.latent.0, row.firing_rate.value)).collect();
-        Ok(Self { scores: notes.scores()?, first: notes.first_texts()?.into_iter().collect(), notes, rates })
+        let first: BTreeMap<LatentId, String> = notes.first_texts()?.into_iter().collect();
+        let mut by_method: BTreeMap<String, BTreeMap<u32, String>> = BTreeMap::new();
+        for latent in first.keys() {
+            for e in notes.explanations_of(*latent)?.into_iter().filter(|e| e.rank == 0 && !e.abstained) {
+                by_method.entry(e.method).or_default().insert(latent.0, e.text);
+            }
+        }
+        by_method.remove(RANDOM);
+        Ok(Self { scores: notes.scores()?, first, by_method, notes, rates })
     }
 
     /// What there are scores of, controls aside.
@@ -95,9 +105,11 @@ impl Explained {
     }
 
     /// The scores of a control, by latent.
-    fn control(&self, (scorer, _, judge): Key, name: &str) -> BTreeMap<u32, &Score> {
+    fn control(&self, (scorer, against, judge): Key, name: &str) -> BTreeMap<u32, &Score> {
         let finite = self.scores.iter().filter(|s| s.value.value.is_finite());
-        let of = finite.filter(|s| s.scorer == scorer && s.against == name && s.judge == judge);
+        // Told apart from the same excerpts, or the difference would be theirs.
+        let is_its = |s: &&Score| control_of(&s.against).is_some_and(|(of, from)| of == name && from == against);
+        let of = finite.filter(|s| s.scorer == scorer && s.judge == judge).filter(is_its);
         of.map(|s| (s.latent, s)).collect()
     }
 }
@@ -122,6 +134,11 @@ fn tell(explained: &Explained, key: Key, untrained: Option<&[f64]>, printer: &Pr
     if best.len() > 1 || best != first {
         line("best text (chosen by this score, so too high)", &best_told, printer);
     }
+    let methods = by_method(explained, key);
+    if methods.len() > 1 {
+        let told = methods.iter().map(|(method, e)| format!("{method} {:.3} (n = {})", e.value, e.n));
+        printer.line(format!("  first text of each method: {}", told.collect::<Vec<_>>().join(", ")));
+    }
     let more = if unjudged > 0 { format!(", {unjudged} with too few examples for a score") } else { String::new() };
     printer.line(format!("  chance {chance:.2}; {} scores{more}; {failed} examples not judged", all.len()));
     if let Some(places) = all.iter().rev().find_map(|s| s.settings["yes_by_place"].as_array()) {
@@ -134,7 +151,7 @@ fn tell(explained: &Explained, key: Key, untrained: Option<&[f64]>, printer: &Pr
         let told = density.iter().map(|(power, e)| format!("1e{power}: {:.3} (n = {})", e.value, e.n));
         printer.line(format!("  first text by firing rate  {}", told.collect::<Vec<_>>().join("  ")));
     }
-    let controls: Vec<Value> = exegete_store::CONTROLS
+    let controls: Vec<Value> = CONTROLS
         .iter()
         .filter_map(|name| {
             let of = explained.control(key, name);
@@ -148,6 +165,7 @@ fn tell(explained: &Explained, key: Key, untrained: Option<&[f64]>, printer: &Pr
     json!({
         "scorer": scorer, "against": against, "judge": judge, "texts": all.len(), "first": first_told, "best": best_told,
         "chance": chance, "failed": failed, "too_few": unjudged, "controls": controls,
+        "by_method": methods.iter().map(|(method, e)| json!({"method": method, "mean": e})).collect::<Vec<_>>(),
         "by_firing_rate": density.iter().map(|(power, e)| json!({"from": format!("1e{power}"), "mean": e})).collect::<Vec<_>>(),
         "untrained": untrained.map(mean_over),
     })
@@ -181,6 +199,16 @@ fn line(what: &str, told: &Value, printer: &Printer) {
         mean["n"],
         quartiles.join(" ")
     ));
+}
+
+/// Mean scores of each method's first texts.
+fn by_method(explained: &Explained, key: Key) -> Vec<(String, Estimate)> {
+    let of = |texts: &BTreeMap<u32, String>| -> Vec<f64> {
+        let scores = explained.of(key).filter(|s| s.value.value.is_finite());
+        scores.filter(|s| texts.get(&s.latent) == Some(&s.text)).map(|s| s.value.value).collect()
+    };
+    let all = explained.by_method.iter().map(|(method, texts)| (method.clone(), of(texts)));
+    all.filter(|(_, values)| !values.is_empty()).map(|(method, values)| (method, mean_over(&values))).collect()
 }
 
 /// Mean scores by the power of ten of the firing rate.

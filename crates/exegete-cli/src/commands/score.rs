@@ -10,8 +10,8 @@ use exegete_explain::completions::Completions;
 use exegete_explain::examples::{Against, Use};
 use exegete_explain::scorers::{self, ITSELF, Outcome, SCORERS, Scorer, Task};
 use exegete_harvest::Progress;
-use exegete_methods::adapter::{self, Adapter, AdapterExplainer};
-use exegete_store::{Notes, RANDOM, RANDOM_DIRECTION, SHUFFLED, Score, is_control};
+use exegete_methods::adapter::{Adapter, AdapterExplainer};
+use exegete_store::{Notes, RANDOM, RANDOM_DIRECTION, SHUFFLED, Score, control_of, is_control};
 use exegete_web::plain;
 use serde_json::{Value, json};
 
@@ -55,7 +55,8 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
     let through = match &settings.adapter {
         Some(path) => {
             let trained = Adapter::open(path)?;
-            Some(AdapterExplainer::new(&opened.model, adapter::TEMPLATE, trained)?)
+            let template = trained.template().to_owned();
+            Some(AdapterExplainer::new(&opened.model, &template, trained)?)
         }
         None => None,
     };
@@ -94,40 +95,51 @@ pub(crate) fn run(settings: &Args, common: &Common, printer: &Printer) -> Result
             seed: common.seed,
         };
         for scorer in &wanted {
-            if unable.contains(&scorer.name) {
-                continue;
-            }
             let name = format!("{}, prompt {}", judge.name(), scorer.version);
             // The same sizes and draws: others would be other scores.
             let made = json!({
                 "firing": firing.len(), "silent": silent.iter().map(|(sort, all)| (sort.name(), all.len())).collect::<BTreeMap<_, _>>(),
                 "excerpt_tokens": settings.excerpts.excerpt_tokens, "seed": common.seed,
             });
-            if !settings.again && !settings.dry_run && is_scored(&notes, (*latent, all), scorer, (&name, &made))? {
+            if !settings.again
+                && !settings.dry_run
+                && is_scored(&notes, (*latent, all, &controls), scorer, (&name, &made))?
+            {
                 continue;
             }
             printer.check()?;
             let before = judge.cost();
-            let outcomes = match (scorer.score)(&task) {
-                Ok(outcomes) => outcomes,
-                // What one scorer cannot do is told and kept with the result, and the others go on.
-                Err(error) => {
-                    let Some(why) = hindrance(&error) else { return Err(error.into()) };
-                    printer.note(&format!("{} of latent {latent}: no score: {why}", scorer.name));
-                    if matches!(error, ExplainError::Unable { .. }) {
-                        unable.push(scorer.name);
+            let places_before = judge.by_place();
+            let told_before = unable.iter().find(|(name, _)| *name == scorer.name).map(|(_, why): &(_, String)| why);
+            let outcomes =
+                match told_before.map_or_else(|| (scorer.score)(&task), |why| Ok(no_score(&task, scorer, why))) {
+                    Ok(outcomes) => outcomes,
+                    // What one scorer cannot do is told and kept with the result, and the others go on.
+                    Err(error) => {
+                        let Some(why) = hindrance(&error) else { return Err(error.into()) };
+                        printer.note(&format!("{} of latent {latent}: no score: {why}", scorer.name));
+                        if matches!(error, ExplainError::Unable { .. }) {
+                            unable.push((scorer.name, why.clone()));
+                        }
+                        no_score(&task, scorer, &why)
                     }
-                    no_score(&task, scorer, &why)
-                }
-            };
+                };
             if settings.dry_run {
                 continue;
             }
             let mut told_of = made.clone();
             told_of["texts"] = all.len().into();
-            let by_place: Vec<f64> = judge.by_place().iter().map(|(sum, n)| sum / (*n).max(1) as f64).collect();
+            // Of this scorer's prompts alone.
+            let before_it = |i: usize| places_before.get(i).copied().unwrap_or_default();
+            let by_place: Vec<(f64, u64)> = judge
+                .by_place()
+                .into_iter()
+                .enumerate()
+                .map(|(i, (sum, n))| (sum - before_it(i).0, n - before_it(i).1))
+                .filter(|(_, n)| *n > 0)
+                .collect();
             if !by_place.is_empty() {
-                told_of["yes_by_place"] = json!(by_place);
+                told_of["yes_by_place"] = json!(by_place.iter().map(|(sum, n)| sum / *n as f64).collect::<Vec<_>>());
             }
             told_of["cost"] = json!(judge.cost().since(before));
             let scores: Vec<Score> = outcomes.iter().map(|o| stored(&task, scorer, (&name, &told_of), o)).collect();
@@ -210,7 +222,7 @@ fn said(notes: &Notes, settings: &Args) -> Result<Vec<(u32, Vec<String>)>> {
 /// Whether every text is scored by a scorer with a judge, and nothing failed.
 fn is_scored(
     notes: &Notes,
-    (latent, texts): (u32, &[String]),
+    (latent, texts, controls): (u32, &[String], &[(&'static str, String)]),
     scorer: &Scorer,
     (judge, made): (&str, &Value),
 ) -> Result<bool> {
@@ -223,12 +235,20 @@ fn is_scored(
     let mine: Vec<&Score> = scores.iter().filter(is).collect();
     Ok(match scorer.of_latent {
         true => !mine.is_empty(),
-        false => texts.iter().all(|text| mine.iter().any(|score| score.text == *text)),
+        // A control that came later is scored with the texts that it is a control of.
+        false => {
+            let has = |name: Option<&str>, text: &String| {
+                mine.iter().any(|s| s.text == *text && control_of(&s.against).map(|(name, _)| name) == name)
+            };
+            texts.iter().all(|text| has(None, text)) && controls.iter().all(|(name, text)| has(Some(name), text))
+        }
     })
 }
 
 fn stored(task: &Task, scorer: &Scorer, (judge, made): (&str, &Value), outcome: &Outcome) -> Score {
-    let control = task.controls.iter().find(|(name, _)| *name == outcome.against).map_or("", |(_, text)| text.as_str());
+    let control = control_of(&outcome.against)
+        .and_then(|(wanted, _)| task.controls.iter().find(|(name, _)| *name == wanted))
+        .map_or("", |(_, text)| text.as_str());
     let text = match outcome.text {
         Some(i) => task.texts[i].as_str(),
         None if scorer.of_latent => "",

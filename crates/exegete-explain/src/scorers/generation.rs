@@ -8,7 +8,7 @@ use exegete_base::stats::wilson;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ITSELF, Outcome, Task};
+use super::{ITSELF, Outcome, Task, against};
 use crate::Result;
 use crate::judge::Writing;
 use crate::question::read;
@@ -63,7 +63,7 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
         let (number, control) = whose[i];
         outcomes.push(Outcome {
             text: number,
-            against: control.unwrap_or(ITSELF).to_owned(),
+            against: against(control, ITSELF),
             value: wilson(hits, rows.len() as u64),
             failed,
             chance: task.base_rate,

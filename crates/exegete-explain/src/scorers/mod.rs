@@ -60,7 +60,7 @@ pub struct Task<'a> {
 pub struct Outcome {
     /// Number of the text; none for what is said of the latent whatever the text.
     pub text: Option<usize>,
-    /// Against what: an [`Against`], [`ITSELF`], or the name of a control.
+    /// Against what: an [`Against`] or [`ITSELF`], of a control with its name (`exegete_store::control_against`).
     pub against: String,
     /// The score; not a number where nothing could be judged.
     pub value: Estimate,
@@ -74,6 +74,11 @@ pub struct Outcome {
 
 /// The number of a text, or the name of a control.
 type Whose = (Option<usize>, Option<&'static str>);
+
+/// What a score is told apart from, as it is stored.
+fn against(control: Option<&str>, sort: &str) -> String {
+    control.map_or_else(|| sort.to_owned(), |name| exegete_store::control_against(name, sort))
+}
 
 /// A line of the table.
 pub struct Scorer {
@@ -208,8 +213,8 @@ impl Task<'_> {
     }
 }
 
-/// Scores from a value for each text and each example: `n_firing` on which the latent fires, then the sorts of the others. Rows that
-/// are controls are scored against the first sort alone, which stands among their measures.
+/// Scores from a value for each text and each example: `n_firing` on which the latent fires, then the sorts of the others. Controls are
+/// scored against every sort, as texts are.
 fn outcomes(
     values: &[Vec<Option<f64>>],
     rows: &[Whose],
@@ -220,11 +225,8 @@ fn outcomes(
     let mut wanted = Vec::new();
     for row in 0..values.len() {
         let mut from = n_firing;
-        for (i, (name, n)) in sorts.iter().enumerate() {
-            let control = rows[row].1;
-            if control.is_none() || i == 0 {
-                wanted.push((row, *name, from..from + n));
-            }
+        for (name, n) in sorts {
+            wanted.push((row, *name, from..from + n));
             from += n;
         }
     }
@@ -235,18 +237,14 @@ fn outcomes(
         let failed = all.filter(Option::is_none).count() as u64;
         let fewest = [true, false].map(|fires| judged.iter().filter(|j| j.fires == fires).count());
         let (text, control) = rows[row];
-        let against = control.unwrap_or(sort);
+        let against = against(control, sort);
         if let Some(few) = fewest.iter().find(|n| **n < FEWEST) {
             let value = Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN, n: judged.len() as u64 };
             let measures = json!({"why": format!("{few} examples of one kind are too few to tell anything ({FEWEST} are needed)")});
-            return Outcome { text, against: against.to_owned(), value, failed, chance: 0.5, measures };
+            return Outcome { text, against, value, failed, chance: 0.5, measures };
         }
         let value = over_examples(&judged, seed, auroc);
-        let mut measures = told(row, &judged);
-        if control.is_some() {
-            measures["told_apart_from"] = sort.into();
-        }
-        Outcome { text, against: against.to_owned(), value, failed, chance: 0.5, measures }
+        Outcome { text, against, value, failed, chance: 0.5, measures: told(row, &judged) }
     };
     wanted.into_par_iter().map(outcome).collect()
 }

@@ -8,7 +8,7 @@ use exegete_base::stats::{Estimate, wilson};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ITSELF, Outcome, Task};
+use super::{ITSELF, Outcome, Task, against};
 use crate::completions::{Round, SHOWN};
 use crate::question::read;
 use crate::{ExplainError, Result};
@@ -70,7 +70,7 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
 
 /// The rounds, or scores that say why there are none.
 pub(super) fn rounds(task: &Task) -> Result<std::result::Result<Vec<Round>, Vec<Outcome>>> {
-    // A dictionary that cannot be clamped ends the work; a latent that cannot be amplified does not.
+    // Of a dictionary that cannot be clamped there is no score; a latent that cannot be amplified says why in its own.
     task.completions.of(task.latent)?;
     match task.completions.rounds(task.latent) {
         Ok(rounds) => Ok(Ok(rounds)),
@@ -86,5 +86,5 @@ pub(super) fn rounds(task: &Task) -> Result<std::result::Result<Vec<Round>, Vec<
 /// The score of a text or, behind the texts, of a control.
 pub(super) fn of_text(task: &Task, i: usize, value: Estimate, failed: u64, measures: Value) -> Outcome {
     let (text, control) = task.rows()[i];
-    Outcome { text, against: control.unwrap_or(ITSELF).to_owned(), value, failed, chance: 1.0 / SHOWN as f64, measures }
+    Outcome { text, against: against(control, ITSELF), value, failed, chance: 1.0 / SHOWN as f64, measures }
 }

@@ -8,7 +8,7 @@ use exegete_base::ranks::{bootstrap, pearson};
 use exegete_base::stats::Estimate;
 use serde_json::json;
 
-use super::{FEWEST, ITSELF, Outcome, Task};
+use super::{FEWEST, ITSELF, Outcome, Task, against};
 use crate::Result;
 
 /// Excerpts that are simulated: the half on which the latent fires, the half on which it is silent.
@@ -59,7 +59,7 @@ pub(super) fn score(task: &Task) -> Result<Vec<Outcome>> {
         };
         outcomes.push(Outcome {
             text: number,
-            against: control.unwrap_or(ITSELF).to_owned(),
+            against: against(control, ITSELF),
             value,
             failed,
             chance: 0.0,

@@ -260,7 +260,7 @@ fn scored(subject: &Subject, scorer: &str, latent: usize, judge: &dyn Judge) -> 
     };
     let outcomes = (scorers::named(scorer).unwrap().score)(&task).unwrap();
     assert_eq!(outcomes.iter().map(|o| o.text).collect::<Vec<_>>(), [Some(0), None]);
-    assert_eq!(outcomes[1].against, SHUFFLED);
+    assert_eq!(exegete_store::control_of(&outcomes[1].against), Some((SHUFFLED, "itself")));
     assert!(outcomes.iter().all(|o| (o.chance - 1.0 / 3.0).abs() < 1e-12));
     outcomes
 }

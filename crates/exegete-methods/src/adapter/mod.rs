@@ -28,6 +28,9 @@ use crate::{MethodError, Result};
 pub const NAME: &str = "adapter";
 /// The template of the published adapters.
 pub const TEMPLATE: &str = "selfie";
+/// Keys of the metadata that other programs pass over.
+const TEMPLATE_KEY: &str = "exegete_template";
+const TRAINED_ON_KEY: &str = "exegete_trained_on";
 /// The layer before which vectors go in.
 const LAYER: usize = 0;
 
@@ -106,6 +109,10 @@ pub struct Adapter {
     pub steps: u64,
     /// The least loss on pairs that it was not trained on, in nats a token.
     pub best_loss: Option<f64>,
+    /// The template that it was trained with; none where the file does not say.
+    pub template: Option<String>,
+    /// Latents that it was trained on, ascending: what is said of them may be known by heart.
+    pub trained_on: Vec<u32>,
     tensors: BTreeMap<&'static str, Vec<f32>>,
 }
 
@@ -132,7 +139,7 @@ impl Adapter {
             };
             tensors.insert(name, values);
         }
-        Self { projection, d, steps: 0, best_loss: None, tensors }
+        Self { projection, d, steps: 0, best_loss: None, template: None, trained_on: Vec::new(), tensors }
     }
 
     /// Opens a file.
@@ -191,7 +198,18 @@ impl Adapter {
         }
         let number = |key: &str| metadata.get(key).and_then(|text| text.parse::<f64>().ok()).filter(|x| x.is_finite());
         let steps = number("global_step").unwrap_or(0.0) as u64;
-        Ok(Self { projection, d, steps, best_loss: number("best_val_loss"), tensors })
+        if tensors.get("log_scale").is_some_and(|log: &Vec<f32>| !log[0].exp().is_finite()) {
+            return Err("tensor \"log_scale\" is so large that the scale is no number".into());
+        }
+        let template = metadata.get(TEMPLATE_KEY).cloned();
+        let trained_on =
+            metadata.get(TRAINED_ON_KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Ok(Self { projection, d, steps, best_loss: number("best_val_loss"), template, trained_on, tensors })
+    }
+
+    /// The template to ask with: its own, or that of the published adapters.
+    pub fn template(&self) -> &str {
+        self.template.as_deref().unwrap_or(TEMPLATE)
     }
 
     /// The file's bytes.
@@ -214,6 +232,12 @@ impl Adapter {
         metadata.insert("model_dim".into(), self.d.to_string());
         metadata.insert("global_step".into(), self.steps.to_string());
         metadata.insert("projection_num_params".into(), self.n_parameters().to_string());
+        if let Some(template) = &self.template {
+            metadata.insert(TEMPLATE_KEY.into(), template.clone());
+        }
+        if !self.trained_on.is_empty() {
+            metadata.insert(TRAINED_ON_KEY.into(), json!(self.trained_on).to_string());
+        }
         if let Some(loss) = self.best_loss {
             metadata.insert("best_val_loss".into(), loss.to_string());
         }
@@ -353,8 +377,19 @@ impl<'m> AdapterExplainer<'m> {
         Ok(losses.into_iter().map(|loss| -loss).collect())
     }
 
+    /// Whether the adapter was trained on a latent.
+    pub fn is_trained_on(&self, latent: u32) -> bool {
+        self.adapter.trained_on.binary_search(&latent).is_ok()
+    }
+
     fn inserted(&self, direction: &[f32]) -> Result<Inserted> {
-        Ok(Inserted { vector: self.adapter.apply(direction)?, how: Insertion::Replace, factor: 1.0 })
+        let vector = self.adapter.apply(direction)?;
+        match dot(&vector, &vector).is_finite() {
+            true => Ok(Inserted { vector, how: Insertion::Replace, factor: 1.0 }),
+            false => {
+                Err(MethodError::Request("the adapter makes a vector without a finite length of this direction".into()))
+            }
+        }
     }
 }
 
@@ -377,7 +412,13 @@ mod tests {
         for form in
             [Form::ScaleOnly, Form::ScalarAffine, Form::ScalarAffinePlusLowRank, Form::LowRankOnly, Form::FullRank]
         {
-            let adapter = Adapter { steps: 7, best_loss: Some(1.5), ..Adapter::begun(projection(form), 4, 1) };
+            let adapter = Adapter {
+                steps: 7,
+                best_loss: Some(1.5),
+                template: Some("meaning".into()),
+                trained_on: vec![3, 9],
+                ..Adapter::begun(projection(form), 4, 1)
+            };
             let bytes = adapter.to_bytes().unwrap();
             assert_eq!(Adapter::from_bytes(&bytes).unwrap(), adapter, "{form:?}");
             assert!(Adapter::from_bytes(&bytes[..bytes.len() - 1]).is_err());
@@ -385,6 +426,9 @@ mod tests {
         let plain =
             safetensors::serialize([("bias", TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap())], None).unwrap();
         assert!(Adapter::from_bytes(&plain).unwrap_err().contains("config_json"));
+        let mut endless = Adapter::begun(projection(Form::ScaleOnly), 4, 1);
+        endless.tensors.insert("log_scale", vec![1000.0]);
+        assert!(Adapter::from_bytes(&endless.to_bytes().unwrap()).unwrap_err().contains("log_scale"));
     }
 
     #[test]

@@ -22,8 +22,18 @@ pub struct Pair {
     pub direction: Vec<f32>,
     /// What is said of it.
     pub text: String,
-    /// Whether it is kept for the check and not trained on; decided by its hash where nothing says so.
+    /// Whether it is kept for the check and not trained on; decided by the direction's hash where nothing says so.
     pub held_out: Option<bool>,
+    /// The latent whose direction it is, where it is one's.
+    pub latent: Option<u32>,
+}
+
+impl Pair {
+    /// All pairs of a direction are on one side.
+    fn is_held_out(&self, seed: u64) -> bool {
+        let hash = self.direction.iter().fold(seed, |hash, x| pair_hash(hash, x.to_bits().into(), 1));
+        self.held_out.unwrap_or_else(|| hash.is_multiple_of(HELD_OUT))
+    }
 }
 
 /// How an adapter is trained. The defaults are the published ones.
@@ -89,9 +99,9 @@ pub struct Trained {
     pub adapter: Adapter,
     /// Loss of those pairs before any step, in nats a token.
     pub loss_before: f64,
-    /// Their least loss.
+    /// Their least loss after a pass, by which the adapter was chosen.
     pub loss: f64,
-    /// The least loss where every one is given another's direction: what the bias alone does.
+    /// Its loss where every one is given another's direction: what the bias alone does. Not a number where there is one direction.
     pub loss_shuffled: f64,
     /// Pairs trained on, and held out.
     pub pairs: [usize; 2],
@@ -130,8 +140,7 @@ pub fn train(
     }
     let asker = Asker::new(model, template, super::LAYER)?;
     let targets: Vec<Vec<u32>> = pairs.iter().map(|pair| target(&asker, &pair.text)).collect::<Result<_>>()?;
-    let is_held =
-        |i: &usize| pairs[*i].held_out.unwrap_or_else(|| pair_hash(seed, *i as u64, 1).is_multiple_of(HELD_OUT));
+    let is_held = |i: &usize| pairs[*i].is_held_out(seed);
     let (held, mut order): (Vec<usize>, Vec<usize>) = (0..pairs.len()).partition(is_held);
     if order.len() < 8 || held.is_empty() {
         let detail = format!("{} pairs to train on and {} to check with are too few", order.len(), held.len());
@@ -148,17 +157,26 @@ pub fn train(
     let mut adapter = Adapter::begun(projection, model.spec.d_model, seed);
     let mut parameters: BTreeMap<&'static str, Parameter> =
         adapter.tensors.iter().map(|(name, values)| (*name, Parameter::new(values.clone()))).collect();
-    let checked = |adapter: &Adapter, turn: usize| -> Result<f64> {
-        let mut sum = 0.0;
-        for part in (0..held.len()).collect::<Vec<_>>().chunks(settings.batch) {
-            let rows: Vec<Inserted> =
-                part.iter().map(|i| inserted(adapter, &pairs[held[(i + turn) % held.len()]])).collect::<Result<_>>()?;
-            let of: Vec<Vec<u32>> = part.iter().map(|i| targets[held[*i]].clone()).collect();
-            sum += losses(&asker, &rows, &of)?.iter().sum::<f64>();
-        }
-        Ok(sum / held.len() as f64)
+    // Whose direction each held pair meets as a control: the next other one's.
+    let another = |i: usize| {
+        let of = |step: usize| held[(i + step) % held.len()];
+        (1..held.len()).map(of).find(|j| pairs[*j].direction != pairs[held[i]].direction)
     };
-    let loss_before = checked(&adapter, 0)?;
+    let checked = |adapter: &Adapter, is_shuffled: bool| -> Result<f64> {
+        let (mut sum, mut n) = (0.0, 0usize);
+        for part in (0..held.len()).collect::<Vec<_>>().chunks(settings.batch) {
+            let of = |i: &usize| if is_shuffled { another(*i) } else { Some(held[*i]) };
+            let met: Vec<(usize, usize)> = part.iter().filter_map(|i| Some((held[*i], of(i)?))).collect();
+            let rows: Vec<Inserted> = met.iter().map(|(_, j)| inserted(adapter, &pairs[*j])).collect::<Result<_>>()?;
+            let wanted: Vec<Vec<u32>> = met.iter().map(|(i, _)| targets[*i].clone()).collect();
+            if !rows.is_empty() {
+                sum += losses(&asker, &rows, &wanted)?.iter().sum::<f64>();
+                n += rows.len();
+            }
+        }
+        Ok(sum / n as f64)
+    };
+    let loss_before = checked(&adapter, false)?;
     let mut best = (loss_before, adapter.clone());
     let steps = (order.len().div_ceil(settings.batch) * settings.epochs) as u64;
     let mut step = 0u64;
@@ -173,13 +191,14 @@ pub fn train(
                 )));
             }
             let shorter = (settings.clip / norm.max(1e-12)).min(1.0) as f32;
-            let warm = ((step + 1) as f64 / WARM_UP.min(steps) as f64).min(1.0);
-            let lr = settings.lr * warm * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos());
+            let lr = settings.lr * rate(step, steps);
             step += 1;
             for (name, parameter) in &mut parameters {
                 let Some(grad) = grads.get_mut(name) else { continue };
                 grad.iter_mut().for_each(|g| *g *= shorter);
-                parameter.step(AdamW::default(), lr, settings.weight_decay, step, grad);
+                // The scale is not to shrink by itself.
+                let decay = if *name == "log_scale" { 0.0 } else { settings.weight_decay };
+                parameter.step(AdamW::default(), lr, decay, step, grad);
                 adapter.tensors.insert(name, parameter.values.clone());
             }
             if !at(Progressed { step, steps, loss }) {
@@ -187,15 +206,28 @@ pub fn train(
             }
         }
         adapter.steps = step;
-        let loss = checked(&adapter, 0)?;
+        let loss = checked(&adapter, false)?;
         if loss < best.0 {
             best = (loss, adapter.clone());
         }
     }
     let (loss, mut adapter) = best;
     adapter.best_loss = Some(loss);
-    let loss_shuffled = checked(&adapter, 1)?;
+    adapter.template = Some(template.to_owned());
+    adapter.trained_on = order.iter().filter_map(|i| pairs[*i].latent).collect();
+    adapter.trained_on.sort_unstable();
+    adapter.trained_on.dedup();
+    let loss_shuffled = checked(&adapter, true)?;
     Ok(Trained { adapter, loss_before, loss, loss_shuffled, pairs: [order.len(), held.len()] })
+}
+
+/// The share of the highest learning rate: it rises over the first steps and falls as a cosine over the others.
+fn rate(step: u64, steps: u64) -> f64 {
+    let warm = WARM_UP.min(steps / 2);
+    match step < warm {
+        true => (step + 1) as f64 / warm as f64,
+        false => 0.5 * (1.0 + (std::f64::consts::PI * (step - warm) as f64 / (steps - warm).max(1) as f64).cos()),
+    }
 }
 
 fn inserted(adapter: &Adapter, pair: &Pair) -> Result<Inserted> {
@@ -290,4 +322,58 @@ fn gradients(
     }
     let loss = by_row(&f32s(losses.tensor())?, &targets).iter().sum::<f64>() / part.len() as f64;
     Ok((loss, sums))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_and_falls() {
+        assert_eq!((rate(0, 100), rate(9, 100), rate(10, 100)), (0.1, 1.0, 1.0));
+        assert!(rate(99, 100) < 0.01 && rate(0, 1) == 1.0 && rate(1, 4) == 1.0);
+    }
+
+    #[test]
+    fn gradients_through_the_model_are_differences_of_the_loss() {
+        let Some(dir) = exegete_testkit::data_dir() else {
+            return exegete_testkit::not_run("EXEGETE_DATA is not set: stories260K is not here");
+        };
+        let model = Model::open(&dir.join("models/stories260K/stories260K.bin")).unwrap();
+        let asker = Asker::new(&model, "selfie", 0).unwrap();
+        let d = model.spec.d_model;
+        let pair = |text: &str, number: u64| Pair {
+            direction: crate::direction::random(d, 3, number),
+            text: text.into(),
+            held_out: None,
+            latent: None,
+        };
+        let pairs = [pair("a dog", 1), pair("the sun is up", 2)];
+        let targets: Vec<Vec<u32>> = pairs.iter().map(|p| target(&asker, &p.text).unwrap()).collect();
+        let projection = Projection {
+            form: Form::ScalarAffine,
+            normalize_input: true,
+            init_scale: Some(2.0),
+            low_rank_rank: None,
+            low_rank_init_factor: None,
+        };
+        let adapter = Adapter::begun(projection, d, 1);
+        let (loss, grads) = gradients(&asker, &adapter, (&pairs, &targets), &[0, 1]).unwrap();
+        let loss_of = |adapter: &Adapter| {
+            let rows: Vec<Inserted> = pairs.iter().map(|p| inserted(adapter, p).unwrap()).collect();
+            losses(&asker, &rows, &targets).unwrap().iter().sum::<f64>() / 2.0
+        };
+        assert!((loss - loss_of(&adapter)).abs() < 1e-5);
+        let largest = grads["bias"].iter().fold(0f32, |a, g| a.max(g.abs()));
+        for (name, i) in [("log_scale", 0), ("bias", 0), ("bias", 7), ("bias", 40)] {
+            let moved = |by: f32| {
+                let mut other = adapter.clone();
+                other.tensors.get_mut(name).unwrap()[i] += by;
+                loss_of(&other)
+            };
+            let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            let gradient = f64::from(grads[name][i]);
+            assert!((difference - gradient).abs() < 0.02 * f64::from(largest), "{name} {i}: {difference} {gradient}");
+        }
+    }
 }

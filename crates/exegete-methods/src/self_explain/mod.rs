@@ -81,7 +81,7 @@ pub struct LayerCurve {
 pub struct Answer {
     /// The scale.
     pub scale: f64,
-    /// What the rule says of it.
+    /// What the rule says of it; not a number where the rule passes over the scale.
     pub merit: f64,
     /// What the model said.
     pub text: String,
@@ -169,12 +169,18 @@ impl<'m> SelfExplainer<'m> {
             Choice::Abstain => Vec::new(),
             Choice::Scales(ranked) => ranked,
         };
-        let texts: Vec<String> = ranked.iter().map(|(i, _)| all[*i].clone()).collect();
+        // Scales that the rule passed over come last: another rule, or a person, may choose one.
+        let mut order: Vec<(usize, f64)> = ranked;
+        if !order.is_empty() {
+            let passed: Vec<usize> = (1..all.len()).filter(|i| order.iter().all(|(ranked, _)| ranked != i)).collect();
+            order.extend(passed.into_iter().map(|i| (i, f64::NAN)));
+        }
+        let texts: Vec<String> = order.iter().map(|(i, _)| all[*i].clone()).collect();
         let answer =
-            |at: usize| Answer { scale: curves.scales[ranked[at].0], merit: ranked[at].1, text: texts[at].clone() };
+            |at: usize| Answer { scale: curves.scales[order[at].0], merit: order[at].1, text: texts[at].clone() };
         let answers: Vec<Answer> = choice::different(&texts, texts.len()).into_iter().map(answer).collect();
         let mut said = vec![None; curves.scales.len()];
-        for ((i, _), text) in ranked.iter().zip(&texts) {
+        for ((i, _), text) in order.iter().zip(&texts) {
             said[*i] = answers.iter().position(|answer| choice::is_same(&answer.text, text));
         }
         // No text at any scale is as good as an abstention.

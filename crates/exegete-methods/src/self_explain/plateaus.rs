@@ -18,8 +18,10 @@ pub struct Background {
     n: usize,
     /// Of how many of them it says a word, at any scale.
     words: HashMap<String, usize>,
-    /// The merit that the middle one of them reaches itself.
+    /// What the best word of the middle one of them is worth, at as many scales.
     level: f64,
+    /// Scales at which they were asked.
+    n_scales: usize,
 }
 
 impl Background {
@@ -30,7 +32,8 @@ impl Background {
             let all: HashSet<String> = texts.iter().flat_map(|text| self::words(text)).collect();
             all.into_iter().for_each(|word| *words.entry(word).or_default() += 1);
         }
-        let mut this = Self { n: directions.len(), words, level: 0.0 };
+        let n_scales = directions.iter().map(Vec::len).max().unwrap_or(0);
+        let mut this = Self { n: directions.len(), words, level: 0.0, n_scales };
         // Each is looked at as if it were not among them: its own words are said once less.
         let mut levels: Vec<f64> = directions.iter().map(|texts| this.worths(texts, 1).1).collect();
         levels.sort_by(f64::total_cmp);
@@ -40,7 +43,7 @@ impl Background {
 
     fn rarity(&self, word: &str, less: usize) -> f64 {
         let said = self.words.get(word).copied().unwrap_or(0).saturating_sub(less);
-        ((self.n + 1) as f64 / (said + 1) as f64).ln()
+        ((self.n + 1).saturating_sub(less).max(1) as f64 / (said + 1) as f64).ln()
     }
 
     /// What each word of some texts is worth, and the most.
@@ -67,7 +70,10 @@ impl Background {
             return None;
         }
         let (worths, best) = self.worths(&texts[1..n], 0);
-        if best <= 0.0 || best - self.level <= least {
+        // Told apart from random directions at as many scales as they were asked at: a word said once is a larger share of fewer.
+        let k = self.n_scales.clamp(1, n - 1);
+        let thin: Vec<String> = (1..=k).map(|i| texts[i * (n - 1) / k].clone()).collect();
+        if best <= 0.0 || self.worths(&thin, 0).1 - self.level <= least {
             return None;
         }
         let (low, high) = entropy[1..n].iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));

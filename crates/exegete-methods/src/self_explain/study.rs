@@ -42,8 +42,10 @@ pub struct Item {
     pub curves: Curves,
     /// What is said at each scale.
     pub texts: Vec<String>,
-    /// What that is worth; none where it was not judged.
+    /// What that is worth; none where it was not judged, which is passed over.
     pub worth: Vec<Option<f64>>,
+    /// What saying nothing is worth: 0 of hits, chance of a score.
+    pub nothing: f64,
 }
 
 /// How a rule does on the half that it was not tuned on.
@@ -53,7 +55,7 @@ pub struct RuleResult {
     pub rule: &'static str,
     /// The weight that was best on the other half, for rules that have one.
     pub alpha: Option<f64>,
-    /// Mean worth of its first text; 0 where it abstains.
+    /// Mean worth of its first text; that of saying nothing where it abstains.
     pub first: Estimate,
     /// Mean worth of the best of its first three different texts.
     pub best_of_three: Estimate,
@@ -114,7 +116,7 @@ pub fn compare(items: &[Item], background: &Background) -> Comparison {
     });
     let rules = rules.collect();
     let judged = |item: &Item| -> Vec<f64> { item.worth[1..].iter().flatten().copied().collect() };
-    let best: Vec<f64> = test.iter().map(|item| judged(item).into_iter().fold(0.0, f64::max)).collect();
+    let best: Vec<f64> = test.iter().map(|item| judged(item).into_iter().fold(item.nothing, f64::max)).collect();
     let any = |item: &&Item| judged(item).iter().sum::<f64>() / judged(item).len().max(1) as f64;
     let any: Vec<f64> = test.iter().map(any).collect();
     let different_about: std::collections::BTreeSet<u64> = about.iter().copied().collect();
@@ -130,10 +132,12 @@ pub fn compare(items: &[Item], background: &Background) -> Comparison {
 
 /// The worth of a rule's first text, and of the best of its first different ones; nothing after abstention.
 fn worth(item: &Item, background: &Background, settings: &SelfExplainSettings) -> [f64; 2] {
-    let Choice::Scales(ranked) = choose(item, background, settings) else { return [0.0; 2] };
-    let texts: Vec<String> = ranked.iter().map(|(i, _)| item.texts[*i].clone()).collect();
-    let of: Vec<f64> = different(&texts, TEXTS).into_iter().map(|at| item.worth[ranked[at].0].unwrap_or(0.0)).collect();
-    [of.first().copied().unwrap_or(0.0), of.iter().copied().fold(0.0, f64::max)]
+    let Choice::Scales(ranked) = choose(item, background, settings) else { return [item.nothing; 2] };
+    let judged: Vec<(&String, f64)> =
+        ranked.iter().filter_map(|(i, _)| Some((&item.texts[*i], item.worth[*i]?))).collect();
+    let texts: Vec<String> = judged.iter().map(|(text, _)| (*text).clone()).collect();
+    let of: Vec<f64> = different(&texts, TEXTS).into_iter().map(|at| judged[at].1).collect();
+    [of.first().copied().unwrap_or(item.nothing), of.iter().copied().reduce(f64::max).unwrap_or(item.nothing)]
 }
 
 fn choose(item: &Item, background: &Background, settings: &SelfExplainSettings) -> Choice {
@@ -172,7 +176,13 @@ mod tests {
         };
         let right = |i: usize| i.abs_diff(at) <= 2;
         let texts = (0..64).map(|i| if right(i) { "right".into() } else { format!("wrong {i}") }).collect();
-        Item { about, curves, texts, worth: (0..64).map(|i| Some(f64::from(u8::from(right(i))))).collect() }
+        Item {
+            about,
+            curves,
+            texts,
+            worth: (0..64).map(|i| Some(f64::from(u8::from(right(i))))).collect(),
+            nothing: 0.0,
+        }
     }
 
     #[test]

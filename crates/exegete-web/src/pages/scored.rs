@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use exegete_store::{RANDOM_DIRECTION, SHUFFLED, is_control};
+use exegete_store::{RANDOM_DIRECTION, SHUFFLED, control_of, is_control};
 use maud::{Markup, html};
 
 use crate::format;
@@ -14,7 +14,7 @@ pub(crate) fn scores(scores: &[TextScore]) -> Markup {
     // A control is a row of its own, though its text may be said of the latent too.
     let mut texts: Vec<(&str, Option<&str>)> = Vec::new();
     for score in scores {
-        let row = (score.text.as_str(), Some(score.against.as_str()).filter(|against| is_control(against)));
+        let row = (score.text.as_str(), control_of(&score.against).map(|(name, _)| name));
         if !texts.contains(&row) {
             texts.push(row);
         }
@@ -57,7 +57,7 @@ pub(crate) fn scores(scores: &[TextScore]) -> Markup {
                 p.muted {
                     "Judged by " (judges.into_iter().collect::<Vec<_>>().join("; ")) "."
                     @if failed > 0 { " " (failed) " examples got no verdict." }
-                    " Controls stand in their scorer's first column. The best text of many is scored too high: it was chosen by these scores."
+                    " The best text of many is scored too high: it was chosen by these scores."
                 }
             }
         }
@@ -89,11 +89,12 @@ fn what(control: &str) -> &'static str {
 
 fn cell(scores: &[TextScore], text: &str, column: &Column, control: Option<&str>) -> Markup {
     let of = |s: &&TextScore| s.scorer == column.scorer && s.judge == column.judge;
-    // A control has one value a scorer, which stands in the scorer's first column.
-    let first = scores.iter().filter(of).filter(|s| !is_control(&s.against)).map(|s| s.against.as_str()).min();
-    let is_place = control.is_none() || first == Some(column.against);
-    let wanted = control.unwrap_or(column.against);
-    let found = scores.iter().filter(of).find(|s| is_place && s.text == text && s.against == wanted);
+    let is_its = |s: &&TextScore| match (control_of(&s.against), control) {
+        (None, None) => s.against == column.against,
+        (Some((name, against)), Some(wanted)) => name == wanted && against == column.against,
+        _ => false,
+    };
+    let found = scores.iter().filter(of).find(|s| s.text == text && is_its(s));
     html! {
         @if let Some(score) = found {
             @if score.value.is_finite() {

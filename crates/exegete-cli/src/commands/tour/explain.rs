@@ -13,7 +13,7 @@ use exegete_store::{LatentRow, Notes, Run, read_latents};
 use serde_json::json;
 
 use crate::args::Tour;
-use crate::commands::explain::{NOTES, keep};
+use crate::commands::explain::{NOTES, asked_of, keep};
 use crate::printer::Printer;
 
 /// The stage's name in the manifest.
@@ -35,7 +35,7 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
     let rows = read_latents(&run.path(firings::LATENTS))?;
     let explainer = SelfExplainer::new(model, &settings.self_explain)?;
     let mut notes = Notes::open(&run.path(NOTES))?;
-    let same_settings = serde_json::to_value(&settings.self_explain)?;
+    let same_settings = asked_of(&settings.self_explain, &settings.model)?;
     let (mut explained, mut abstained) = (0usize, 0usize);
     // Many latents that are given one text are not explained by it.
     let mut texts = BTreeSet::new();
@@ -51,7 +51,7 @@ pub(crate) fn run(run: &mut Run, model: &Model, settings: &Tour, seed: u64, prin
             Some(earlier) => (!earlier.abstained).then_some(earlier.text),
             None => {
                 let new = explainer.explain(dictionary.decoder_row(latent.0 as usize))?;
-                keep(&mut notes, latent, &new, &settings.self_explain)?;
+                keep(&mut notes, latent, &new, &same_settings)?;
                 let best = new.answers.into_iter().next().map(|answer| answer.text);
                 (!new.abstained).then(|| best.unwrap_or_default())
             }
