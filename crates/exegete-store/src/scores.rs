@@ -169,3 +169,42 @@ impl Notes {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(text: &str, against: &str, value: f64) -> Score {
+        Score {
+            latent: 3,
+            text: text.into(),
+            scorer: "detection".into(),
+            against: against.into(),
+            judge: "one".into(),
+            value: Estimate { value, low: value, high: value, n: 8 },
+            failed: 0,
+            chance: 0.5,
+            measures: Value::Null,
+            settings: Value::Null,
+        }
+    }
+
+    #[test]
+    fn controls_are_told_from_comparisons() {
+        assert_eq!(control_of(&control_against(SHUFFLED, "co-firing")), Some((SHUFFLED, "co-firing")));
+        assert_eq!(control_of(SHUFFLED), Some((SHUFFLED, "")));
+        assert!(!is_control("random") && !is_control("shuffled things") && is_control("random-direction (itself)"));
+    }
+
+    #[test]
+    fn a_control_replaces_the_one_before_and_a_number_what_had_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut notes = Notes::open(&dir.path().join("run.sqlite")).unwrap();
+        let shuffled = control_against(SHUFFLED, "random");
+        notes.put_scores(&[score("a", "itself", f64::NAN), score("old", &shuffled, 0.4)]).unwrap();
+        notes.put_scores(&[score("a", "random", 0.9), score("new", &shuffled, 0.5)]).unwrap();
+        let told: Vec<(String, String)> =
+            notes.scores_of(LatentId(3)).unwrap().into_iter().map(|s| (s.text, s.against)).collect();
+        assert_eq!(told, [("a".into(), "random".into()), ("new".into(), shuffled)]);
+    }
+}

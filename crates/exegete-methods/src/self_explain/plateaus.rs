@@ -73,9 +73,11 @@ impl Background {
         // Told apart from random directions at as many scales as they were asked at: a word said once is a larger share of fewer.
         let k = self.n_scales.clamp(1, n - 1);
         let thin: Vec<String> = (1..=k).map(|i| texts[i * (n - 1) / k].clone()).collect();
-        if best <= 0.0 || self.worths(&thin, 0).1 - self.level <= least {
+        if self.worths(&thin, 0).1 - self.level <= least {
             return None;
         }
+        // Where nothing that is said is rare, entropy alone is left to decide.
+        let best = best.max(f64::MIN_POSITIVE);
         let (low, high) = entropy[1..n].iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
         let uncertain = |i: usize| if high > low { (entropy[i] - low) / (high - low) } else { 0.0 };
         let said: Vec<HashSet<String>> = texts[..n].iter().map(|text| words(text)).collect();
@@ -135,6 +137,7 @@ mod tests {
         assert_eq!(background.rank(&texts, &unsure, 0.5, -0.1).unwrap()[0].0, 4);
         let generic = strings(&["a word", "a word", "a word of grammar", "a word"]);
         assert_eq!(background.rank(&generic, &flat[..4], 0.5, -0.1), None);
+        assert_eq!(background.rank(&generic, &[0.0, 1.0, 0.5, 2.0], 0.5, f64::NEG_INFINITY).unwrap()[0].0, 2);
         assert_eq!(background.rank(&[], &[], 0.5, -0.1), None);
     }
 }

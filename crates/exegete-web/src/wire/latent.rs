@@ -153,7 +153,7 @@ pub struct TextScore {
     pub text: String,
     /// The scorer.
     pub scorer: String,
-    /// What the latent's excerpts are told apart from; `shuffled` for another latent's text, the control.
+    /// What the latent's excerpts are told apart from; `shuffled (random)` for another latent's text, a control, told apart from the same.
     pub against: String,
     /// Who judged.
     pub judge: String,
