@@ -48,6 +48,9 @@ PRAGMA user_version = 1;
 /// The method whose texts are controls: what the model says of directions drawn at random. They are nobody's explanations.
 pub const RANDOM: &str = "random";
 
+/// Of what a method says at many scales, the texts that go out of the run: into exports, and before people who rate.
+pub(crate) const BEST_OF_SCALES: u32 = 3;
+
 /// Name of the curve of self-similarity near the end of the model.
 pub const SELF_SIMILARITY: &str = "self-similarity";
 /// Name of the curve of the answer's entropy.
@@ -315,7 +318,7 @@ impl Notes {
         let Some(query) = fts_query(text) else { return Ok(Vec::new()) };
         let sql = "SELECT latent, explanations.text FROM explanation_text
                    JOIN explanations ON explanations.id = explanation_text.rowid
-                   WHERE explanation_text MATCH ? ORDER BY explanation_text.rank, latent";
+                   WHERE explanation_text MATCH ? AND method <> 'random' ORDER BY explanation_text.rank, latent";
         self.rows(sql, params![query], |row| Ok((LatentId(row.get(0)?), row.get(1)?)))
     }
 

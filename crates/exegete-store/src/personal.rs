@@ -7,7 +7,7 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::notes::Notes;
+use crate::notes::{BEST_OF_SCALES, Notes, RANDOM};
 
 /// The tables that version 2 adds.
 pub(crate) const SCHEMA: &str = "
@@ -215,13 +215,14 @@ impl Notes {
         self.rows("SELECT latent, text FROM labels ORDER BY latent", [], |row| Ok((LatentId(row.get(0)?), row.get(1)?)))
     }
 
-    /// Texts that may be rated: those that are not empty, abstentions included, by number.
+    /// Texts that may be rated: those that are not empty, abstentions included, by number; of what is said at many scales the best.
     ///
     /// # Errors
     /// [`crate::StoreError::Sqlite`].
     pub fn candidates(&self) -> Result<Vec<Candidate>> {
-        let query = "SELECT id, latent, method, rank, text FROM explanations WHERE trim(text) <> '' ORDER BY id";
-        self.rows(query, [], candidate_in)
+        let query = "SELECT id, latent, method, rank, text FROM explanations
+                     WHERE trim(text) <> '' AND method <> ? AND (scale IS NULL OR rank < ?) ORDER BY id";
+        self.rows(query, params![RANDOM, BEST_OF_SCALES], candidate_in)
     }
 
     /// A text that may be rated.

@@ -171,7 +171,7 @@ fn by_adapter(
     let template = adapter_template(&settings.self_explain, &trained).to_owned();
     let explainer = AdapterExplainer::new(&opened.model, &template, trained)?;
     let tokens = settings.self_explain.explanation_tokens;
-    let made = json!({"adapter": of, "model": opened.model_path, "template": template, "tokens": tokens, "asked": settings.texts.max(1), "seed": common.seed});
+    let made = json!({"adapter": of, "run_model": opened.model_path, "template": template, "tokens": tokens, "asked": settings.texts.max(1), "seed": common.seed});
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let (mut results, mut there) = (Vec::new(), 0);
     for (i, latent) in latents.iter().enumerate() {
@@ -210,7 +210,7 @@ fn by_adapter(
 /// What the answers of self-explanation depend on: settings, model, and a template of one's own to the letter.
 pub(crate) fn asked_of(settings: &SelfExplainSettings, model: &str) -> Result<Value> {
     let mut asked = serde_json::to_value(settings)?;
-    asked["model"] = model.into();
+    asked["run_model"] = model.into();
     if settings.template.ends_with(".toml") {
         asked["template_text"] = std::fs::read_to_string(&settings.template).unwrap_or_default().into();
     }
@@ -260,7 +260,7 @@ fn by_judge(
     let source = texts.as_ref().map(|texts| texts.source(&subject, &settings.excerpts, common.seed));
     printer.begin("explain", latents.len() as u64, "latents", 0);
     let asked = json!({
-        "judge": judge.name(), "model": opened.model_path, "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
+        "judge": judge.name(), "run_model": opened.model_path, "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
         "asked": settings.texts.max(1), "most_shown": settings.shown, "prompt": explainers::version()?,
     });
     let (mut results, mut without, mut there) = (Vec::new(), 0, 0);

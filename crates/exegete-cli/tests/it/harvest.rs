@@ -199,8 +199,10 @@ fn what_a_harvest_made_is_explained_reported_and_held_to_its_weights() {
     assert!(candidates.len() >= 3, "{} texts", candidates.len());
     let score = |c: &exegete_store::Candidate| {
         let all = notes.explanations_of(exegete_base::LatentId(c.latent)).unwrap();
-        all.iter().find(|e| e.rank == c.rank).unwrap().score
+        all.iter().find(|e| e.rank == c.rank && e.method == c.method).unwrap().score
     };
+    // What is said without a search has no score of its own.
+    candidates.retain(|c| c.method == "self");
     candidates.sort_by(|a, b| score(a).total_cmp(&score(b)));
     let n = candidates.len();
     candidates.iter().enumerate().for_each(|(i, c)| notes.rate(c, (1 + 4 * i / n) as u8, 0).unwrap());
@@ -246,7 +248,7 @@ fn explained_and_scored(of: &dyn Fn(&str, &[&str]) -> std::process::Output) {
     let unknown = of("explain", &["--dictionary", "topk", "--latents", "0", "--method", "guess"]);
     assert!(stderr(&unknown).contains("both-sides"), "{}", stderr(&unknown));
 
-    let sizes = ["--firing", "12", "--silent", "12", "--latents", "0..2", "--most-texts", "3"];
+    let sizes = ["--firing", "12", "--silent", "12", "--latents", "0..3", "--most-texts", "3"];
     let score = |rest: &[&str]| of("score", &[&dictionary[..], &few, &sizes, rest].concat());
     let against = ["--against", "random,cofiring,same-token"];
     let most = ["--scorer", "embedding,surprisal,generation,output-surprisal,intruder"];

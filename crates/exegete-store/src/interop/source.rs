@@ -16,7 +16,7 @@ use crate::examples::{Example, ExampleReader};
 use crate::groups::{intervals, strongest};
 use crate::harvested::{self, Harvested, LATENTS};
 use crate::latents::{LatentRow, read_latents};
-use crate::notes::{Explanation, Notes};
+use crate::notes::{BEST_OF_SCALES, Explanation, Notes, RANDOM};
 use crate::profile::LatentProfile;
 use crate::run::Run;
 use crate::tokens::{TokenReader, Window, read_vocab};
@@ -244,7 +244,9 @@ impl RunSource {
     pub fn explanations(&self, latent: LatentId) -> Result<Vec<Said>> {
         let Some(notes) = &self.notes else { return Ok(Vec::new()) };
         let mut all = notes.explanations_of(latent)?;
-        all.retain(|e| !e.abstained && !e.text.trim().is_empty());
+        // Of what is said at many scales the best; what is said of random directions is nobody's.
+        let is_kept = |e: &Explanation| e.method != RANDOM && (!e.scale.is_finite() || e.rank < BEST_OF_SCALES);
+        all.retain(|e| !e.abstained && !e.text.trim().is_empty() && is_kept(e));
         // What a person picked comes first; those of a file stood in an order of their own.
         let label = notes.label_of(latent)?;
         let is_label = |e: &Explanation| label.as_ref().is_some_and(|l| l.method == e.method && l.text == e.text);
