@@ -184,12 +184,17 @@ fn request(prompt: &Prompt, shown: Shown, subject: &Subject, given: &Given) -> R
     Ok((request, amplified))
 }
 
-/// The first line of an answer, without the words that it was to begin with, marks, quotation marks and a full stop.
+/// The first line of an answer, without the words that it was to begin with, the number of a list, marks, quotation marks and a full stop.
 fn one_line(answer: &str, begun: &str) -> String {
     let answer = answer.trim();
     let answer = answer.strip_prefix(begun).unwrap_or(answer);
     let line = answer.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let line = line.replace("<<", "").replace(">>", "");
+    // The number of a list is no part of what is said.
+    let digits = line.chars().take_while(char::is_ascii_digit).count();
+    let numbered =
+        (1..=2).contains(&digits).then(|| line[digits..].strip_prefix(". ").or(line[digits..].strip_prefix(") ")));
+    let line = numbered.flatten().unwrap_or(&line);
     line.trim_matches(|c: char| matches!(c, '"' | '\'' | '.' | '-' | '*' | '•') || c.is_whitespace()).to_owned()
 }
 
@@ -202,6 +207,8 @@ mod tests {
         assert_eq!(one_line("\n  \"words for water.\"\nAnd more", "They"), "words for water");
         assert_eq!(one_line("They have in common: rivers", "They have in common:"), "rivers");
         assert_eq!(one_line("- <<rivers>> and lakes", "x"), "rivers and lakes");
+        assert_eq!(one_line("1. the part of a ship\n2. more", "x"), "the part of a ship");
+        assert_eq!(one_line("1984. A year", "x"), "1984. A year");
         assert_eq!(one_line("  \n ", "x"), "");
     }
 

@@ -118,7 +118,7 @@ pub(crate) fn curves(result: &MethodResult) -> Vec<(String, Result<String>)> {
             n_columns: result.scales.len(),
             values: layers.iter().flat_map(|(_, values)| values.iter().copied()).collect(),
             row_edges: (0..=layers.len()).map(|i| first + i as f64).collect(),
-            column_edges: (0..=result.scales.len()).map(|i| start + step * (i as f64 - 0.5)).collect(),
+            column_edges: (0..=result.scales.len()).map(|i| start + step * i as f64).collect(),
             size: Size { width: 290, height: 176 },
         };
         charts.push(("self-similarity after each layer".into(), heat_map(&figure)));
