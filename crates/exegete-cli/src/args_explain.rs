@@ -47,9 +47,9 @@ pub(crate) struct SelfExplain {
     /// Directions: FILE.safetensors[#name], SAE@latent, tokens('a')-tokens('b'), embedding('a'), random(7)
     #[arg(long = "direction", required = true, num_args = 1.., value_name = "DIRECTION")]
     pub(crate) directions: Vec<String>,
-    /// Where tokens('a') are read
-    #[arg(long, default_value = "blocks.8.hook_resid_post")]
-    pub(crate) site: String,
+    /// Where tokens('a') are read [default: the residual stream after a quarter of the layers]
+    #[arg(long)]
+    pub(crate) site: Option<String>,
     /// Take the mean over the directions off each
     #[arg(long)]
     pub(crate) less_mean: bool,

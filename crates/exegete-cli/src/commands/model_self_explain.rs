@@ -1,6 +1,7 @@
 //! `exegete model self-explain`: the model says what directions mean, wherever they come from.
 
 use anyhow::{Result, bail};
+use exegete_base::{Site, SiteKind};
 use exegete_methods::adapter::{Adapter, AdapterExplainer};
 use exegete_methods::self_explain::SelfExplainer;
 use exegete_model::site_named;
@@ -19,7 +20,10 @@ const SHOWN: usize = 5;
 
 pub(crate) fn run(settings: &SelfExplain, common: &Common, printer: &Printer) -> Result<()> {
     let model = open_model::open(&settings.model, common, printer)?;
-    let site = site_named(&model.spec, &settings.site)?;
+    let site = match &settings.site {
+        Some(site) => site_named(&model.spec, site)?,
+        None => Site::at(SiteKind::ResidPost, model.spec.n_layers / 4),
+    };
     if model.spec.site_width(site, 0) != model.spec.d_model {
         bail!("--site {site} is not as wide as the residual stream, into which directions are inserted");
     }

@@ -256,3 +256,38 @@ fn a_model_of_the_hubs_cache_opens_by_its_name() {
         stderr(&missing)
     );
 }
+
+#[test]
+fn directions_are_explained_and_an_untrained_model_is_another() {
+    let Some(model) = stories() else { return exegete_testkit::not_run(NO_DATA) };
+    let model = model.to_str().unwrap();
+    let how =
+        "--site blocks.2.hook_resid_post --less-mean --scales 5 --max-scale 20 --explanation-tokens 4 --insert-layer 1";
+    let how: Vec<&str> = how.split(' ').chain(["--abstain-below", "-2"]).collect();
+    let named = ["--direction", "tokens('The dog')", "embedding('dog')", "random(3)"];
+    let told = json(&[&["model", "self-explain", model][..], &how, &named].concat());
+    let told = told.as_array().unwrap();
+    assert_eq!(told.len(), 3);
+    for of in told {
+        let explanation = &of["explanation"];
+        assert!(!explanation["answers"].as_array().unwrap().is_empty(), "{of}");
+        let curves = &explanation["curves"];
+        assert_eq!(curves["cross_entropy_random"].as_array().unwrap().len(), 5);
+        assert_eq!(curves["by_layer"][0]["layer"], 1);
+    }
+    refused(&["model", "self-explain", model, "--insert-layer", "1", "--direction", "dog"], &["embedding('a')"]);
+    refused(
+        &["model", "self-explain", model, "--insert-layer", "9", "--direction", "random(1)"],
+        &["--insert-layer 9"],
+    );
+    refused(&["model", "self-explain", model, "--less-mean", "--direction", "random(1)"], &["--less-mean"]);
+
+    let untrained = format!("untrained:{model}");
+    let written = |model: &str| {
+        let flags = ["--prompt", "Once upon a", "--max-new-tokens", "6"];
+        json(&[&["model", "generate", model][..], &flags].concat())
+    };
+    assert_eq!(written(&untrained), written(&untrained), "a run can open it again");
+    assert_ne!(written(&untrained)["ids"], written(model)["ids"]);
+    refused(&["model", "info", &untrained, "--fold-norms"], &["untrained:", "not processed"]);
+}
