@@ -432,6 +432,32 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_file_is_refused_or_read_and_never_more() {
+        let whole = Adapter::begun(projection(Form::ScalarAffinePlusLowRank), 4, 1).to_bytes().unwrap();
+        let mut read = 0;
+        for i in 0..20_000u64 {
+            let mut bytes = whole.clone();
+            for change in 0..1 + i % 4 {
+                let hash = pair_hash(i, change, 3);
+                let at = (hash >> 16) as usize % bytes.len();
+                match hash % 4 {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => bytes[at] = (hash >> 8) as u8,
+                    // A digit of a shape, an offset or a rank.
+                    2 => bytes[at] = b"0123456789"[(hash >> 8) as usize % 10],
+                    _ => bytes.insert(at, b"9{}[]\","[(hash >> 8) as usize % 7]),
+                }
+            }
+            if let Ok(adapter) = Adapter::from_bytes(&bytes) {
+                read += 1;
+                let direction = vec![1.0; adapter.d.min(64)];
+                assert_eq!(adapter.apply(&direction).is_ok(), adapter.d == direction.len());
+            }
+        }
+        assert!((100..20_000).contains(&read), "{read}");
+    }
+
+    #[test]
     fn the_map_is_that_of_its_formula_and_gradients_are_differences() {
         let x = [0.3f32, -1.2, 0.5, 2.0];
         let unit: Vec<f32> = x.iter().map(|v| v / (dot(&x, &x).sqrt() + 1e-8)).collect();
