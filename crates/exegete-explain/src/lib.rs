@@ -2,7 +2,8 @@
 //!
 //! Excerpts of a run ([`examples`]) and a question ([`question`]) make prompts for a [`judge`]: a local model of which what prompts share
 //! is computed once, or a server. Of its verdicts a scorer ([`scorers`], one file each) makes a score with an interval, beside a
-//! control. What a latent does to the model's own texts ([`amplify`], [`completions`]) is explained and scored too. What explains and what scores never share a document.
+//! control. What a latent does to the model's own texts ([`amplify`], [`completions`]) is explained and scored too. What explains and
+//! what scores never share a document.
 #![deny(missing_docs)]
 
 pub mod amplify;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use exegete_base::LatentId;
 use exegete_base::settings::{ScaleRule, SelfExplainSettings};
 use exegete_explain::ExplainError;
@@ -11,7 +11,7 @@ use exegete_explain::examples::{Against, Use};
 use exegete_explain::explainers::{self, EXPLAINERS, Explainer, Given};
 use exegete_harvest::Progress;
 use exegete_methods::adapter::{self, Adapter, AdapterExplainer};
-use exegete_methods::self_explain::{AT_NORM, LayerCurve, NAME, SelfExplainer, SelfExplanation};
+use exegete_methods::self_explain::{AT_NORM, Answer, LayerCurve, NAME, SelfExplainer, SelfExplanation};
 use exegete_sae::Dictionary;
 use exegete_store::{BY_LAYER, CROSS_ENTROPY, Curves, ENTROPY, Explanation, Notes, RANDOM, SAID, SELF_SIMILARITY};
 use exegete_web::plain;
@@ -67,26 +67,15 @@ fn by_itself(
 ) -> Result<()> {
     let explainer = SelfExplainer::new(&opened.model, &settings.self_explain)?;
     let asked = asked_of(&settings.self_explain, &opened.model_path)?;
-    printer.begin("explain", latents.len() as u64, "latents", 0);
-    let (mut results, mut there) = (Vec::new(), 0);
-    for (i, latent) in latents.iter().enumerate() {
-        printer.check()?;
-        if is_there(notes, *latent, NAME, &asked, settings.again)? {
-            there += 1;
-            printer.at(i as u64 + 1, "");
-            continue;
-        }
-        let explained = explainer.explain(opened.dictionary.decoder_row(*latent as usize))?;
-        keep(notes, LatentId(*latent), &explained, &asked)?;
-        printer.at(i as u64 + 1, "");
+    let (results, there) = each((settings, latents), notes, (NAME, &asked), printer, |notes, latent| {
+        let explained = explainer.explain(opened.dictionary.decoder_row(latent as usize))?;
+        keep(notes, LatentId(latent), &explained, &asked)?;
         let texts: Vec<&str> = explained.answers.iter().map(|a| a.text.as_str()).collect();
-        results.push(
-            json!({"latent": latent, "abstained": explained.abstained, "texts": texts, "at_norm": explained.at_norm}),
-        );
         let first = &texts[..texts.len().min(SHOWN)];
-        let shown = if explained.abstained { "(abstained)".into() } else { first.join(" | ") };
-        printer.line(format!("{latent:>6}  {}", plain(&shown)));
-    }
+        let line = if explained.abstained { "(abstained)".into() } else { first.join(" | ") };
+        let at_norm = &explained.at_norm;
+        Ok((line, json!({"latent": latent, "abstained": explained.abstained, "texts": texts, "at_norm": at_norm})))
+    })?;
     printer.end(&format!("{} latents{}", latents.len(), before(there)));
     printer.json(&Value::Array(results));
     Ok(())
@@ -111,19 +100,12 @@ fn of_random(
     let anyway = SelfExplainer::new(&opened.model, &whatever)?;
     let mut made = asked_of(&settings.self_explain, &opened.model_path)?;
     made["seed"] = common.seed.into();
-    printer.begin("explain", latents.len() as u64, "latents", 0);
-    let (mut abstained, mut there) = (0, 0);
-    for (i, latent) in latents.iter().enumerate() {
-        printer.check()?;
-        if is_there(notes, *latent, RANDOM, &made, settings.again)? {
-            there += 1;
-            printer.at(i as u64 + 1, "");
-            continue;
-        }
-        let mut direction = explainer.random_direction(common.seed, u64::from(*latent));
+    let mut abstained = 0;
+    let (_, there) = each((settings, latents), notes, (RANDOM, &made), printer, |notes, latent| {
+        let mut direction = explainer.random_direction(common.seed, u64::from(latent));
         // As long as the row in whose place it stands, for rows that go in as they are.
         let length = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-        let by = length(opened.dictionary.decoder_row(*latent as usize)) / length(&direction);
+        let by = length(opened.dictionary.decoder_row(latent as usize)) / length(&direction);
         direction.iter_mut().for_each(|x| *x *= by as f32);
         let mut explained = explainer.explain(&direction)?;
         if explained.abstained {
@@ -131,20 +113,11 @@ fn of_random(
             explained = anyway.explain(&direction)?;
         }
         let answer = explained.answers.first();
-        let row = answer.map(|answer| Explanation {
-            method: RANDOM.into(),
-            rank: 0,
-            text: answer.text.clone(),
-            scale: answer.scale,
-            score: answer.merit,
-            abstained: false,
-            settings: made.clone(),
-        });
-        let kept: Vec<Explanation> = row.into_iter().collect();
-        notes.put_explanations(LatentId(*latent), RANDOM, &kept, &Curves::default())?;
-        printer.at(i as u64 + 1, "");
-        printer.line(format!("{latent:>6}  {}", plain(answer.map_or("(nothing)", |answer| &answer.text))));
-    }
+        let row = |a: &Answer| Explanation { scale: a.scale, score: a.merit, ..text_of(RANDOM, 0, &a.text, &made) };
+        let kept: Vec<Explanation> = answer.map(row).into_iter().collect();
+        notes.put_explanations(LatentId(latent), RANDOM, &kept, &Curves::default())?;
+        Ok((answer.map_or_else(|| "(nothing)".into(), |answer| answer.text.clone()), Value::Null))
+    })?;
     printer.end(&format!(
         "{} random directions{}; {abstained} of {} would have been met by abstention",
         latents.len(),
@@ -172,39 +145,59 @@ fn by_adapter(
     let explainer = AdapterExplainer::new(&opened.model, &template, trained)?;
     let tokens = settings.self_explain.explanation_tokens;
     let made = json!({"adapter": of, "run_model": opened.model_path, "template": template, "tokens": tokens, "asked": settings.texts.max(1), "seed": common.seed});
-    printer.begin("explain", latents.len() as u64, "latents", 0);
-    let (mut results, mut there) = (Vec::new(), 0);
-    for (i, latent) in latents.iter().enumerate() {
-        printer.check()?;
-        if is_there(notes, *latent, adapter::NAME, &made, settings.again)? {
-            there += 1;
-            printer.at(i as u64 + 1, "");
-            continue;
-        }
-        let texts = explainer.texts(
-            opened.dictionary.decoder_row(*latent as usize),
-            settings.texts.max(1),
-            tokens,
-            common.seed,
-        )?;
-        let row = |(rank, text): (usize, &String)| Explanation {
-            method: adapter::NAME.into(),
-            rank: rank as u32,
-            text: text.clone(),
-            scale: f64::NAN,
-            score: f64::NAN,
-            abstained: false,
-            settings: made.clone(),
-        };
-        let kept: Vec<Explanation> = texts.iter().enumerate().map(row).collect();
-        notes.put_explanations(LatentId(*latent), adapter::NAME, &kept, &Curves::default())?;
-        printer.at(i as u64 + 1, "");
-        printer.line(format!("{latent:>6}  {}", plain(&texts.join(" | "))));
-        results.push(json!({"latent": latent, "texts": texts}));
-    }
+    let (results, there) = each((settings, latents), notes, (adapter::NAME, &made), printer, |notes, latent| {
+        let row = opened.dictionary.decoder_row(latent as usize);
+        let texts = explainer.texts(row, settings.texts.max(1), tokens, common.seed)?;
+        let kept = texts_of(adapter::NAME, &texts, &made);
+        notes.put_explanations(LatentId(latent), adapter::NAME, &kept, &Curves::default())?;
+        Ok((texts.join(" | "), json!({"latent": latent, "texts": texts})))
+    })?;
     printer.end(&format!("{} latents{}", latents.len(), before(there)));
     printer.json(&Value::Array(results));
     Ok(())
+}
+
+/// Goes through latents, whatever the method: those that were dealt with are passed over, the others are asked about by `one`, which keeps what
+/// is said and gives a line and a result to tell. The results, and how many were dealt with before.
+fn each(
+    (settings, latents): (&Explain, &[u32]),
+    notes: &mut Notes,
+    (method, asked): (&str, &Value),
+    printer: &Printer,
+    mut one: impl FnMut(&mut Notes, u32) -> Result<(String, Value)>,
+) -> Result<(Vec<Value>, usize)> {
+    printer.begin("explain", latents.len() as u64, "latents", 0);
+    let (mut results, mut there) = (Vec::new(), 0);
+    for (done, latent) in (1..).zip(latents) {
+        printer.check()?;
+        if is_there(notes, *latent, method, asked, settings.again)? {
+            there += 1;
+            printer.at(done, "");
+            continue;
+        }
+        let (line, result) = one(notes, *latent)?;
+        printer.at(done, "");
+        printer.line(format!("{latent:>6}  {}", plain(&line)));
+        results.push(result);
+    }
+    Ok((results, there))
+}
+
+/// A text that no scale and no score belongs to.
+fn text_of(method: &str, rank: usize, text: &str, settings: &Value) -> Explanation {
+    Explanation {
+        method: method.into(),
+        rank: rank as u32,
+        text: text.into(),
+        scale: f64::NAN,
+        score: f64::NAN,
+        abstained: false,
+        settings: settings.clone(),
+    }
+}
+
+fn texts_of(method: &str, texts: &[String], settings: &Value) -> Vec<Explanation> {
+    texts.iter().enumerate().map(|(rank, text)| text_of(method, rank, text, settings)).collect()
 }
 
 /// What the answers of self-explanation depend on: settings, model, and a template of one's own to the letter.
@@ -258,23 +251,17 @@ fn by_judge(
         false => None,
     };
     let source = texts.as_ref().map(|texts| texts.source(&subject, &settings.excerpts, common.seed));
-    printer.begin("explain", latents.len() as u64, "latents", 0);
     let asked = json!({
         "judge": judge.name(), "run_model": opened.model_path, "seed": common.seed, "excerpt_tokens": settings.excerpts.excerpt_tokens,
         "asked": settings.texts.max(1), "most_shown": settings.shown, "prompt": explainers::version()?,
     });
-    let (mut results, mut without, mut there) = (Vec::new(), 0, 0);
-    for (i, latent) in latents.iter().enumerate() {
-        printer.check()?;
-        if is_there(notes, *latent, explainer.name, &asked, settings.again)? {
-            there += 1;
-            printer.at(i as u64 + 1, "");
-            continue;
-        }
-        let Some(row) = rows.iter().find(|row| row.latent.0 == *latent) else { continue };
+    let mut without = 0;
+    let (results, there) = each((settings, latents), notes, (explainer.name, &asked), printer, |notes, latent| {
+        let row = rows.iter().find(|row| row.latent.0 == latent);
+        let row = row.with_context(|| format!("the run knows nothing of latent {latent}"))?;
         let (mut firing, mut silent) = (Vec::new(), Vec::new());
         if let Some(source) = &source {
-            firing = source.firing(*latent, Use::Explain, settings.shown)?;
+            firing = source.firing(latent, Use::Explain, settings.shown)?;
             if explainer.shown.contrast {
                 silent = source.silent(row, &firing, Against::Random, Use::Explain, settings.shown / 2);
             }
@@ -286,38 +273,24 @@ fn by_judge(
             // A latent of which there is nothing to show is told of, and the others go on.
             Err(ExplainError::Request(why)) => {
                 without += 1;
-                printer.line(format!("{latent:>6}  ({why})"));
-                results.push(json!({"latent": latent, "texts": [], "why": why}));
-                continue;
+                return Ok((format!("({why})"), json!({"latent": latent, "texts": [], "why": why})));
             }
             Err(error) => return Err(error.into()),
         };
+        let told = json!({"latent": latent, "texts": said.texts, "failed": said.failed});
+        if said.texts.is_empty() {
+            // What was said before stays: no answer is no reason to lose it.
+            return Ok((format!("(none of {} answers made sense)", said.failed), told));
+        }
         let mut made = asked.clone();
         made["shown"] = firing.len().into();
         made["silent"] = silent.len().into();
         made["failed"] = said.failed.into();
         made["amplified"] = json!(said.amplified);
-        let row = |(rank, text): (usize, &String)| Explanation {
-            method: explainer.name.into(),
-            rank: rank as u32,
-            text: text.clone(),
-            scale: f64::NAN,
-            score: f64::NAN,
-            abstained: false,
-            settings: made.clone(),
-        };
-        let kept: Vec<Explanation> = said.texts.iter().enumerate().map(row).collect();
-        if kept.is_empty() {
-            // What was said before stays: no answer is no reason to lose it.
-            printer.line(format!("{latent:>6}  (none of {} answers made sense)", said.failed));
-            results.push(json!({"latent": latent, "texts": [], "failed": said.failed}));
-            continue;
-        }
-        notes.put_explanations(LatentId(*latent), explainer.name, &kept, &Curves::default())?;
-        printer.at(i as u64 + 1, "");
-        printer.line(format!("{latent:>6}  {}", plain(&said.texts.join(" | "))));
-        results.push(json!({"latent": latent, "texts": said.texts, "failed": said.failed}));
-    }
+        let kept = texts_of(explainer.name, &said.texts, &made);
+        notes.put_explanations(LatentId(latent), explainer.name, &kept, &Curves::default())?;
+        Ok((said.texts.join(" | "), told))
+    })?;
     let nothing = if without > 0 { format!(", of {without} there was nothing to show") } else { String::new() };
     printer.end(&format!("{} latents{nothing}{}", latents.len(), before(there)));
     printer.json(&json!({"explained": results, "cost": judge.cost()}));
@@ -326,18 +299,15 @@ fn by_judge(
 
 /// Writes an explanation into the run's notes: what is said at every scale, and beside it what is said without a search.
 pub(crate) fn keep(notes: &mut Notes, latent: LatentId, explained: &SelfExplanation, settings: &Value) -> Result<()> {
-    let row = |method: &str, rank: usize, text: &str, scale: f64, score: f64| Explanation {
-        method: method.into(),
-        rank: rank as u32,
-        text: text.into(),
+    let row = |rank: usize, text: &str, scale: f64, score: f64| Explanation {
         scale,
         score,
-        abstained: explained.abstained && method == NAME,
-        settings: settings.clone(),
+        abstained: explained.abstained,
+        ..text_of(NAME, rank, text, settings)
     };
     let texts: Vec<Explanation> = match explained.abstained {
-        true => vec![row(NAME, 0, "", 0.0, explained.best_similarity)],
-        false => explained.answers.iter().enumerate().map(|(i, a)| row(NAME, i, &a.text, a.scale, a.merit)).collect(),
+        true => vec![row(0, "", 0.0, explained.best_similarity)],
+        false => explained.answers.iter().enumerate().map(|(i, a)| row(i, &a.text, a.scale, a.merit)).collect(),
     };
     let c = &explained.curves;
     let curves = [
@@ -356,7 +326,7 @@ pub(crate) fn keep(notes: &mut Notes, latent: LatentId, explained: &SelfExplanat
     let said = explained.said.iter().map(|rank| rank.map_or(f64::NAN, |rank| rank as f64));
     curves.insert(SAID.into(), said.collect());
     notes.put_explanations(latent, NAME, &texts, &Curves { scales: c.scales.clone(), curves })?;
-    let at_norm = row(AT_NORM, 0, &explained.at_norm, f64::NAN, f64::NAN);
+    let at_norm = text_of(AT_NORM, 0, &explained.at_norm, settings);
     let at_norm: Vec<Explanation> = (!at_norm.text.is_empty()).then_some(at_norm).into_iter().collect();
     notes.put_explanations(latent, AT_NORM, &at_norm, &Curves::default())?;
     Ok(())
